@@ -1,0 +1,69 @@
+"""The few calls that a user's script needs, on one layer or one model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from lowrank_bench.compression.geometry import Geometry, build
+from lowrank_bench.compression.method import Job, LayerMethod
+from lowrank_bench.compression.model import Compressed
+from lowrank_bench.compression.modules import Factored
+from lowrank_bench.compression.ranks import resolve_ranks
+from lowrank_bench.compression.registry import method_class
+from lowrank_bench.compression.surgery import kernel_of
+from lowrank_bench.errors import InvalidInput, InvalidRanks, UnsupportedLayer
+from lowrank_bench.trial import Budget, Ranks
+
+Batches = Iterable[tuple[Tensor, Tensor]]
+
+
+def factorize(layer: nn.Conv2d | nn.Linear, method: str, ranks: Ranks, *, seed: int = 0, **options: Any) -> Factored:
+    """Factor one layer: an ``nn.Sequential`` that takes its place, in its dtype and with its bias.
+
+    ``ranks``: "full" (exact), a tuple, or an integer, whose meaning is the method's (cp: R; tucker: (r, r); jaderberg:
+    K; channel_svd: R; tt_conv: every TT rank; denton: K per block). The algebra is done in float64. Raises UnknownName,
+    InvalidOptions, InvalidRanks, InvalidWeights, and UnsupportedLayer where the method does not take this layer or does
+    not work layer by layer.
+    """
+    instance = method_class(method)(seed=seed, **options)
+    if not isinstance(instance, LayerMethod):
+        raise UnsupportedLayer(
+            f"method {method!r} does not work layer by layer: use lowrank_bench.compress on a whole model"
+        )
+    geometry = Geometry.of(layer)
+    if reason := instance.refuse(geometry):
+        raise UnsupportedLayer(reason)
+    weight = kernel_of(layer)
+    chosen = resolve_ranks(instance, weight, geometry.groups, ranks, "layer")
+    if chosen is None:
+        raise InvalidRanks(f"{ranks}: rank 0, nothing in this kernel stands out from noise; leave the layer dense")
+    return build(instance.factorize_layer(weight, geometry.groups, chosen), geometry, layer.bias, layer.weight.dtype)
+
+
+def compress(
+    model: nn.Module,
+    method: str,
+    budget: Budget | None = None,
+    ranks: Ranks | dict[str, Ranks] | None = None,
+    options: Mapping[str, Any] | None = None,
+    input_size: tuple[int, int, int] = (3, 224, 224),
+    data: Batches | Callable[[int], Batches] | None = None,
+    recipe: str | None = None,
+    seed: int = 0,
+) -> Compressed:
+    """A compressed copy of a model, which itself is not changed.
+
+    Exactly one of ``budget`` and ``ranks`` ({layer: ranks}, "evbmf", "energy:0.9", or one rule for all).
+    ``input_size``: (C, H, W) of one image. ``data``: batches of (images, labels), or a function epoch -> batches, for
+    methods that calibrate or train; ``recipe``: how those train. Raises InvalidInput, InvalidBudget, InvalidRanks,
+    UnsupportedLayer and what ``factorize`` raises.
+    """
+    if (budget is None) == (ranks is None) and method != "identity":
+        raise InvalidInput("give exactly one of budget (e.g. Budget(macs=4)) and ranks (e.g. {'conv1': 16} or 'evbmf')")
+    batches = data if data is None or callable(data) else lambda _epoch: data
+    return method_class(method)(seed=seed, **(options or {})).compress(
+        model, Job(input_size, budget, ranks, batches, recipe)
+    )

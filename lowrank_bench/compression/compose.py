@@ -1,0 +1,59 @@
+"""From a chain back to the dense kernel that it stands for: every method's oracle, and the measure of its error."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from lowrank_bench.compression.chain import Chain, Permute
+from lowrank_bench.compression.modules import Factored
+from lowrank_bench.compression.surgery import kernel_of
+from lowrank_bench.errors import UnsupportedLayer
+
+
+def compose(module: nn.Module) -> Tensor:
+    """The dense kernel of a factored (or plain) layer: (T, S / groups, dh, dw), float64. Raises UnsupportedLayer for
+    other modules.
+    """
+    if isinstance(module, Factored):
+        return compose_chain(module.chain(), module.groups)
+    if isinstance(module, nn.Conv2d | nn.Linear):
+        return kernel_of(module).double()
+    raise UnsupportedLayer(f"{type(module).__name__} is neither a factored layer nor a plain nn.Conv2d or nn.Linear")
+
+
+def compose_chain(chain: Chain, groups: int = 1) -> Tensor:
+    """The dense kernel of a chain, (T, S / groups, dh, dw), float64; ``groups``: of the layer that the chain replaces.
+
+    The product is built from the input side: after each stage, ``kernel`` (channels, S, kh, kw) maps the layer's input
+    to the channels so far.
+    """
+    first = chain.stages[0]
+    channels = first.inputs if isinstance(first, Permute) else first.shape[1] * first.groups
+    kernel = torch.eye(channels, dtype=torch.float64, device=first.tensors[0].device)[:, :, None, None]
+    for stage in chain.stages:
+        if isinstance(stage, Permute):
+            kernel = kernel[stage.index]
+            continue
+        kernel = _apply(stage.kernel().double(), stage.groups, kernel)
+    return _diagonal_blocks(kernel, groups)
+
+
+def _apply(weight: Tensor, groups: int, kernel: Tensor) -> Tensor:
+    """Kernel of a convolution behind another: each axis is spanned by one of the two only, so their taps combine
+    without a convolution.
+    """
+    out, inputs, kh, kw = weight.shape
+    _, source, h, w = kernel.shape
+    grouped_weight = weight.reshape(groups, out // groups, inputs, kh * kw)
+    grouped_kernel = kernel.reshape(groups, inputs, source, h * w)
+    product = torch.einsum("goia,gisb->gosab", grouped_weight, grouped_kernel)
+    product = product.reshape(out, source, kh, kw, h, w).permute(0, 1, 2, 4, 3, 5)
+    return product.reshape(out, source, kh * h, kw * w)
+
+
+def _diagonal_blocks(kernel: Tensor, groups: int) -> Tensor:
+    """(T, S, dh, dw) of a block-diagonal kernel -> (T, S / groups, dh, dw)."""
+    out, source, dh, dw = kernel.shape
+    blocks = kernel.reshape(groups, out // groups, groups, source // groups, dh, dw)
+    return torch.cat([blocks[g, :, g] for g in range(groups)])

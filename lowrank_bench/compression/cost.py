@@ -1,0 +1,136 @@
+"""Parameters, multiply-accumulates (MACs) and bytes: of a model, of a layer where it stands, and of a chain in its
+place.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from lowrank_bench.compression.chain import Chain, Permute
+from lowrank_bench.compression.geometry import Geometry, Pair, refusal
+from lowrank_bench.errors import InvalidInput
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Parameters, MACs of one image, and bytes of parameters and buffers.
+
+    MACs are those of convolutions and matrix products, as PyTorch's own flop counter sees them (its count / 2): each
+    factor at the resolution at which it runs. A kernel that is rebuilt in forward counts once per call, as it would in
+    a batch of one.
+    """
+
+    params: int
+    macs: int
+    bytes: int
+
+
+@dataclass
+class Site:
+    """A layer where it stands: its geometry, and the size (H, W) of the maps that reach it in each of its calls
+    (linear: (rows, 1)).
+    """
+
+    geometry: Geometry
+    has_bias: bool
+    sizes: list[Pair] = field(default_factory=list)
+
+    @property
+    def dense_macs(self) -> int:
+        """MACs of one image in the dense layer, over all its calls."""
+        shape, groups = self.geometry.kernel, self.geometry.groups
+        return sum(
+            shape.T * groups * shape.S * shape.dh * shape.dw * _area(self.geometry.output_size(size, "hw"))
+            for size in self.sizes
+        )
+
+    @property
+    def dense_params(self) -> int:
+        """Weights and bias of the dense layer."""
+        shape, groups = self.geometry.kernel, self.geometry.groups
+        return shape.T * groups * (shape.S * shape.dh * shape.dw + self.has_bias)
+
+    def macs(self, chain: Chain) -> int:
+        """MACs of one image in a chain in this place (rebuilding of kernels apart)."""
+        total = 0
+        for size in self.sizes:
+            for stage in chain.stages:
+                if isinstance(stage, Permute):
+                    continue
+                size = self.geometry.output_size(size, stage.axes)
+                out, inputs, kh, kw = stage.shape
+                total += out * inputs * kh * kw * _area(size)
+        return total
+
+    def params(self, chain: Chain) -> int:
+        """Weights and bias of a chain in this place."""
+        return chain.params + self.has_bias * self.geometry.kernel.T * self.geometry.groups
+
+
+def count(model: nn.Module, input_size: tuple[int, ...]) -> Cost:
+    """Cost of a model for one image of ``input_size`` (C, H, W). The model is not touched. Raises InvalidInput where it
+    does not take that size.
+    """
+    params = sum(p.numel() for p in model.parameters())
+    size = sum(t.numel() * t.element_size() for t in [*model.parameters(), *model.buffers()])
+    with FlopCounterMode(display=False) as counter:
+        _dry_run(_without_values(model), input_size)
+    return Cost(params, counter.get_total_flops() // 2, size)
+
+
+def trace(model: nn.Module, input_size: tuple[int, ...]) -> dict[str, Site]:
+    """Every layer that could be factored, by its name, with the maps that reach it. Raises InvalidInput as ``count``
+    does.
+
+    A layer that is reached under several names stands under its first; one that is never called does not appear.
+    """
+    ghost = _without_values(model)
+    sites: dict[str, Site] = {}
+    for name, layer in ghost.named_modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear) and refusal(layer) is None:
+            sites[name] = Site(Geometry.of(layer), layer.bias is not None)
+            layer.register_forward_pre_hook(_recorder(sites[name]))
+    _dry_run(ghost, input_size)
+    return {name: site for name, site in sites.items() if site.sizes}
+
+
+def _recorder(site: Site) -> Any:
+    def record(_layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        x = inputs[0]
+        site.sizes.append(
+            (x.shape[-2], x.shape[-1]) if site.geometry.kind == "conv2d" else (x.numel() // x.shape[-1], 1)
+        )
+
+    return record
+
+
+def _without_values(model: nn.Module) -> nn.Module:
+    """A copy of the model on the meta device, made without copying any weight."""
+    memo: dict[int, Any] = {}
+    for p in model.parameters():
+        memo[id(p)] = nn.Parameter(torch.empty_like(p, device="meta"), requires_grad=False)
+    for b in model.buffers():
+        memo[id(b)] = torch.empty_like(b, device="meta")
+    return copy.deepcopy(model, memo).eval()
+
+
+def _dry_run(ghost: nn.Module, input_size: tuple[int, ...]) -> None:
+    dtype = next((p.dtype for p in ghost.parameters() if p.is_floating_point()), torch.float32)
+    try:
+        with torch.inference_mode():
+            ghost(torch.empty(1, *input_size, device="meta", dtype=dtype))
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise InvalidInput(
+            f"the model does not take an image of size {tuple(input_size)}, (C, H, W): {reason}"
+        ) from None
+
+
+def _area(size: Pair) -> int:
+    return size[0] * size[1]

@@ -1,0 +1,160 @@
+"""Compress a model layer by layer: choose ranks, factor, swap, and write down what was done and what was not."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+from lowrank_bench.compression.budget import Choice, allocate
+from lowrank_bench.compression.chain import Chain
+from lowrank_bench.compression.compose import compose_chain
+from lowrank_bench.compression.cost import Cost, Site, count, trace
+from lowrank_bench.compression.geometry import build, refusal
+from lowrank_bench.compression.model import Compressed
+from lowrank_bench.compression.plan import LayerPlan, Plan, describe_stage
+from lowrank_bench.compression.ranks import resolve_ranks
+from lowrank_bench.compression.surgery import kernel_of, named_layer, swap
+from lowrank_bench.errors import InvalidBudget, InvalidInput, UnsupportedLayer
+from lowrank_bench.trial import Budget
+
+if TYPE_CHECKING:
+    from lowrank_bench.compression.method import Job, LayerMethod
+
+LayerRanks = dict[str, tuple[int, ...] | None]
+
+
+def compress_layers(method: LayerMethod, model: nn.Module, job: Job) -> Compressed:
+    """A copy of the model in which every layer that got ranks is factored; the others carry a reason. See
+    LayerMethod.compress.
+    """
+    sites = trace(model, job.input_size)
+    dense_cost = count(model, job.input_size)
+    skipped = untouched(model, sites)
+    skipped |= {name: reason for name, site in sites.items() if (reason := method.refuse(site.geometry))}
+    open_sites = {name: site for name, site in sites.items() if name not in skipped}
+    if job.budget is not None:
+        ranks = ranks_for_budget(method, job.budget, dense_cost, sites, open_sites)
+        why_dense = (
+            f"no factorisation of it within the budget {job.budget} is cheaper, or the budget is met with it dense"
+        )
+    else:
+        ranks, why_dense = (
+            _given_ranks(method, model, job, open_sites, skipped),
+            "not named in ranks, or its chain would not be cheaper",
+        )
+    compressed = copy.deepcopy(model)
+    layers: dict[str, LayerPlan] = {}
+    for name, site in open_sites.items():
+        if (layer_ranks := ranks.get(name)) is None:
+            skipped.setdefault(name, why_dense)
+            continue
+        layer = named_layer(compressed, name)
+        weight = kernel_of(layer)
+        chain = method.factorize_layer(weight, site.geometry.groups, layer_ranks, f"layer {name!r}")
+        swap(compressed, name, build(chain, site.geometry, layer.bias, layer.weight.dtype))
+        layers[name] = planned(site, chain, layer_ranks, relative_error(weight, chain, site.geometry.groups))
+    plan = Plan(
+        method=method.name,
+        version=method.version,
+        options=method.options.model_dump(mode="json"),
+        layers=layers,
+        skipped=skipped,
+    )
+    return Compressed(compressed, plan, count(compressed, job.input_size), dense_cost)
+
+
+def ranks_for_budget(
+    method: LayerMethod, budget: Budget, dense_cost: Cost, sites: dict[str, Site], open_sites: dict[str, Site]
+) -> LayerRanks:
+    """Ranks for every open layer within the budget's scope; a linear layer is outside of ``scope="convs"``. Raises
+    InvalidBudget.
+    """
+    if budget.metric == "latency":
+        raise InvalidBudget(
+            f"budget {budget}: {method.name} meets budgets in macs or params; measure the speedup that they give"
+        )
+    convs = {name: site for name, site in sites.items() if site.geometry.kind == "conv2d"}
+    if budget.scope == "convs":
+        open_sites = {name: site for name, site in open_sites.items() if name in convs}
+        total = sum(_dense(site, budget) for site in convs.values())
+    else:
+        total = dense_cost.macs if budget.metric == "macs" else dense_cost.params
+    return allocate(budget, total, {name: _choices(method, budget, site) for name, site in open_sites.items()})
+
+
+def untouched(model: nn.Module, sites: dict[str, Site]) -> dict[str, str]:
+    """Convolutions and linear layers that no method can take: name -> reason."""
+    layers = {
+        name: layer
+        for name, layer in model.named_modules()
+        if isinstance(layer, _ConvNd | nn.Linear) and name not in sites
+    }
+    return {name: refusal(layer) or "never called in a forward pass" for name, layer in layers.items()}
+
+
+def planned(site: Site, chain: Chain, ranks: tuple[int, ...], error: float | None) -> LayerPlan:
+    """The plan's entry of a factored layer."""
+    return LayerPlan(
+        ranks=ranks,
+        stages=tuple(describe_stage(stage) for stage in chain.stages),
+        error=error,
+        params=site.params(chain),
+        macs=site.macs(chain),
+        dense_params=site.dense_params,
+        dense_macs=site.dense_macs,
+        notes=chain.notes or {},
+    )
+
+
+def relative_error(weight: Tensor, chain: Chain, groups: int) -> float:
+    """||W - W^|| / ||W|| in the Frobenius norm; 0 for an all-zero kernel that is reproduced exactly."""
+    difference = torch.linalg.vector_norm(compose_chain(chain, groups) - weight.double())
+    norm = torch.linalg.vector_norm(weight.double())
+    return float(difference / norm) if norm > 0 else float(difference)
+
+
+def _choices(method: LayerMethod, budget: Budget, site: Site) -> list[Choice]:
+    groups = site.geometry.groups
+    choices = [Choice(None, _dense(site, budget))]
+    for ranks in method.candidates(site.geometry.kernel):
+        chain = method.structure_layer(site.geometry.kernel, groups, ranks)
+        choices.append(Choice(tuple(ranks), site.macs(chain) if budget.metric == "macs" else site.params(chain)))
+    return choices
+
+
+def _dense(site: Site, budget: Budget) -> int:
+    return site.dense_macs if budget.metric == "macs" else site.dense_params
+
+
+def _given_ranks(
+    method: LayerMethod, model: nn.Module, job: Job, sites: dict[str, Site], skipped: dict[str, str]
+) -> LayerRanks:
+    """Ranks by name, or by one rule for all; a rule that reads ranks off the weights leaves a layer dense where its
+    chain has no fewer MACs.
+    """
+    if job.ranks is None:
+        raise InvalidInput(f"{method.name} needs a budget or ranks: e.g. budget=Budget(macs=4) or ranks='evbmf'")
+    rules = job.ranks if isinstance(job.ranks, dict) else dict.fromkeys(sites, job.ranks)
+    chosen: LayerRanks = {}
+    for name, rule in rules.items():
+        layer = named_layer(model, name)
+        if name not in sites:
+            raise UnsupportedLayer(f"layer {name!r}: {skipped.get(name, 'never called in a forward pass')}")
+        groups = sites[name].geometry.groups
+        ranks = resolve_ranks(method, kernel_of(layer), groups, rule, f"layer {name!r}")
+        if ranks is None:
+            skipped[name] = f"{rule}: rank 0, nothing in this kernel stands out from noise"
+        elif (
+            isinstance(rule, str)
+            and rule != "full"
+            and sites[name].macs(method.structure_layer(sites[name].geometry.kernel, groups, ranks))
+            >= sites[name].dense_macs
+        ):
+            skipped[name] = f"{rule}: ranks {ranks} would not be cheaper than dense"
+            ranks = None
+        chosen[name] = ranks
+    return chosen

@@ -1,0 +1,149 @@
+"""What a plug-in implements: Method, and LayerMethod for methods that factor one layer at a time."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from pydantic import BaseModel as PydanticModel
+from pydantic import ConfigDict, ValidationError
+from torch import Tensor, nn
+
+from lowrank_bench.compression.chain import Chain, KernelShape, stack_groups
+from lowrank_bench.compression.geometry import Geometry
+from lowrank_bench.compression.layerwise import compress_layers
+from lowrank_bench.compression.model import Compressed
+from lowrank_bench.errors import InvalidOptions, InvalidRanks, InvalidWeights, explain
+from lowrank_bench.trial import Budget, Ranks
+
+Batches = Callable[[int], Iterable[tuple[Tensor, Tensor]]]
+"""Epoch -> (images, labels) batches."""
+
+
+class Options(PydanticModel):
+    """Base of a method's options: frozen, validated, no unknown names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a method is asked to do with a model. Exactly one of ``budget`` and ``ranks`` is given (neither to the dense
+    control).
+    """
+
+    input_size: tuple[int, int, int]
+    budget: Budget | None = None
+    ranks: Ranks | dict[str, Ranks] | None = None
+    data: Batches | None = None
+    recipe: str | None = None
+
+
+class Method(ABC):
+    """A compression method. Set ``name`` and ``version`` (raised by hand when results would change) and implement
+    ``compress``.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int]
+    Options: ClassVar[type[Options]] = Options
+
+    def __init__(self, seed: int = 0, **options: Any) -> None:
+        """Validate the options. Raises InvalidOptions naming the option, its value and what would be right."""
+        self.seed = seed
+        try:
+            self.options = self.Options(**options)
+        except ValidationError as error:
+            known = ", ".join(self.Options.model_fields) or "none"
+            raise InvalidOptions(
+                f"{explain(error, f'options of method {self.name!r}')} (its options: {known})"
+            ) from None
+
+    @abstractmethod
+    def compress(self, model: nn.Module, job: Job) -> Compressed:
+        """A compressed copy of the model; the model itself is not changed."""
+
+
+class LayerMethod(Method):
+    """A method that factors one kernel at a time. Implement ``candidates`` and ``factorize``; the harness does groups,
+    geometry, budgets and surgery.
+    """
+
+    linear: ClassVar[bool] = False
+    """Whether linear layers are factored too, as kernels (M, N, 1, 1)."""
+
+    @abstractmethod
+    def candidates(self, shape: KernelShape) -> Sequence[tuple[int, ...]]:
+        """Ranks worth trying for a kernel of one group, cheapest first; the last are exact ("full") and the largest
+        that are valid.
+        """
+
+    @abstractmethod
+    def factorize(self, weight: Tensor, ranks: tuple[int, ...], statistics: Tensor | None = None) -> Chain:
+        """Factor the kernel of one group, (T, S, dh, dw) in float64, finite.
+
+        ``statistics``: second moments of the input patches, (S dh dw, S dh dw), or None. Is also called with a ``meta``
+        tensor to learn the chain's shapes; a method that looks at values overrides ``structure`` instead.
+        """
+
+    def structure(self, shape: KernelShape, ranks: tuple[int, ...]) -> Chain:
+        """The chain that ``factorize`` would return, on the meta device: shapes, no values."""
+        return self.factorize(torch.empty(shape, dtype=torch.float64, device="meta"), ranks)
+
+    def refuse(self, geometry: Geometry) -> str | None:
+        """Why this method leaves such a layer dense; None where it takes it."""
+        return f"{self.name} leaves linear layers dense" if geometry.kind == "linear" and not self.linear else None
+
+    def unfoldings(self, weight: Tensor) -> tuple[Tensor, ...]:
+        """One matrix per rank, for rules that read ranks off singular values ("evbmf", "energy:0.9"); empty where there
+        is no such matrix.
+        """
+        return ()
+
+    def spread(self, shape: KernelShape, rank: int) -> tuple[int, ...]:
+        """What a single integer means: by default that rank everywhere."""
+        return (rank,) * len(self.candidates(shape)[-1])
+
+    def compress(self, model: nn.Module, job: Job) -> Compressed:
+        """Choose ranks for every layer, factor each, swap it in."""
+        return compress_layers(self, model, job)
+
+    def factorize_layer(self, weight: Tensor, groups: int, ranks: tuple[int, ...], place: str = "layer") -> Chain:
+        """Factor a whole layer's kernel (T, S / groups, dh, dw), each group on its own. Raises InvalidRanks or
+        InvalidWeights, naming ``place``.
+        """
+        if not torch.isfinite(weight).all():
+            raise InvalidWeights(
+                f"{place}: the kernel holds values that are not finite (NaN or infinity), so it cannot be factored"
+            )
+        parts = weight.detach().double().chunk(groups)
+        self.check_ranks(KernelShape(*parts[0].shape), ranks, place)
+        return stack_groups([self.factorize(part, ranks) for part in parts])
+
+    def structure_layer(self, shape: KernelShape, groups: int, ranks: tuple[int, ...]) -> Chain:
+        """The chain that ``factorize_layer`` would return, on the meta device."""
+        return stack_groups([self.structure(shape, ranks)] * groups)
+
+    def check_ranks(self, shape: KernelShape, ranks: tuple[int, ...], place: str = "layer") -> None:
+        """Raise InvalidRanks, naming the valid range, unless 1 <= ranks <= full."""
+        full = tuple(self.candidates(shape)[-1])
+        whole = len(ranks) == len(full) and all(isinstance(r, int) and not isinstance(r, bool) for r in ranks)
+        if not whole or any(not 1 <= r <= f for r, f in zip(ranks, full, strict=True)):
+            raise InvalidRanks(
+                f"{place}: {self.name} ranks {ranks} of a kernel {tuple(shape)}: whole numbers from {(1,) * len(full)} "
+                f"to {full} are wanted"
+            )
+
+
+def grid(full: int) -> list[int]:
+    """Candidate ranks from 1 to ``full``, both included: every rank up to 50, then in steps of 2 %, so that a budget
+    can be met closely.
+    """
+    ranks = [1]
+    while ranks[-1] < full:
+        ranks.append(min(full, max(ranks[-1] + 1, math.ceil(1.02 * ranks[-1]))))
+    return ranks

@@ -1,0 +1,94 @@
+"""A compressed model in memory and on disk: a plan (JSON) and a state dict (safetensors); loading rebuilds it, and no
+pickle is ever read.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from lowrank_bench.compression.cost import Cost
+from lowrank_bench.compression.geometry import Geometry, build
+from lowrank_bench.compression.plan import Plan, blank_chain
+from lowrank_bench.compression.surgery import named_layer, swap
+from lowrank_bench.errors import InvalidPlan, LowRankBenchError, explain
+
+PLAN, WEIGHTS = "plan.json", "weights.safetensors"
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """A compressed model, its plan, and its cost beside the dense model's."""
+
+    model: nn.Module
+    plan: Plan
+    cost: Cost
+    dense_cost: Cost
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        """Layers that stayed dense: name -> reason."""
+        return self.plan.skipped
+
+    def save(self, folder: Path | str) -> None:
+        """Write ``plan.json`` and ``weights.safetensors`` into a folder, which is made where it does not exist."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(
+            {name: t.detach().cpu().contiguous().clone() for name, t in self.model.state_dict().items()},
+            folder / WEIGHTS,
+        )
+        document = _Document(plan=self.plan, cost=self.cost, dense_cost=self.dense_cost)
+        (folder / PLAN).write_text(document.model_dump_json(indent=1) + "\n")
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    plan: Plan
+    cost: Cost
+    dense_cost: Cost
+
+
+def load(folder: Path | str, model: nn.Module) -> Compressed:
+    """Rebuild a compressed model that ``save`` wrote, from a dense model of the same architecture, which is not
+    changed.
+
+    Raises InvalidPlan where the folder holds no plan, a damaged one, or one that does not fit the model.
+    """
+    folder = Path(folder)
+    try:
+        document = _Document.model_validate_json((folder / PLAN).read_bytes())
+        weights = load_file(folder / WEIGHTS)
+    except ValidationError as error:
+        raise InvalidPlan(explain(error, str(folder / PLAN))) from None
+    except (OSError, SafetensorError) as error:
+        raise InvalidPlan(
+            f"{folder} does not hold a compressed model ({error}): `Compressed.save` writes {PLAN} and {WEIGHTS}"
+        ) from None
+    rebuilt = copy.deepcopy(model)
+    try:
+        for name, layer in document.plan.layers.items():
+            dense = named_layer(rebuilt, name)
+            bias = None if dense.bias is None else torch.empty_like(dense.bias, device="meta")
+            swap(rebuilt, name, build(blank_chain(layer), Geometry.of(dense), bias, dense.weight.dtype))
+    except LowRankBenchError as error:
+        raise InvalidPlan(f"{folder / PLAN} does not fit the model: {error}") from None
+    wanted = {name: tuple(t.shape) for name, t in rebuilt.state_dict().items()}
+    if wanted != (found := {name: tuple(t.shape) for name, t in weights.items()}):
+        name = sorted(set(wanted.items()) ^ set(found.items()))[0][0]
+        raise InvalidPlan(
+            f"{folder / WEIGHTS}: tensor {name!r} has shape {found.get(name, 'missing')}, the plan wants "
+            f"{wanted.get(name, 'none')}"
+        )
+    for name in document.plan.layers:
+        rebuilt.get_submodule(name).to_empty(device="cpu")
+    rebuilt.load_state_dict(weights)
+    return Compressed(rebuilt.eval(), document.plan, document.cost, document.dense_cost)

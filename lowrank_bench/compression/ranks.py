@@ -1,0 +1,71 @@
+"""Rank rules: from what a user writes (a number, a tuple, "full", "evbmf", "energy:0.9") to the ranks of one layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from lowrank_bench.compression.chain import KernelShape
+from lowrank_bench.decomposition.vbmf import evbmf
+from lowrank_bench.errors import InvalidRanks
+from lowrank_bench.trial import Ranks
+
+if TYPE_CHECKING:
+    from lowrank_bench.compression.method import LayerMethod
+
+RULES = '"full", "evbmf" or "energy:SHARE" such as "energy:0.9"'
+
+
+def resolve_ranks(method: LayerMethod, weight: Tensor, groups: int, rule: Ranks, place: str) -> tuple[int, ...] | None:
+    """Ranks for a kernel (T, S / groups, dh, dw); None where the rule finds nothing but noise (EVBMF rank 0), so that
+    the layer stays dense.
+
+    Raises InvalidRanks, naming ``place``, for an unknown rule or ranks out of range.
+    """
+    shape = KernelShape(weight.shape[0] // groups, *weight.shape[1:])
+    if isinstance(rule, str):
+        ranks = _by_rule(method, shape, weight.detach().double().chunk(groups), rule, place)
+    else:
+        ranks = method.spread(shape, rule) if isinstance(rule, int) else tuple(rule)
+    if ranks is not None:
+        method.check_ranks(shape, ranks, place)
+    return ranks
+
+
+def energy_rank(matrix: Tensor, share: float) -> int:
+    """Smallest rank that keeps ``share`` of the energy, the sum of squared singular values (TRP, Xu et al. 2020)."""
+    energy = torch.linalg.svdvals(matrix).square().cumsum(0)
+    return int((energy < share * energy[-1]).sum()) + 1
+
+
+def _by_rule(
+    method: LayerMethod, shape: KernelShape, parts: tuple[Tensor, ...], rule: str, place: str
+) -> tuple[int, ...] | None:
+    full = tuple(method.candidates(shape)[-1])
+    if rule == "full":
+        return full
+    rank_of = _rank_of(rule, place)
+    per_group = [[rank_of(matrix) for matrix in method.unfoldings(part)] for part in parts]
+    if not per_group[0]:
+        raise InvalidRanks(
+            f"{place}: {method.name} has no unfolding from which {rule!r} could read its ranks: give numbers or a "
+            "budget"
+        )
+    ranks = tuple(min(max(column), limit) for column, limit in zip(zip(*per_group, strict=True), full, strict=True))
+    return None if 0 in ranks else ranks
+
+
+def _rank_of(rule: str, place: str) -> Callable[[Tensor], int]:
+    if rule == "evbmf":
+        return lambda matrix: evbmf(matrix).rank
+    kind, _, value = rule.partition(":")
+    try:
+        share = float(value)
+    except ValueError:
+        share = 0.0
+    if kind != "energy" or not 0 < share <= 1:
+        raise InvalidRanks(f"{place}: unknown rank rule {rule!r}: give numbers, {RULES}")
+    return lambda matrix: energy_rank(matrix, share)

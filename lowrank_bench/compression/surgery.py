@@ -1,0 +1,36 @@
+"""Finding layers in a model and swapping them, wherever they hang."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from lowrank_bench.errors import UnknownName, UnsupportedLayer
+
+
+def named_layer(model: nn.Module, name: str) -> nn.Conv2d | nn.Linear:
+    """The convolution or linear layer of that name. Raises UnknownName or UnsupportedLayer."""
+    layers = dict(model.named_modules())
+    if name not in layers:
+        raise UnknownName("layer", name, (n for n, m in layers.items() if isinstance(m, nn.Conv2d | nn.Linear)))
+    layer = layers[name]
+    if not isinstance(layer, nn.Conv2d | nn.Linear):
+        raise UnsupportedLayer(
+            f"layer {name!r} is a {type(layer).__name__}: only nn.Conv2d and nn.Linear layers are factored"
+        )
+    return layer
+
+
+def kernel_of(layer: nn.Conv2d | nn.Linear) -> Tensor:
+    """The layer's weight as a kernel (T, S / groups, dh, dw); that of a linear layer is 1x1."""
+    weight = layer.weight.detach()
+    return weight[:, :, None, None] if isinstance(layer, nn.Linear) else weight
+
+
+def swap(model: nn.Module, name: str, replacement: nn.Module) -> None:
+    """Put a module in a layer's place, under every name by which the layer is reached (shared layers stay shared)."""
+    layer = model.get_submodule(name)
+    for parent in list(model.modules()):
+        for child_name, child in list(parent._modules.items()):
+            if child is layer:
+                setattr(parent, child_name, replacement)
+    replacement.train(layer.training)

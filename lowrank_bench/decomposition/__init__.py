@@ -1,0 +1,1 @@
+"""Tensor algebra on plain tensors; knows nothing of networks."""

@@ -1,0 +1,112 @@
+"""Every exception that a user's mistake can raise, under one base class.
+
+Each message names the value, the place where it stood and the remedy; the command line prints it without a traceback
+and exits with status 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+from pydantic import ValidationError
+
+__all__ = [
+    "DataMissing",
+    "Diverged",
+    "ExportFailed",
+    "InvalidBudget",
+    "InvalidChain",
+    "InvalidInput",
+    "InvalidOptions",
+    "InvalidPlan",
+    "InvalidRanks",
+    "InvalidRecord",
+    "InvalidSweep",
+    "InvalidWeights",
+    "LowRankBenchError",
+    "RuntimeMissing",
+    "UnknownName",
+    "UnsupportedLayer",
+]
+
+
+class LowRankBenchError(Exception):
+    """Base of everything that is raised for a user's mistake."""
+
+
+class UnsupportedLayer(LowRankBenchError):
+    """A method does not work on this layer; the message says which layer, and why."""
+
+
+class InvalidRanks(LowRankBenchError):
+    """Ranks out of range, of the wrong length, or of an unknown rule; the message names the valid range."""
+
+
+class InvalidBudget(LowRankBenchError):
+    """A budget that is malformed or out of reach; the message names the largest reachable ratio."""
+
+
+class InvalidOptions(LowRankBenchError):
+    """Options that a method, recipe or task does not have or accept."""
+
+
+class InvalidWeights(LowRankBenchError):
+    """Weights that are not finite, or that do not fit the model."""
+
+
+class InvalidInput(LowRankBenchError):
+    """An argument out of its range, such as a negative number of threads."""
+
+
+class InvalidSweep(LowRankBenchError):
+    """A sweep file that cannot be read or understood; the message names file, field, value and remedy."""
+
+
+class InvalidRecord(LowRankBenchError):
+    """A record folder that does not exist, cannot be written, or holds nothing readable."""
+
+
+class InvalidPlan(LowRankBenchError):
+    """A saved plan that is damaged, or that does not fit the model it is loaded into."""
+
+
+class ExportFailed(LowRankBenchError):
+    """A runtime could not take the model, or its output differs from eager's."""
+
+
+class RuntimeMissing(LowRankBenchError):
+    """A runtime whose package is not installed; the message says how to install it."""
+
+
+class DataMissing(LowRankBenchError):
+    """A data set or checkpoint that is not on this machine; the message says how to get it."""
+
+
+class InvalidChain(LowRankBenchError):
+    """A plug-in's chain whose factors do not fit together, or do not fit the layer."""
+
+
+class Diverged(LowRankBenchError):
+    """Training or a decomposition produced a value that is not finite."""
+
+
+class UnknownName(LowRankBenchError):
+    """A method, task, model, runtime, recipe or sweep that does not exist; the message suggests the nearest name."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        known = sorted(known)
+        near = get_close_matches(name, known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        super().__init__(f"unknown {kind} {name!r}: {hint}known are {', '.join(known) or 'none'}")
+
+
+def explain(error: ValidationError, place: str) -> str:
+    """One line per mistake that pydantic found: place, field, value, and what would be right."""
+    lines = []
+    for mistake in error.errors(include_url=False):
+        field = ".".join(str(part) for part in mistake["loc"]) or "value"
+        given = repr(mistake["input"])
+        given = given if len(given) <= 80 else given[:77] + "..."
+        lines.append(f"{place}: {field} = {given}: {mistake['msg']}")
+    return "\n".join(lines)

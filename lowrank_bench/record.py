@@ -1,0 +1,159 @@
+"""What came out: one record per trial and per measurement. A failure is a record too, never a gap."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from lowrank_bench.trial import Measurement, Trial
+
+
+class Status(StrEnum):
+    """How a trial or measurement ended."""
+
+    OK = "ok"
+    SKIPPED = "skipped"
+    FAILED = "failed"
+    TIMEOUT = "timeout"
+    OUT_OF_MEMORY = "out_of_memory"
+    CRASHED = "crashed"
+    DIVERGED = "diverged"
+    NOT_EXPORTABLE = "not_exportable"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LayerSize(_Part):
+    """One compressed layer: its ranks, its relative weight error (Frobenius), its share of the cost; ``notes``: what
+    its method reports, such as degeneracy.
+    """
+
+    ranks: tuple[int, ...]
+    error: float | None
+    params: int
+    macs: int
+    dense_params: int
+    dense_macs: int
+    notes: dict[str, float] = {}
+
+
+class Size(_Part):
+    """Parameters, multiply-accumulates of one image and bytes, dense and compressed; layers that stayed dense, with the
+    reason.
+    """
+
+    params: int
+    macs: int
+    bytes: int
+    dense_params: int
+    dense_macs: int
+    dense_bytes: int
+    layers: dict[str, LayerSize]
+    skipped: dict[str, str]
+
+
+class Epoch(_Part):
+    """One epoch of tuning: mean loss, validation top-1 in percent, seconds."""
+
+    loss: float
+    validation_top1: float | None
+    seconds: float
+
+
+class Quality(_Part):
+    """Top-1 in percent on the test images, before and after tuning; which images were right, as packed bits (the raw
+    data behind every interval).
+    """
+
+    images: int
+    group_sizes: list[int] | None = Field(
+        description="consecutive images that are resampled together; None: each on its own"
+    )
+    top1_original: float = Field(description="the dense model as it came, before any extra training")
+    top1_before: float
+    top1_after: float
+    agreement: float = Field(
+        description="percent of the test images on which the tuned model and the dense model as it came predict the "
+        "same class"
+    )
+    hits_before: str
+    hits_after: str
+    epochs: list[Epoch]
+
+
+class ProcessTiming(_Part):
+    """The pairs of one fresh process: nanoseconds of each call, dense and compressed, and what disturbed them."""
+
+    ratio: float
+    low: float
+    high: float
+    dense_ns: list[int]
+    compressed_ns: list[int]
+    dense_first: list[bool]
+    calls_per_sample: tuple[int, int] = Field(description="calls looped within one sample, dense and compressed")
+    cpu_ns: list[int] = Field(description="process CPU time of each pair")
+    switches: list[int] = Field(description="involuntary context switches during each pair")
+    stop_reason: str
+    noise_floor: float = Field(
+        description="relative half-width of an A/A interval (dense against its copy) in this process"
+    )
+    output_error: float
+    memory_mb: float
+    convert_seconds: tuple[float, float]
+    model_bytes: tuple[int, int]
+
+
+class Timing(_Part):
+    """Paired timing over all processes. ``ratio``: dense over compressed; the verdict is against the interval widened
+    by the noise floor.
+    """
+
+    ratio: float
+    low: float
+    high: float
+    verdict: Literal["faster", "slower", "same"]
+    noise_floor: float
+    unstable: bool
+    dense_ms: float
+    compressed_ms: float
+    dense_p90_ms: float
+    p90_ms: float
+    memory_mb: float
+    processes: list[ProcessTiming]
+
+
+class _Outcome(_Part):
+    key: str
+    status: Status
+    reason: str = ""
+    finished: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    seconds: dict[str, float] = Field(default={}, description="seconds per stage")
+    environment: dict[str, Any] = {}
+    code: str = Field(default="", description="fingerprint of the package's source")
+    stderr: str = Field(default="", description="the end of what the child wrote, where it did not end well")
+
+
+class TrialRecord(_Outcome):
+    """A trial and its outcome."""
+
+    kind: Literal["trial"] = "trial"
+    trial: Trial
+    size: Size | None = None
+    quality: Quality | None = None
+
+
+class MeasurementRecord(_Outcome):
+    """A measurement and its outcome."""
+
+    kind: Literal["measurement"] = "measurement"
+    measurement: Measurement
+    timing: Timing | None = None
+
+
+Record = Annotated[TrialRecord | MeasurementRecord, Field(discriminator="kind")]
+RECORD: TypeAdapter[TrialRecord | MeasurementRecord] = TypeAdapter(Record)

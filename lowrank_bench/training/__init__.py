@@ -1,0 +1,1 @@
+"""Training: baselines from scratch, and the fine-tuning of compressed networks."""

@@ -1,0 +1,142 @@
+"""What to do: a Budget to meet, a Trial (which compressed model), a Measurement (how fast it is, and where)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
+
+from lowrank_bench.errors import InvalidBudget, explain
+
+Metric = Literal["params", "macs", "latency"]
+Ranks = int | str | tuple[int, ...]
+
+
+class Noun(BaseModel):
+    """A frozen, validated value with a key: the sha256 of its canonical JSON (first 16 hexadecimal digits)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @property
+    def key(self) -> str:
+        """Sixteen hexadecimal digits that name this value across processes, machines and time."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+class Budget(Noun):
+    """A target ratio, dense over compressed, in exactly one metric.
+
+    ``Budget(macs=4)``, ``Budget(params=8)`` or ``Budget(latency=2, runtime="onnxruntime", threads=1, batch=1)``.
+    ``scope="all"`` takes the ratio over the whole model, ``"convs"`` over its convolutions. Raises InvalidBudget.
+    """
+
+    macs: float | None = None
+    params: float | None = None
+    latency: float | None = None
+    runtime: str | None = None
+    threads: int | None = None
+    batch: int | None = None
+    scope: Literal["all", "convs"] = "all"
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _named_errors(cls, data: Any, handler: ModelWrapValidatorHandler[Budget]) -> Budget:
+        try:
+            budget = handler(data)
+        except ValidationError as error:
+            raise InvalidBudget(explain(error, "budget")) from None
+        targets = {m: r for m in ("macs", "params", "latency") if (r := getattr(budget, m)) is not None}
+        if len(targets) != 1:
+            raise InvalidBudget(f"budget {data!r}: give exactly one of macs, params and latency, e.g. Budget(macs=4)")
+        metric, ratio = next(iter(targets.items()))
+        if not (math.isfinite(ratio) and ratio >= 1):
+            raise InvalidBudget(
+                f"budget {metric} = {ratio!r}: a finite ratio of at least 1, dense over compressed, is wanted"
+            )
+        setting = (budget.runtime, budget.threads, budget.batch)
+        if metric == "latency" and None in setting:
+            raise InvalidBudget(
+                "a latency budget also needs runtime, threads and batch, e.g. Budget(latency=2, runtime='eager-nhwc', "
+                "threads=1, batch=1)"
+            )
+        if metric != "latency" and setting != (None, None, None):
+            raise InvalidBudget(
+                f"budget {metric} = {ratio:g}: runtime, threads and batch belong to latency budgets only"
+            )
+        return budget
+
+    @property
+    def metric(self) -> Metric:
+        """The metric in which the ratio is taken."""
+        return "macs" if self.macs is not None else "params" if self.params is not None else "latency"
+
+    @property
+    def ratio(self) -> float:
+        """The target, dense over compressed."""
+        return float(getattr(self, self.metric))
+
+    def __str__(self) -> str:
+        """Such as ``macs/4``, the form that the tables print."""
+        text = f"{self.metric}/{self.ratio:g}"
+        if self.metric == "latency":
+            text += f"@{self.runtime},{self.threads}t,b{self.batch}"
+        return text if self.scope == "all" else f"{text} ({self.scope})"
+
+
+class Trial(Noun):
+    """One compressed model to make: its result is the model and its quality. Exactly one of budget and ranks, or
+    neither for the dense control.
+    """
+
+    task: str
+    model: str
+    method: str
+    options: dict[str, Any] = {}
+    budget: Budget | None = None
+    ranks: Ranks | dict[str, Ranks] | None = None
+    recipe: str
+    seed: int = 0
+    versions: Mapping[str, int] = Field(
+        default={}, description="declared version of the method and of each stage behind it"
+    )
+
+    @property
+    def target(self) -> str:
+        """The budget or the ranks, in the form that the tables print; empty for the dense control."""
+        if self.budget is not None:
+            return str(self.budget)
+        return "" if self.ranks is None else f"ranks {self.ranks}"
+
+    @property
+    def control(self) -> tuple[str, str, str, int]:
+        """What this trial shares with its dense control: task, model, recipe, seed."""
+        return self.task, self.model, self.recipe, self.seed
+
+    def __str__(self) -> str:
+        """A line for people: model, method, target and seed."""
+        options = "".join(f" {name}={value}" for name, value in sorted(self.options.items()))
+        return f"{self.model} {self.method}{options} {self.target or 'dense'} seed {self.seed}"
+
+
+class Measurement(Noun):
+    """One paired timing to take: a trial's model against its dense one, on this machine, in one setting."""
+
+    trial: str = Field(description="the trial's key")
+    machine: str
+    runtime: str
+    threads: int = Field(ge=1)
+    batch: int = Field(ge=1)
+    precision: float = Field(gt=0, description="relative half-width of the interval at which a process stops")
+    max_seconds: float = Field(gt=0, description="seconds after which a process stops all the same")
+    processes: int = Field(default=1, ge=1, description="fresh processes whose medians are pooled")
+    version: int = 1
+
+    @property
+    def setting(self) -> str:
+        """Such as ``onnxruntime 1t b64``."""
+        return f"{self.runtime} {self.threads}t b{self.batch}"

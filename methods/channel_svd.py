@@ -1,0 +1,37 @@
+"""Truncated SVD of the output-channel unfolding: dh x dw then 1x1."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from lowrank_bench.compression.chain import Chain, Factor, KernelShape
+from lowrank_bench.compression.method import LayerMethod, grid
+from lowrank_bench.decomposition.matrix import truncated_svd
+
+
+class ChannelSVD(LayerMethod):
+    """Channel SVD (Zhang et al. 2016, without their data term; "scheme 1" of Idelbayev & Carreira-Perpinan 2020): dh x
+    dw S -> R, then 1x1 R -> T.
+
+    The kernel's (T, S dh dw) unfolding is cut at rank R, optimal in the Frobenius norm (Eckart-Young). R (S dh dw + T)
+    weights.
+    """
+
+    name, version = "channel_svd", 1
+    linear = True
+
+    def candidates(self, shape: KernelShape) -> Sequence[tuple[int]]:
+        """(R,), up to min(T, S dh dw)."""
+        return [(rank,) for rank in grid(min(shape.T, shape.S * shape.dh * shape.dw))]
+
+    def factorize(self, weight: Tensor, ranks: tuple[int, ...], statistics: Tensor | None = None) -> Chain:
+        """U sqrt(s) as the 1x1, sqrt(s) Vh as the dh x dw filters: both carry the same norm into fine-tuning."""
+        u, s, vh = truncated_svd(weight.flatten(1), ranks[0])
+        filters = (s.sqrt()[:, None] * vh).reshape(-1, *weight.shape[1:])
+        return Chain([Factor(filters, "hw"), Factor((u * s.sqrt())[:, :, None, None])])
+
+    def unfoldings(self, weight: Tensor) -> tuple[Tensor, ...]:
+        """(T, S dh dw)."""
+        return (weight.flatten(1),)
