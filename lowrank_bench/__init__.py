@@ -1,13 +1,19 @@
 """Benchmark of low-rank compression methods for convolutional networks: measured CPU speedup, parameters, accuracy."""
 
+from typing import TYPE_CHECKING
+
 from lowrank_bench import errors
 from lowrank_bench.api import compress, factorize
 from lowrank_bench.compression.compose import compose
 from lowrank_bench.compression.cost import Cost, count
 from lowrank_bench.compression.model import Compressed, load
-from lowrank_bench.compression.registry import methods
 from lowrank_bench.errors import *  # noqa: F403  every class there is public
 from lowrank_bench.trial import Budget, Measurement, Trial
+
+if TYPE_CHECKING:
+    from lowrank_bench.compression.registry import methods
+else:
+    from lowrank_bench import methods  # the package, which lists the methods when it is called
 
 __all__ = [
     "Budget",

@@ -87,22 +87,24 @@ class Quality(_Part):
 
 
 class ProcessTiming(_Part):
-    """The pairs of one fresh process: nanoseconds of each call, dense and compressed, and what disturbed them."""
+    """The pairs of one fresh process: nanoseconds of each sample, dense and compressed, and what disturbed it."""
 
     ratio: float
     low: float
     high: float
+    noise_floor: float = Field(
+        description="relative half-width of an A/A interval (dense against its copy), same process"
+    )
     dense_ns: list[int]
     compressed_ns: list[int]
-    dense_first: list[bool]
-    calls_per_sample: tuple[int, int] = Field(description="calls looped within one sample, dense and compressed")
-    cpu_ns: list[int] = Field(description="process CPU time of each pair")
-    switches: list[int] = Field(description="involuntary context switches during each pair")
+    dense_cpu_ns: list[int]
+    compressed_cpu_ns: list[int]
+    dense_switches: list[int] = Field(description="involuntary context switches during each sample")
+    compressed_switches: list[int]
+    order: str = Field(description="one letter per sample as they ran: A dense, B compressed")
+    loops: int = Field(description="calls within one sample, the same on both sides")
     stop_reason: str
-    noise_floor: float = Field(
-        description="relative half-width of an A/A interval (dense against its copy) in this process"
-    )
-    output_error: float
+    output_error: float = Field(description="largest relative difference of the runtime's outputs from eager's")
     memory_mb: float
     convert_seconds: tuple[float, float]
     model_bytes: tuple[int, int]

@@ -24,6 +24,9 @@ from lowrank_bench.trial import Budget
 if TYPE_CHECKING:
     from lowrank_bench.compression.method import Job, LayerMethod
 
+VERSION = 1
+"""Raised by hand when a change here, or in what this calls, would change a trial's result."""
+
 LayerRanks = dict[str, tuple[int, ...] | None]
 
 
