@@ -1,0 +1,1 @@
+"""What of a sweep is missing, and getting it done."""

@@ -1,0 +1,249 @@
+"""The command line: ``lowrank-bench run``, ``list``, ``report``, ``train``."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from lowrank_bench.compression import registry
+from lowrank_bench.errors import InvalidInput, LowRankBenchError
+from lowrank_bench.measurement.environment import fingerprint
+from lowrank_bench.measurement.runtimes import available_runtimes
+from lowrank_bench.record import Status
+from lowrank_bench.reporting.leaderboard import print_leaderboard, write_report
+from lowrank_bench.running.engine import Engine, Event, Summary, select
+from lowrank_bench.running.sweep import plan, shipped_sweeps
+from lowrank_bench.store import latest, read_records
+from lowrank_bench.tasks.catalog import TASKS
+from lowrank_bench.training.baselines import train_model
+
+FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+RETRIED = tuple(status for status in Status if status not in (Status.OK, Status.SKIPPED))
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+out_console, console = Console(), Console(stderr=True)
+
+Out = Annotated[Path, typer.Option(help="Results folder.")]
+SweepArgument = Annotated[str, typer.Argument(help=f"A TOML file, or a shipped sweep: {', '.join(shipped_sweeps())}.")]
+MethodsDir = Annotated[list[Path] | None, typer.Option(help="Also offer the methods in this folder's *.py files.")]
+DEFAULT_OUT = Path("results/local")
+
+
+class Listed(StrEnum):
+    """What ``list`` can list."""
+
+    METHODS = "methods"
+    MODELS = "models"
+    TASKS = "tasks"
+    RUNTIMES = "runtimes"
+    TRIALS = "trials"
+
+
+@app.command()
+def run(
+    sweep: SweepArgument = "quick",
+    out: Out = DEFAULT_OUT,
+    only: Annotated[str | None, typer.Option(help="Only trials that match this pattern, such as '*tucker*'.")] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds for each trial or timing.")] = 3600.0,
+    retry: Annotated[str | None, typer.Option(help="'failed': try again what did not end well.")] = None,
+    methods_dir: MethodsDir = None,
+) -> None:
+    """Run a sweep: only what is missing in the results folder is done."""
+    if not 0 < timeout < float("inf"):
+        raise InvalidInput(f"--timeout {timeout}: a positive number of seconds is wanted")
+    if retry not in (None, "failed"):
+        raise InvalidInput(f"--retry {retry!r}: only 'failed' is known")
+    _add_folders(methods_dir)
+    environment = fingerprint()
+    trials, measurements = plan(sweep, environment.machine)
+    if only is not None:
+        trials, measurements = select(trials, measurements, only)
+    with _progress() as progress:
+        engine = Engine(
+            out,
+            environment,
+            timeout=timeout,
+            retry=RETRIED if retry else (),
+            methods_folders=methods_dir or [],
+            report=_shower(progress),
+        )
+        summary = engine.run(trials, measurements)
+    _tell(summary, out)
+    if summary.failed:
+        raise typer.Exit(FAILED)
+
+
+@app.command("list")
+def list_(
+    what: Annotated[Listed, typer.Argument(help="What to list.")],
+    sweep: Annotated[str, typer.Option(help="Whose trials.")] = "quick",
+    out: Out = DEFAULT_OUT,
+    methods_dir: MethodsDir = None,
+) -> None:
+    """List methods with their options, models, tasks, runtimes, or a sweep's trials and how they stand."""
+    _add_folders(methods_dir)
+    out_console.print(
+        {
+            Listed.METHODS: _methods_table,
+            Listed.MODELS: _models_table,
+            Listed.TASKS: _tasks_table,
+            Listed.RUNTIMES: _runtimes_table,
+            Listed.TRIALS: lambda: _trials_table(sweep, out),
+        }[what]()
+    )
+
+
+@app.command()
+def report(out: Out = DEFAULT_OUT) -> None:
+    """Rebuild leaderboard.md, leaderboard.csv and figures/ from the records in a results folder."""
+    paths = write_report(out)
+    print_leaderboard(out, out_console)
+    out_console.print("written: " + ", ".join(str(path) for path in paths), soft_wrap=True)
+
+
+@app.command()
+def train(
+    model: Annotated[str, typer.Argument(help="A network of a task, such as charnet.")],
+    out: Annotated[Path | None, typer.Option(help="The file to write.")] = None,
+    seed: int = 0,
+) -> None:
+    """Train a task's own network from scratch by its recipe; prints its accuracy."""
+    tasks = [name for name, task in TASKS.items() if model in task.models]
+    if not tasks:
+        raise InvalidInput(f"no task has a model {model!r}: see `lowrank-bench list models`")
+    path = out or Path(f"{model}.safetensors")
+    if path.exists():
+        raise InvalidInput(f"{path} exists: name another --out, or remove it")
+    with _progress() as progress:
+        bar = progress.add_task(f"training {model}", total=None)
+        history = train_model(
+            tasks[0],
+            model,
+            path,
+            seed=seed,
+            progress=lambda step, steps, loss: progress.update(
+                bar, completed=step, total=steps, description=f"training {model}, loss {loss:.3f}", refresh=True
+            ),
+        )
+    out_console.print(f"validation top-1 {history.epochs[-1].top1:.2f} %, {history.seconds:.0f} s; written: {path}")
+
+
+def main() -> None:
+    """Entry point: named errors are a few clear lines and exit status 2, never a traceback."""
+    warnings.showwarning = _show_warning
+    try:
+        app()
+    except LowRankBenchError as error:
+        console.print(f"[bold red]error:[/] {_escape(error)}", soft_wrap=True)
+        sys.exit(BAD_INPUT)
+    except KeyboardInterrupt:
+        console.print("interrupted: what was recorded is kept; the same command goes on from here")
+        sys.exit(INTERRUPTED)
+
+
+def _add_folders(folders: list[Path] | None) -> None:
+    for folder in folders or []:
+        registry.add_methods_folder(folder)
+
+
+def _progress() -> Progress:
+    """Redrawn on events only: a bar that animates would disturb the timing."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=console, auto_refresh=False)
+
+
+def _shower(progress: Progress) -> Any:
+    overall = progress.add_task("starting", total=None)
+
+    def show(event: Event) -> None:
+        stage = f": {event.stage}" + (f" {event.share:.0%}" if event.share else "") if event.stage else ""
+        progress.update(
+            overall, total=event.total, completed=event.done, description=_escape(event.title + stage), refresh=True
+        )
+
+    return show
+
+
+def _tell(summary: Summary, out: Path) -> None:
+    console.print(f"{summary.ran} done now, {summary.kept} were there already; records in {out}")
+    for title, lines in (("skipped", summary.skipped), ("failed", summary.failed)):
+        for line in lines:
+            console.print(f"[yellow]{title}[/] {_escape(line)}", soft_wrap=True)
+
+
+def _methods_table() -> Table:
+    table = _table("method", "version", "linear layers", "what it is", "options")
+    for name, cls in registry.methods().items():
+        options = ", ".join(f"{field} = {info.default!r}" for field, info in cls.Options.model_fields.items())
+        linear = "yes" if getattr(cls, "linear", False) else "dense"
+        table.add_row(
+            name, str(cls.version), linear, _escape((cls.__doc__ or "").strip().splitlines()[0]), _escape(options)
+        )
+    for where, why in registry.broken().items():
+        table.add_row(f"[red]broken[/] {_escape(where)}", "", "", _escape(why), "")
+    return table
+
+
+def _models_table() -> Table:
+    table = _table("model", "task")
+    for name, task in TASKS.items():
+        for model in task.models:
+            table.add_row(model, name)
+    return table
+
+
+def _tasks_table() -> Table:
+    table = _table("task", "classes", "input", "what it is")
+    for name, task in TASKS.items():
+        table.add_row(
+            name, str(task.classes), "x".join(map(str, task.input_size)), _escape((task.__doc__ or "").splitlines()[0])
+        )
+    return table
+
+
+def _runtimes_table() -> Table:
+    table = _table("runtime", "state")
+    for name, problem in available_runtimes().items():
+        table.add_row(name, "ready" if problem is None else _escape(problem))
+    return table
+
+
+def _trials_table(sweep: str, out: Path) -> Table:
+    trials, measurements = plan(sweep, fingerprint().machine)
+    known = latest(read_records(out, allow_empty=True)) if out.exists() else {}
+    table = _table("key", "trial", "status", "timed")
+    for trial in trials:
+        keys = [m.key for m in measurements if m.trial == trial.key]
+        status = str(known[trial.key].status) if trial.key in known else "missing"
+        table.add_row(trial.key, _escape(str(trial)), status, f"{sum(key in known for key in keys)}/{len(keys)}")
+    return table
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _escape(text: object) -> str:
+    """Square brackets are markup to rich, and data to us."""
+    return str(text).replace("[", r"\[")
+
+
+def _show_warning(message: Warning | str, *_: Any) -> None:
+    console.print(f"[yellow]warning:[/] {_escape(message)}", soft_wrap=True)

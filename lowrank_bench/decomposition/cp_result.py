@@ -1,0 +1,62 @@
+"""What a CP decomposition is, and how healthy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lowrank_bench.decomposition.matrix import TINY
+from lowrank_bench.decomposition.mttkrp import grams, hadamard, khatri_rao
+
+
+@dataclass(frozen=True)
+class Degeneracy:
+    """Diverging terms that cancel: both numbers grow with it, the first without bound.
+
+    `term_energy` is sum_r ||term_r||^2 / ||W||^2, about 1 when terms hardly overlap; `cosine` is the largest |cosine| between two terms.
+    """
+
+    term_energy: float
+    cosine: float
+
+
+@dataclass(frozen=True)
+class CPResult:
+    """W ~ sum_r factors[0][:, r] o factors[1][:, r] o ...; one (n_i, rank) float64 factor per mode, each term's norm spread evenly.
+
+    `error` is ||W - sum of terms||_F / ||W||_F, from the explicit residual; `history` holds the errors of the start and after each
+    iteration on the whole tensor.
+    """
+
+    factors: list[Tensor]
+    error: float
+    history: list[float]
+    degeneracy: Degeneracy
+
+
+def cp_tensor(factors: Sequence[Tensor]) -> Tensor:
+    """The tensor (n_1, ..., n_N) that (n_i, rank) factors stand for."""
+    return (factors[0] @ khatri_rao([factor.T for factor in factors[1:]])).view([len(factor) for factor in factors])
+
+
+def cp_degeneracy(factors: Sequence[Tensor], norm: float = 1.0) -> Degeneracy:
+    """How far the terms of a decomposition of a tensor of that Frobenius norm cancel each other (Phan et al. 2020)."""
+    terms = hadamard(grams([factor.T for factor in factors]))  # inner products
+    lengths = terms.diagonal().clamp_min(0).sqrt()
+    cosines = terms / lengths.clamp_min(TINY)[:, None] / lengths.clamp_min(TINY)
+    largest = float(cosines.fill_diagonal_(0).abs().max())
+    return Degeneracy(float((lengths / norm).square().sum()), min(largest, 1.0))
+
+
+def cp_sensitivity(factors: Sequence[Tensor]) -> float:
+    """E ||change of the tensor||^2 / sigma^2 for small Gaussian noise sigma on every factor entry (Phan et al. 2020).
+
+    sum_n n_n tr(Hadamard_{m != n} U_m^T U_m): three such traces for three modes.
+    """
+    squares = torch.stack([factor.square().sum(dim=0) for factor in factors])
+    others = [squares[[m for m in range(len(squares)) if m != n]].prod(dim=0).sum() for n in range(len(squares))]
+    return math.fsum(len(factor) * float(trace) for factor, trace in zip(factors, others, strict=True))

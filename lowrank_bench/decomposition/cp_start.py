@@ -1,0 +1,58 @@
+"""Starting points of CP: singular or random vectors, tried for a few sweeps, and on a compressed tensor first where that pays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from lowrank_bench.decomposition.cp_stopping import Stopping
+from lowrank_bench.decomposition.cp_sweeps import alternating_least_squares
+from lowrank_bench.decomposition.mttkrp import Rows, Unfolded
+
+Solver = Callable[[Unfolded, Rows, Stopping], tuple[list[Tensor], list[float]]]
+
+STARTS = {"auto": ("svd", "random"), "svd": ("svd",), "random": ("random",)}
+TRIAL_SWEEPS = 6
+# The compressed stage only has to reach the neighbourhood: it may leave out directions with this part of the squared norm, and ends
+# when an iteration gains less than this. It is worth its while on a core of at most half the tensor's size.
+LOST_ENERGY, CORE_ITERATIONS, CORE_GAIN, CORE_SIZE = 1e-4, 30, 3e-3, 0.3
+
+
+def start(problem: Unfolded, rank: int, init: str, seed: int, solver: Solver, deadline: float) -> list[Tensor]:
+    """Rows near a good fit: the best of the starts that `init` names, improved on the core of a truncated HOSVD where that is smaller.
+
+    Solving the core first is the MLSVD compression of Tensorlab's cpd; the caller refines on the whole tensor.
+    """
+    bases = [singular_vectors(problem.tensor, mode, rank) for mode in range(len(problem.shape))]
+    core = problem.tensor
+    for basis in bases:
+        core = torch.tensordot(core, basis, dims=([0], [0]))
+    if core.numel() > CORE_SIZE * problem.cube.numel():
+        return _best_trial(problem, bases, rank, init, seed, deadline)
+    small = Unfolded(core)
+    axes = [torch.eye(n).to(core) for n in small.shape]
+    rows = _best_trial(small, axes, rank, init, seed, deadline)
+    rows, _ = solver(small, rows, Stopping(CORE_ITERATIONS, CORE_GAIN, deadline))
+    return [row @ basis.T for row, basis in zip(rows, bases, strict=True)]
+
+
+def singular_vectors(tensor: Tensor, mode: int, most: int) -> Tensor:
+    """At most `most` leading left singular vectors of the mode's unfolding, fewer where the others hold almost no energy."""
+    unfolding = tensor.movedim(mode, 0).flatten(1)
+    energy, vectors = torch.linalg.eigh(unfolding @ unfolding.T)  # ascending
+    negligible = int((energy.cumsum(0) <= LOST_ENERGY * energy.sum()).sum())
+    return vectors.flip(1)[:, : min(most, len(energy) - negligible)]
+
+
+def _best_trial(problem: Unfolded, bases: Sequence[Tensor], rank: int, init: str, seed: int, deadline: float) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    trials = []
+    for kind in STARTS[init]:
+        rows = [torch.randn(rank, n, dtype=torch.float64, generator=generator).to(problem.cube) / n**0.5 for n in problem.shape]
+        if kind == "svd":
+            for row, basis in zip(rows, bases, strict=True):
+                row[: basis.shape[1]] = basis.T
+        trials.append(alternating_least_squares(problem, rows, Stopping(TRIAL_SWEEPS, 0, deadline)))
+    return min(trials, key=lambda trial: trial[1][-1])[0]

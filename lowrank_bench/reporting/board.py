@@ -1,0 +1,200 @@
+"""From the frame of records to boards: one per task, model, recipe and machine, seeds taken together, ranked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from lowrank_bench.errors import InvalidInput
+from lowrank_bench.measurement.statistics import RatioInterval, pool_processes, verdict
+from lowrank_bench.record import Status
+from lowrank_bench.reporting.columns import CONTROL
+from lowrank_bench.reporting.pareto import pareto_front
+
+THRESHOLDS = (0.0, 0.5, 1.0, 2.0)
+"""Losses of top-1, in points, for which a board names the fastest."""
+
+# fmt: off
+ROW_COLUMNS = [
+    "task", "model", "recipe", "machine", "rank", "pareto", "method", "options", "target", "runtime", "threads",
+    "batch", "macs_ratio", "params_ratio", "bytes_ratio", "bytes", "top1_dense", "top1_before", "top1_after",
+    "top1_drop", "top1_drop_low", "top1_drop_high", "top1_drop_least", "top1_drop_most", "seeds", "speedup",
+    "speedup_low", "speedup_high", "realised", "verdict", "noise_floor", "unstable", "dense_ms", "compressed_ms",
+    "p90_ms", "memory_mb", "decompose_s", "finetune_s", "images",
+]
+UNRANKED_COLUMNS = [
+    "task", "model", "recipe", "machine", "method", "options", "target", "runtime", "threads", "batch", "seeds",
+    "status", "reason",
+]
+_MEANS = [
+    "macs_ratio", "params_ratio", "bytes_ratio", "bytes", "top1_dense", "top1_before", "top1_after", "top1_drop",
+    "dense_ms", "compressed_ms", "p90_ms", "decompose_s", "finetune_s",
+]
+# fmt: on
+_SCOPE = ["task", "model", "recipe"]
+_WHAT = ["method", "options", "target"]
+_SETTING = ["runtime", "threads", "batch"]
+_NOT_TIMED = "not timed"
+
+Row = Any
+"""A row of Board.rows, as pandas' itertuples gives it."""
+
+
+@dataclass(frozen=True)
+class Board:
+    """One table: the models of one task, network and recipe, timed on one machine.
+
+    ``rows`` has ROW_COLUMNS, a row per method, options, target and setting, in ranking order, the headline setting
+    first; ``rank`` is NA for what loses more than ``max_loss`` points, for what has no known loss and for the control.
+    ``unranked`` has UNRANKED_COLUMNS: all that did not end with a time, and why. ``records`` are the frame's rows
+    behind both.
+    """
+
+    task: str
+    model: str
+    recipe: str
+    machine: str
+    max_loss: float
+    rows: pd.DataFrame
+    unranked: pd.DataFrame
+    records: pd.DataFrame
+
+    @property
+    def name(self) -> str:
+        """Such as ``charnet on chars36, recipe standard, bench-1``."""
+        place = self.machine or _NOT_TIMED
+        return f"{self.model} on {self.task}, recipe {self.recipe}, {place}"
+
+    @property
+    def settings(self) -> list[tuple[str, int, int]]:
+        """Runtime, threads and batch of the rows, the headline first."""
+        return [*dict.fromkeys(self.rows[_SETTING].itertuples(index=False, name=None))]
+
+    def in_setting(self, setting: tuple[str, int, int]) -> pd.DataFrame:
+        """The rows of one setting, in ranking order."""
+        runtime, threads, batch = setting
+        rows = self.rows
+        return rows[(rows["runtime"] == runtime) & (rows["threads"] == threads) & (rows["batch"] == batch)]
+
+    def fastest(self, setting: tuple[str, int, int], max_loss: float) -> Row | None:
+        """The row with the largest lower bound of its speedup among those that lose at most so many points; None where
+        nothing is faster than the dense model beyond the noise.
+        """
+        rows = self.in_setting(setting)
+        rows = rows[(rows["method"] != CONTROL) & (rows["verdict"] == "faster") & (rows["top1_drop"] <= max_loss)]
+        return next(rows.sort_values("speedup_low", ascending=False, kind="stable").itertuples(index=False), None)
+
+
+def make_boards(frame: pd.DataFrame, max_loss: float = 1.0) -> list[Board]:
+    """Split the frame of ``load_records`` into boards, sorted by name; machines are never mixed.
+
+    A trial that was never timed belongs to every machine on which others of its board were. Rows rank by the lower
+    bound of their speedup, those first that lose at most ``max_loss`` points of top-1. Raises InvalidInput for a
+    ``max_loss`` that is not finite.
+    """
+    if not math.isfinite(max_loss):
+        raise InvalidInput(f"max_loss must be a finite number of points, such as 1.0, got {max_loss}")
+    boards = []
+    known = frame[frame["task"] != ""]
+    for scope, records in known.groupby(_SCOPE):
+        for machine in sorted(set(records["machine"]) - {""}) or [""]:
+            here = records[records["machine"].isin([machine, ""])]
+            boards.append(_board(tuple(map(str, scope)), machine, here, max_loss))
+    return boards
+
+
+def _board(scope: tuple[str, ...], machine: str, records: pd.DataFrame, max_loss: float) -> Board:
+    task, model, recipe = scope
+    place = {"task": task, "model": model, "recipe": recipe, "machine": machine}
+    timed = records[records["speedup"].notna()]
+    rows = [place | _row(group) for _, group in timed.groupby([*_WHAT, *_SETTING])]
+    ranked = _ranked(pd.DataFrame(rows, columns=list(ROW_COLUMNS)), max_loss)
+    unranked = pd.DataFrame(_unranked(place, records[records["speedup"].isna()]), columns=list(UNRANKED_COLUMNS))
+    return Board(task, model, recipe, machine, max_loss, ranked, unranked, records)
+
+
+def _row(group: pd.DataFrame) -> dict[str, object]:
+    """One method, target and setting over its seeds.
+
+    Speed does not depend on the seed, so seeds are repetitions: geometric mean and t-interval on the logarithms.
+    Accuracy does: the mean, with the lowest and the highest end of the seeds' paired intervals, which covers the chance
+    in the test images and in training both.
+    """
+    group = _best_evidence(group)
+    first = group.iloc[0]
+    interval = RatioInterval(first["speedup"], first["speedup_low"], first["speedup_high"])
+    floor = group["noise_floor"].max()
+    called = first["verdict"]
+    if len(group) > 1:
+        interval = pool_processes(list(group["speedup"]))
+        called = verdict(interval, floor)
+    means = group[_MEANS].mean()
+    return {
+        **first[[*_WHAT, *_SETTING]],
+        **means,
+        "top1_drop_low": group["top1_drop_low"].min(),
+        "top1_drop_high": group["top1_drop_high"].max(),
+        "top1_drop_least": group["top1_drop"].min(),
+        "top1_drop_most": group["top1_drop"].max(),
+        "seeds": len(group),
+        "speedup": interval.ratio,
+        "speedup_low": interval.low,
+        "speedup_high": interval.high,
+        "realised": interval.ratio / means["macs_ratio"],
+        "verdict": called,
+        "noise_floor": floor,
+        "unstable": group["unstable"].any(),
+        "memory_mb": group["memory_mb"].max(),
+        "images": group["images"].max(),
+    }
+
+
+def _best_evidence(group: pd.DataFrame) -> pd.DataFrame:
+    """One row per seed: where a model was timed more than once in a setting, from the most processes, then the last."""
+    return group.sort_values("processes", kind="stable").drop_duplicates("seed", keep="last").sort_values("seed")
+
+
+def _ranked(rows: pd.DataFrame, max_loss: float) -> pd.DataFrame:
+    if rows.empty:
+        return rows
+    order = {setting: place for place, setting in enumerate(_settings(rows))}
+    control = rows["method"] == CONTROL
+    within = ~control & (rows["top1_drop"] <= max_loss)
+    place = [order[setting] for setting in rows[_SETTING].itertuples(index=False, name=None)]
+    rows = rows.assign(place=place, group=control * 2 + (~control & ~within), rank=within, pareto=False)
+    rows = rows.sort_values(
+        ["place", "group", "speedup_low", *_WHAT], ascending=[True, True, False, True, True, True], kind="stable"
+    )
+    for _, setting in rows[rows["group"] < 2].groupby("place"):
+        rows.loc[setting.index, "pareto"] = pareto_front(list(setting["speedup"]), list(setting["top1_drop"]))
+    rank = rows["rank"].astype("Int64").groupby(rows["place"]).cumsum()
+    rows["rank"] = rank.where(rows["group"] == 0)
+    return rows[list(ROW_COLUMNS)].reset_index(drop=True)
+
+
+def _settings(rows: pd.DataFrame) -> list[tuple[str, int, int]]:
+    """The headline first: of the fewest threads, the setting in which the dense model itself takes least time per
+    image, so that no speedup is owed to a slow baseline.
+    """
+    per_image = (rows["dense_ms"] / rows["batch"].astype("float64")).groupby([rows[name] for name in _SETTING]).median()
+    settings = [(str(runtime), int(threads), int(batch)) for runtime, threads, batch in per_image.index]
+    return sorted(settings, key=lambda setting: (setting[1], float(per_image[setting]), setting))
+
+
+def _unranked(place: dict[str, str], records: pd.DataFrame) -> list[dict[str, object]]:
+    """What has no time, with its reason; seeds that ended alike share a row."""
+    untimed = (records["kind"] == "trial") & (records["status"] == str(Status.OK))
+    records = records.assign(status=records["status"].mask(untimed, _NOT_TIMED))
+    alike = [*_WHAT, *_SETTING, "status", "reason"]
+    return [
+        place | dict(zip(alike, values, strict=True)) | {"seeds": _listed(group["seed"])}
+        for values, group in records.groupby(alike, dropna=False)
+    ]
+
+
+def _listed(seeds: Sequence[int] | pd.Series[Any]) -> str:
+    return ", ".join(str(seed) for seed in sorted(set(seeds)))

@@ -1,0 +1,24 @@
+"""The columns of the frame of records and their types: first those that are promised for good, then the rest."""
+
+# fmt: off
+PROMISED = {
+    "key": "str", "task": "str", "model": "str", "method": "str", "options": "str", "budget": "str", "recipe": "str",
+    "seed": "Int64", "machine": "str", "status": "str", "reason": "str", "params": "Int64", "macs": "Int64",
+    "params_ratio": "float64", "macs_ratio": "float64", "top1_dense": "float64", "top1_before": "float64",
+    "top1_after": "float64", "top1_drop": "float64", "top1_drop_low": "float64", "top1_drop_high": "float64",
+    "agreement": "float64", "runtime": "str", "threads": "Int64", "batch": "Int64", "speedup": "float64",
+    "speedup_low": "float64", "speedup_high": "float64", "realised": "float64", "verdict": "str", "dense_ms": "float64",
+    "compressed_ms": "float64", "p90_ms": "float64", "memory_mb": "float64", "decompose_s": "float64",
+    "finetune_s": "float64", "environment": "str",
+}
+COLUMNS = PROMISED | {
+    "kind": "str", "trial": "str", "target": "str", "bytes": "Int64", "bytes_ratio": "float64", "images": "Int64",
+    "top1_original": "float64", "noise_floor": "float64", "unstable": "bool", "stop_reason": "str",
+    "processes": "Int64", "precision": "float64", "pareto": "bool", "finished": "str", "code": "str", "note": "str",
+}
+# fmt: on
+EMPTY = {"str": "", "bool": False, "Int64": None, "float64": None}
+"""What stands where a column does not apply, by its type: numbers are missing (NA), text is empty."""
+
+CONTROL = "identity"
+"""The method whose rows are the dense control, of accuracy and of timing (A/A)."""

@@ -1,0 +1,231 @@
+"""Boards as people and programs read them: markdown, csv and the terminal."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import pandas as pd
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from lowrank_bench.reporting.board import THRESHOLDS, Board, Row
+from lowrank_bench.reporting.columns import CONTROL
+
+
+class Column(NamedTuple):
+    """A column of the tables that people read: its heading, and the text of its cell."""
+
+    heading: str
+    cell: Callable[[Row], str]
+    in_terminal: bool = True
+
+
+def board_markdown(board: Board) -> str:
+    """One board as a section of markdown."""
+    parts = [f"## {escape(board.name)}", _bullets(facts(board))]
+    if not board.rows.empty:
+        headings = ["Fastest at a loss of at most", *(f"{threshold:g} points" for threshold in THRESHOLDS)]
+        parts += [markdown_table(headings, _winners(board))]
+        parts += [markdown_table([column.heading for column in COLUMNS], _cells(board, COLUMNS)), _legend(board)]
+    if not board.unranked.empty:
+        parts += ["### Without a time", markdown_table(_UNRANKED_HEADINGS, _unranked_cells(board))]
+    return "\n\n".join(parts)
+
+
+def to_csv(boards: Sequence[Board]) -> str:
+    """Every row of every board, then all that has no time with its status and reason; six significant digits."""
+    tables = [board.rows.assign(status="ok") for board in boards] + [board.unranked for board in boards]
+    names = [*dict.fromkeys(name for table in tables for name in table.columns)]
+    rows = [row for table in tables for row in table.to_dict("records")]
+    table = pd.DataFrame(rows, columns=names)
+    whole = {name: table[name].astype("Int64") for name in ("rank", "threads", "batch", "images") if name in table}
+    return table.assign(**whole).to_csv(index=False, float_format="%.6g", lineterminator="\n")
+
+
+def to_terminal(boards: Sequence[Board]) -> Group:
+    """Every board for rich to print: the columns that fit a terminal."""
+    parts: list[Text | Table] = []
+    for board in boards:
+        parts += [Text(board.name, style="bold"), Text("\n".join(f"{name}: {text}" for name, text in facts(board)))]
+        if not board.rows.empty:
+            columns = [column for column in COLUMNS if column.in_terminal]
+            parts += [_rich_table([column.heading for column in columns], _cells(board, columns)), Text(_legend(board))]
+        if not board.unranked.empty:
+            parts += [Text("Without a time"), _rich_table(_UNRANKED_HEADINGS, _unranked_cells(board))]
+        parts.append(Text())
+    return Group(*parts)
+
+
+def facts(board: Board) -> list[tuple[str, str]]:
+    """What stands above a table: the environment, the noise floor of each setting, the test images, the dates."""
+    timed = board.records[board.records["speedup"].notna()]
+    records = board.records if timed.empty else timed
+    lines = [("Machine", board.machine)] if board.machine else []
+    lines += [("Environment", text) for text in sorted(set(records["environment"]) - {""})]
+    if not board.rows.empty:
+        lines.append(("Headline setting", setting_text(*board.settings[0])))
+        lines += [(f"Noise floor, {setting_text(*setting)}", _noise(board, setting)) for setting in board.settings]
+    images = sorted(set(records["images"].dropna()))
+    if images:
+        lines.append(("Test images", " or ".join(f"{count:,}" for count in images)))
+    control = board.records[(board.records["method"] == CONTROL) & board.records["top1_after"].notna()]
+    if not control.empty:
+        came, tuned = control["top1_original"].mean(), control["top1_after"].mean()
+        lines.append(("Dense control, top-1", f"{came:.2f} % as it came, {tuned:.2f} % after the same tuning"))
+    dates = sorted({text[:10] for text in records["finished"]})
+    lines.append(("Recorded", dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"))
+    return lines
+
+
+def setting_text(runtime: str, threads: int, batch: int) -> str:
+    """Such as ``onnxruntime 1t b64``, as Measurement.setting has it."""
+    return f"{runtime} {threads}t b{batch}"
+
+
+def interval_text(value: float, low: float, high: float, form: str) -> str:
+    """Such as ``2.31 [2.28, 2.34]``; empty where the value is not known."""
+    return "" if math.isnan(value) else f"{value:{form}} [{low:{form}}, {high:{form}}]"
+
+
+def speedup_text(row: Row) -> str:
+    """The speedup with its interval."""
+    return interval_text(row.speedup, row.speedup_low, row.speedup_high, ".2f")
+
+
+def loss_text(row: Row) -> str:
+    """The loss of top-1 in points with its interval."""
+    return interval_text(row.top1_drop, row.top1_drop_low, row.top1_drop_high, "+.2f")
+
+
+def method_text(row: Row) -> str:
+    """The method with the options that it was given."""
+    return f"{row.method} {row.options}".strip()
+
+
+def escape(text: str) -> str:
+    """Text as it stands, in one line, whatever characters of markdown or html it holds."""
+    text = " ".join(text.split())
+    # An underscore within a word means nothing, and names are full of them.
+    text = re.sub(r"([\\`*\[\]|~$#])|(?<!\w)_|_(?!\w)", r"\\\g<0>", text)
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in markdown, its cells escaped."""
+    lines = [headings, ["---"] * len(headings), *([escape(cell) for cell in row] for row in rows)]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def _number(name: str, form: str) -> Callable[[Row], str]:
+    def cell(row: Row) -> str:
+        value = getattr(row, name)
+        return "" if math.isnan(value) else f"{value:{form}}"
+
+    return cell
+
+
+def _place(row: Row) -> str:
+    rank = "A/A" if row.method == CONTROL else "–" if pd.isna(row.rank) else str(row.rank)
+    return f"{rank} ★" if row.pareto else rank
+
+
+def _top1(row: Row) -> str:
+    return "" if math.isnan(row.top1_after) else f"{row.top1_before:.2f} → {row.top1_after:.2f}"
+
+
+def _seeds(row: Row) -> str:
+    if row.seeds == 1 or math.isnan(row.top1_drop):
+        return str(row.seeds)
+    return f"{row.seeds} ({row.top1_drop_least:+.2f} to {row.top1_drop_most:+.2f})"
+
+
+COLUMNS = (
+    Column("#", _place),
+    Column("Method", method_text),
+    Column("Target", lambda row: row.target),
+    Column("Setting", lambda row: setting_text(row.runtime, row.threads, row.batch)),
+    Column("Speedup [95 %]", speedup_text),
+    Column("Verdict", lambda row: f"{row.verdict}, unstable" if row.unstable else row.verdict),
+    Column(
+        "Loss, points [95 %]", lambda row: interval_text(row.top1_drop, row.top1_drop_low, row.top1_drop_high, "+.2f")
+    ),
+    Column("Top-1 before → after tuning", _top1, in_terminal=False),
+    Column("Seeds (their losses)", _seeds, in_terminal=False),
+    Column("MACs ratio", _number("macs_ratio", ".2f")),
+    Column("Realised", _number("realised", ".0%")),
+    Column("Params ratio", _number("params_ratio", ".2f")),
+    Column("Bytes ratio", _number("bytes_ratio", ".2f"), in_terminal=False),
+    Column("Dense → compressed ms", lambda row: f"{row.dense_ms:.3g} → {row.compressed_ms:.3g}", in_terminal=False),
+    Column("Decompose s", _number("decompose_s", ".1f"), in_terminal=False),
+    Column("Tune s", _number("finetune_s", ".1f"), in_terminal=False),
+)
+_UNRANKED_HEADINGS = ("Method", "Target", "Setting", "Seeds", "Status", "Reason")
+
+
+def _cells(board: Board, columns: Sequence[Column]) -> list[list[str]]:
+    return [[column.cell(row) for column in columns] for row in board.rows.itertuples(index=False)]
+
+
+def _unranked_cells(board: Board) -> list[list[str]]:
+    return [
+        [
+            method_text(row),
+            row.target,
+            "" if pd.isna(row.threads) else setting_text(row.runtime, row.threads, row.batch),
+            row.seeds,
+            row.status,
+            row.reason,
+        ]
+        for row in board.unranked.itertuples(index=False)
+    ]
+
+
+def _winners(board: Board) -> list[list[str]]:
+    """For each setting and each loss, the fastest beyond the noise."""
+    table = []
+    for setting in board.settings:
+        winners = [board.fastest(setting, threshold) for threshold in THRESHOLDS]
+        table.append([setting_text(*setting), *("none" if row is None else _winner(row) for row in winners)])
+    return table
+
+
+def _winner(row: Row) -> str:
+    return f"{method_text(row)} {row.target}: {speedup_text(row)}"
+
+
+def _noise(board: Board, setting: tuple[str, int, int]) -> str:
+    """The A/A interval of the identity row, and the widest floor of the setting's timings."""
+    rows = board.in_setting(setting)
+    floor = f"{rows['noise_floor'].max():.1%}"
+    controls = rows[rows["method"] == CONTROL]
+    if controls.empty:
+        return f"{floor} (no {CONTROL} row)"
+    row = controls.iloc[0]
+    return f"{floor}; {CONTROL} {interval_text(row['speedup'], row['speedup_low'], row['speedup_high'], '.3f')}"
+
+
+def _legend(board: Board) -> str:
+    return (
+        f"Ranked within each setting by the lower bound of the speedup, first what loses at most {board.max_loss:g} "
+        "points of top-1 (– does not, or its loss is not known); ★ nothing else in the setting is as fast and as "
+        "accurate; A/A is the dense model against its own copy. Speedup is dense over compressed time under the same "
+        "runtime: median of pair ratios; over several seeds, geometric mean with t-interval. Loss is counted from the "
+        "dense control after the same tuning: mean over seeds, with the lowest and highest end of their paired "
+        "intervals. Realised is speedup over MACs ratio. Ratios are dense over compressed."
+    )
+
+
+def _bullets(lines: Sequence[tuple[str, str]]) -> str:
+    return "\n".join(f"- {escape(name)}: {escape(text)}" for name, text in lines)
+
+
+def _rich_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    table = Table(*headings, box=box.SIMPLE)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table

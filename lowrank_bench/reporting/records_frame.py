@@ -1,0 +1,189 @@
+"""Records as one DataFrame: a row per measurement, joined with its trial and compared with the dense control."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pandas as pd
+
+from lowrank_bench.measurement.quality import paired_drop, unpack_hits
+from lowrank_bench.record import MeasurementRecord, Quality, Size, TrialRecord
+from lowrank_bench.reporting.columns import COLUMNS, CONTROL, EMPTY
+from lowrank_bench.reporting.pareto import pareto_front
+from lowrank_bench.store import latest, read_records
+from lowrank_bench.trial import Measurement, Trial
+
+_SAME_CONDITIONS = ["task", "model", "recipe", "seed", "machine", "runtime", "threads", "batch"]
+
+_Record = TypeVar("_Record", TrialRecord, MeasurementRecord)
+
+
+def load_records(folder: Path | str) -> pd.DataFrame:
+    """Read every record below a folder, or in one file: a row per measurement, joined with its trial, and a row for
+    each trial that has none because it failed, was skipped or was not timed.
+
+    Top-1 is in percent; ``top1_dense`` is that of the dense control after the same tuning, and ``top1_drop`` the loss
+    against it in points with its paired 95 % interval (NaN without a control; ``note`` says why). Ratios are dense over
+    compressed; ``realised = speedup / macs_ratio``; ``decompose_s`` and ``finetune_s`` are seconds, ``bytes`` the
+    model's. ``kind`` is "measurement" or "trial", ``key`` the key of that record, ``trial`` the trial's. ``pareto``:
+    no other row of the same seed and setting is as fast and as accurate. Text that does not apply is empty, numbers NA.
+    Of what was recorded twice the last record counts, and of what was recorded under several declared versions the last
+    version. Raises InvalidRecord where there is no readable record.
+    """
+    return to_frame(read_records(folder))
+
+
+def to_frame(records: Iterable[TrialRecord | MeasurementRecord]) -> pd.DataFrame:
+    """The frame of ``load_records``, of records at hand."""
+    counting = latest(records).values()
+    trials = _last_version([r for r in counting if isinstance(r, TrialRecord)])
+    measured = _last_version([r for r in counting if isinstance(r, MeasurementRecord)])
+    outdated = {r.key for r in counting if isinstance(r, TrialRecord)} - trials.keys()
+    controls = {r.trial.control: r for r in trials.values() if r.trial.method == CONTROL}
+
+    of_trial = {key: _trial_columns(r, controls.get(r.trial.control)) for key, r in trials.items()}
+    rows = []
+    timed = set()
+    for record in measured.values():
+        key = record.measurement.trial
+        if key in outdated:
+            continue
+        timed.add(key)
+        rows.append({**of_trial.get(key, _orphan(key)), **_measurement_columns(record)})
+    rows += [columns for key, columns in of_trial.items() if key not in timed]
+    return _typed(rows)
+
+
+def _last_version(records: Iterable[_Record]) -> dict[str, _Record]:
+    """By key, in order: of nouns that differ in declared versions only, the one that was recorded last."""
+    last: dict[str, _Record] = {}
+    for record in records:
+        noun: Trial | Measurement = record.trial if isinstance(record, TrialRecord) else record.measurement
+        blank: dict[str, Any] = {"versions": {}} if isinstance(noun, Trial) else {"version": 0}
+        last[noun.model_copy(update=blank).key] = record
+    return {record.key: record for record in last.values()}
+
+
+def _trial_columns(record: TrialRecord, control: TrialRecord | None) -> dict[str, object]:
+    trial = record.trial
+    return {
+        "kind": "trial",
+        "key": record.key,
+        "trial": record.key,
+        "task": trial.task,
+        "model": trial.model,
+        "method": trial.method,
+        "options": " ".join(f"{name}={value}" for name, value in sorted(trial.options.items())),
+        "budget": "" if trial.budget is None else str(trial.budget),
+        "target": trial.target,
+        "recipe": trial.recipe,
+        "seed": trial.seed,
+        "decompose_s": record.seconds.get("decompose"),
+        "finetune_s": record.seconds.get("finetune"),
+        **_outcome_columns(record),
+        **_size_columns(record.size),
+        **_quality_columns(record.quality, control),
+    }
+
+
+def _outcome_columns(record: TrialRecord | MeasurementRecord) -> dict[str, object]:
+    return {
+        "status": str(record.status),
+        "reason": record.reason,
+        "finished": record.finished,
+        "code": record.code,
+        "environment": readable_environment(record.environment),
+    }
+
+
+def readable_environment(environment: Mapping[str, Any]) -> str:
+    """One line, such as ``cpu: Xeon; cores: 2; torch: 2.15.0``, in the record's order; what is empty is left out."""
+    flat: dict[str, object] = {}
+    for name, value in environment.items():
+        if isinstance(value, Mapping):
+            flat |= value
+        else:
+            flat[name] = ", ".join(map(str, value)) if isinstance(value, list) else value
+    return "; ".join(f"{name}: {value}" for name, value in flat.items() if value not in (None, ""))
+
+
+def _size_columns(size: Size | None) -> dict[str, object]:
+    if size is None:
+        return {}
+    return {
+        "params": size.params,
+        "macs": size.macs,
+        "bytes": size.bytes,
+        "params_ratio": size.dense_params / size.params,
+        "macs_ratio": size.dense_macs / size.macs,
+        "bytes_ratio": size.dense_bytes / size.bytes,
+    }
+
+
+def _quality_columns(quality: Quality | None, control: TrialRecord | None) -> dict[str, object]:
+    if quality is None:
+        return {}
+    own = {
+        "images": quality.images,
+        "top1_original": quality.top1_original,
+        "top1_before": quality.top1_before,
+        "top1_after": quality.top1_after,
+        "agreement": quality.agreement,
+    }
+    if control is None:
+        return own | {"note": f"no dense control ({CONTROL}) with this task, model, recipe and seed"}
+    if control.quality is None:
+        return own | {"note": f"the dense control has no accuracy: {control.status}"}
+    dense = control.quality
+    if (dense.images, dense.group_sizes) != (quality.images, quality.group_sizes):
+        return own | {"note": "the dense control saw other test images"}
+    hits, dense_hits = (unpack_hits(q.hits_after, q.images) for q in (quality, dense))
+    drop, low, high = paired_drop(dense_hits, hits, quality.group_sizes)
+    loss = {"top1_drop": drop, "top1_drop_low": low, "top1_drop_high": high}
+    return own | loss | {"top1_dense": dense.top1_after}
+
+
+def _measurement_columns(record: MeasurementRecord) -> dict[str, object]:
+    measurement, timing = record.measurement, record.timing
+    columns = _outcome_columns(record) | {
+        "kind": "measurement",
+        "key": record.key,
+        "machine": measurement.machine,
+        "runtime": measurement.runtime,
+        "threads": measurement.threads,
+        "batch": measurement.batch,
+        "processes": measurement.processes,
+        "precision": measurement.precision,
+    }
+    if timing is None:
+        return columns
+    return columns | {
+        "speedup": timing.ratio,
+        "speedup_low": timing.low,
+        "speedup_high": timing.high,
+        "verdict": timing.verdict,
+        "noise_floor": timing.noise_floor,
+        "unstable": timing.unstable,
+        "stop_reason": " ".join(sorted({process.stop_reason for process in timing.processes})),
+        "dense_ms": timing.dense_ms,
+        "compressed_ms": timing.compressed_ms,
+        "p90_ms": timing.p90_ms,
+        "memory_mb": timing.memory_mb,
+    }
+
+
+def _orphan(trial: str) -> dict[str, object]:
+    return {"trial": trial, "note": "its trial is not among the records"}
+
+
+def _typed(rows: list[dict[str, object]]) -> pd.DataFrame:
+    """Rows without ``realised`` and ``pareto``, which follow from the others, as the frame with all columns."""
+    data = {name: [row.get(name, EMPTY[kind]) for row in rows] for name, kind in COLUMNS.items()}
+    frame = pd.DataFrame({name: pd.Series(values, dtype=COLUMNS[name]) for name, values in data.items()})
+    frame["realised"] = frame["speedup"] / frame["macs_ratio"]
+    compressed = frame[(frame["method"] != CONTROL) & frame["speedup"].notna()]
+    for _, group in compressed.groupby(_SAME_CONDITIONS):
+        frame.loc[group.index, "pareto"] = pareto_front(list(group["speedup"]), list(group["top1_drop"]))
+    return frame

@@ -1,0 +1,126 @@
+"""From a folder of records to what people read: leaderboard.md, leaderboard.csv, figures and the README's board."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from contextlib import suppress
+from pathlib import Path
+
+import pandas as pd
+
+from lowrank_bench.errors import InvalidInput, InvalidRecord
+from lowrank_bench.reporting.board import Board, Row, make_boards
+from lowrank_bench.reporting.columns import CONTROL
+from lowrank_bench.reporting.figures import FIGURES, encode
+from lowrank_bench.reporting.leaderboard import (
+    board_markdown,
+    escape,
+    loss_text,
+    markdown_table,
+    method_text,
+    setting_text,
+    speedup_text,
+    to_csv,
+)
+from lowrank_bench.reporting.records_frame import load_records
+
+BEGIN, END = "<!-- board:begin -->", "<!-- board:end -->"
+
+
+def write_report(folder: Path | str, max_loss: float = 1.0) -> list[Path]:
+    """Write leaderboard.md, leaderboard.csv and figures/*.png and *.svg into a folder of records; returns their paths.
+
+    The same records give the same bytes. Each file replaces its predecessor at once. Raises InvalidRecord where the
+    folder holds no readable record or cannot be written, InvalidInput for a ``max_loss`` that is not finite.
+    """
+    folder = Path(folder)
+    boards = make_boards(load_records(folder), max_loss)
+    files: dict[str, bytes] = {}
+    sections = ["# Leaderboard"]
+    for board in boards:
+        figures = {} if board.rows.empty else _figures(board)
+        pictures = [f"![{escape(board.name)}: {path}]({path})" for path in figures if path.endswith(".svg")]
+        sections += [board_markdown(board), *pictures]
+        files |= figures
+    files = {
+        "leaderboard.md": ("\n\n".join(sections) + "\n").encode(),
+        "leaderboard.csv": to_csv(boards).encode(),
+    } | files
+    return [_replace(folder / name, data) for name, data in sorted(files.items())]
+
+
+def summary_board(frame: pd.DataFrame) -> str:
+    """The README's board, in markdown: of each method at each budget the fastest variant in the headline setting."""
+    return "\n\n".join(_summary(board) for board in make_boards(frame) if not board.rows.empty)
+
+
+def update_readme(readme: Path | str, folder: Path | str) -> None:
+    """Replace what stands between the two board markers of a README by ``summary_board`` of a folder's records.
+
+    Raises InvalidInput where the README lacks the markers or cannot be read, InvalidRecord as ``load_records`` does.
+    """
+    readme = Path(readme)
+    try:
+        text = readme.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"{readme} cannot be read as text ({error}): name the README") from None
+    head, begin, rest = text.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not (begin and end):
+        raise InvalidInput(f"{readme} lacks the lines {BEGIN} and {END}, in this order: the board goes between them")
+    board = summary_board(load_records(folder))
+    _replace(readme, f"{head}{BEGIN}\n{board}\n{END}{tail}".encode())
+
+
+def _figures(board: Board) -> dict[str, bytes]:
+    files = {}
+    for kind, draw in FIGURES.items():
+        figure = draw(board)
+        files |= {f"figures/{_slug(board)}-{kind}.{form}": encode(figure, form) for form in ("png", "svg")}
+    return files
+
+
+def _slug(board: Board) -> str:
+    """A file name that is the same whatever other boards there are; no two boards share it."""
+    names = (board.task, board.model, board.recipe, board.machine)
+    digest = hashlib.sha256("\0".join(names).encode()).hexdigest()[:6]
+    return "-".join([*(re.sub(r"[^A-Za-z0-9_.]+", "_", name) for name in names), digest])
+
+
+def _summary(board: Board) -> str:
+    setting = board.settings[0]
+    rows = board.in_setting(setting).sort_values("speedup_low", ascending=False, kind="stable")
+    best = rows.drop_duplicates(["method", "target"])
+    control = best["method"] == CONTROL
+    title = f"**{escape(board.name)}**, {escape(setting_text(*setting))}"
+    cells = [_summary_cells(row) for row in pd.concat([best[~control], best[control]]).itertuples(index=False)]
+    headings = ["Method", "Target", "Speedup [95 %]", "Verdict", "Loss, points [95 %]", "MACs ratio", "Realised"]
+    return f"{title}\n\n{markdown_table(headings, cells)}"
+
+
+def _summary_cells(row: Row) -> list[str]:
+    return [
+        method_text(row) + (" (A/A control)" if row.method == CONTROL else ""),
+        row.target,
+        speedup_text(row),
+        row.verdict,
+        loss_text(row),
+        f"{row.macs_ratio:.2f}",
+        f"{row.realised:.0%}",
+    ]
+
+
+def _replace(path: Path, data: bytes) -> Path:
+    """Write a file so that a reader sees the old or the new one, never a part."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_bytes(data)
+        draft.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            draft.unlink()
+        raise InvalidRecord(f"{path} cannot be written ({error.strerror}): make its folder writable") from None
+    return path

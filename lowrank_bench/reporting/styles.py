@@ -1,0 +1,72 @@
+"""How figures look: one colour and marker per method everywhere, and ticks that read as ratios and points."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+# Okabe and Ito's colours, which colour-blind readers tell apart; without their yellow, which white paper swallows.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "h", "<", ">")
+STYLES = {
+    "identity": ("#000000", "*"),
+    "tucker": (COLOURS[0], "o"),
+    "jaderberg": (COLOURS[1], "s"),
+    "channel_svd": (COLOURS[2], "^"),
+    "cp_nls": (COLOURS[3], "D"),
+    "denton": (COLOURS[4], "v"),
+    "tt_conv": (COLOURS[5], "P"),
+    "lowrank_training": (COLOURS[0], "X"),
+}
+RC = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],  # the one that comes with matplotlib: the same picture on every machine
+    "svg.hashsalt": "lowrank-bench",  # the same ids in every run
+}
+
+_RATIO_TICKS = (
+    (1.8, tuple(tenths / 10 for tenths in range(1, 100))),
+    (8, (0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)),
+    (math.inf, tuple(2.0**power for power in range(-10, 11))),
+)
+_POINT_TICKS = (-50, -20, -10, -5, -2, -1, 0, 1, 2, 5, 10, 20, 50, 100)
+_LINEAR_POINTS = 2.0
+
+
+def method_style(method: str) -> tuple[str, str]:
+    """Colour and marker of a method, the same in every figure; where the table lacks it, its name decides."""
+    if method in STYLES:
+        return STYLES[method]
+    digest = hashlib.sha256(method.encode()).digest()
+    return COLOURS[digest[0] % len(COLOURS)], MARKERS[digest[1] % len(MARKERS)]
+
+
+def scale_ratios(axes: Axes, which: Literal["x", "y"], values: Sequence[float], ends: Sequence[float] = ()) -> None:
+    """Give a logarithmic scale with 1, every value, and the ends of intervals as far as values stay legible."""
+    low, high = min([1, *values]), max([1, *values])
+    low = max(low / 1.5, min([low, *ends])) / 1.08
+    high = min(high * 1.5, max([high, *ends])) * 1.08
+    ticks = next(ticks for widest, ticks in _RATIO_TICKS if high / low <= widest)
+    axes.set(**{f"{which}scale": "log", f"{which}lim": (low, high)})
+    _set_ticks(axes.xaxis if which == "x" else axes.yaxis, [tick for tick in ticks if low <= tick <= high], "{:g}×")
+
+
+def scale_points(axes: Axes, values: Sequence[float]) -> None:
+    """Give the y axis a scale of points: where a model lost more than 5, logarithmic beyond 2, so that it does not
+    flatten the others.
+    """
+    if max([0, *values]) > 5:
+        axes.set_yscale("symlog", linthresh=_LINEAR_POINTS)
+        _set_ticks(axes.yaxis, _POINT_TICKS, "{:g}")
+
+
+def _set_ticks(axis: Axis, ticks: Sequence[float], form: str) -> None:
+    axis.set_major_locator(FixedLocator(ticks))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: form.format(value)))

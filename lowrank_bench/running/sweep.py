@@ -1,0 +1,169 @@
+"""From a sweep (TOML) to the trials and measurements that it stands for: every list multiplies."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable
+from importlib.resources import files
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
+
+from lowrank_bench.compression import layerwise
+from lowrank_bench.compression.registry import method_class
+from lowrank_bench.errors import InvalidSweep, LowRankBenchError, UnknownName, explain
+from lowrank_bench.measurement.cores import usable_cores
+from lowrank_bench.measurement.runtimes import RUNTIMES
+from lowrank_bench.tasks.catalog import get_task
+from lowrank_bench.training.recipes import get_recipe
+from lowrank_bench.trial import Budget, Measurement, Ranks, Trial
+
+CONTROL = "identity"
+SHIPPED = files("lowrank_bench.running") / "sweeps"
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class MethodChoice(_Table):
+    """A method and its options; in TOML a bare name will do."""
+
+    name: str
+    options: dict[str, Any] = {}
+
+
+class TrialTable(_Table):
+    """``[sweep]``: which compressed models to make."""
+
+    task: str
+    models: list[str] = Field(min_length=1)
+    methods: list[MethodChoice] = Field(min_length=1)
+    budgets: list[Budget] = []
+    ranks: list[Ranks | dict[str, Ranks]] = []
+    seeds: list[int] = Field(default=[0], min_length=1)
+    recipe: str
+
+    @field_validator("methods", mode="before")
+    @classmethod
+    def _bare_names(cls, value: Any) -> Any:
+        return (
+            [{"name": item} if isinstance(item, str) else item for item in value] if isinstance(value, list) else value
+        )
+
+
+class MeasureTable(_Table):
+    """``[measure]``: in which settings to time them."""
+
+    runtimes: list[str] = Field(min_length=1)
+    threads: list[PositiveInt | Literal["all"]] = Field(default=[1], min_length=1)
+    batches: list[PositiveInt] = Field(default=[1], min_length=1)
+    precision: float = Field(default=0.01, gt=0, lt=1)
+    max_seconds: float = Field(default=60, gt=0)
+    processes: PositiveInt = 1
+
+
+class Sweep(_Table):
+    """A validated sweep."""
+
+    sweep: TrialTable
+    measure: MeasureTable | None = None
+
+    def trials(self) -> list[Trial]:
+        """The dense control of each model and seed first, then every method at every target. Raises what names and
+        options that do not exist raise.
+        """
+        table = self.sweep
+        task, recipe = get_task(table.task), get_recipe(table.recipe)
+        stages = {"task": task.version, "recipe": recipe.version, "compression": layerwise.VERSION}
+        trials = []
+        for model, seed, method in product(table.models, table.seeds, [MethodChoice(name=CONTROL), *table.methods]):
+            if model not in task.models:
+                raise UnknownName(f"model of task {table.task!r}", model, task.models)
+            cls = method_class(method.name)
+            options = cls(**method.options).options.model_dump(mode="json")
+            for target in self._targets(method.name):
+                trial = {
+                    "task": table.task,
+                    "model": model,
+                    "method": method.name,
+                    "options": options,
+                    "recipe": table.recipe,
+                }
+                trials.append(Trial(**trial, **target, seed=seed, versions={"method": cls.version, **stages}))
+        return list({trial.key: trial for trial in trials}.values())
+
+    def measurements(self, trials: Iterable[Trial], machine: str) -> list[Measurement]:
+        """Every trial in every setting on this machine. Raises UnknownName or InvalidSweep for a setting that cannot
+        be.
+        """
+        table = self.measure
+        if table is None:
+            return []
+        cores = usable_cores()
+        threads = list(dict.fromkeys(cores if count == "all" else count for count in table.threads))
+        if max(threads) > cores:
+            raise InvalidSweep(
+                f"measure.threads = {max(threads)}: this machine has {cores} cores; use at most that, or 'all'"
+            )
+        for runtime in table.runtimes:
+            if runtime not in RUNTIMES:
+                raise UnknownName("runtime", runtime, RUNTIMES)
+        quality = {"precision": table.precision, "max_seconds": table.max_seconds, "processes": table.processes}
+        return [
+            Measurement(trial=trial.key, machine=machine, runtime=runtime, threads=count, batch=batch, **quality)
+            for runtime, count, batch, trial in product(table.runtimes, threads, table.batches, trials)
+        ]
+
+    def _targets(self, method: str) -> list[dict[str, Any]]:
+        if method == CONTROL:
+            return [{}]
+        targets: list[dict[str, Any]] = [{"budget": budget} for budget in self.sweep.budgets]
+        targets += [{"ranks": ranks} for ranks in self.sweep.ranks]
+        if not targets:
+            raise InvalidSweep(
+                "sweep.budgets is empty, and so is sweep.ranks: give at least one, such as budgets = [{macs = 4}]"
+            )
+        return targets
+
+
+def shipped_sweeps() -> list[str]:
+    """Names of the sweeps that come with the package."""
+    return sorted(entry.name.removesuffix(".toml") for entry in SHIPPED.iterdir() if entry.name.endswith(".toml"))
+
+
+def plan(source: str, machine: str) -> tuple[list[Trial], list[Measurement]]:
+    """All trials and measurements of a sweep file or shipped sweep. Raises InvalidSweep naming file, field, value and
+    remedy.
+    """
+    sweep = load_sweep(source)
+    try:
+        trials = sweep.trials()
+        return trials, sweep.measurements(trials, machine)
+    except LowRankBenchError as error:
+        raise InvalidSweep(f"{source}: {error}") from None
+
+
+def load_sweep(source: str) -> Sweep:
+    """Read a sweep file, or a shipped sweep by its name. Raises InvalidSweep naming file, field, value and remedy."""
+    if source in shipped_sweeps():
+        text, place = (SHIPPED / f"{source}.toml").read_text(), source
+    else:
+        path = Path(source)
+        if not path.is_file():
+            raise UnknownName("sweep (no such file, nor shipped sweep)", source, shipped_sweeps())
+        place = source
+        try:
+            text = path.read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidSweep(f"{place} cannot be read: {error}") from None
+    try:
+        return Sweep.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidSweep(f"{place} is not valid TOML: {error}") from None
+    except ValidationError as error:
+        raise InvalidSweep(explain(error, place)) from None
+    except LowRankBenchError as error:
+        raise InvalidSweep(f"{place}: {error}") from None

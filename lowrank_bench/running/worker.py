@@ -1,0 +1,131 @@
+"""One trial, or one process of a measurement, in a child of its own: ``python -m lowrank_bench.running.worker``.
+
+The parent writes a job (one JSON line) to standard input and keeps it open: when it closes, because the parent died
+however it died, the child exits at once. Progress goes to standard output as JSON lines; the last line is the outcome.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import traceback
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from lowrank_bench.compression.registry import add_methods_folder
+from lowrank_bench.errors import (
+    DataMissing,
+    Diverged,
+    ExportFailed,
+    InvalidBudget,
+    InvalidRanks,
+    RuntimeMissing,
+    UnsupportedLayer,
+)
+from lowrank_bench.record import ProcessTiming, Quality, Size, Status
+from lowrank_bench.running.stages import Stopwatch, run_trial
+from lowrank_bench.running.timing import run_timing
+from lowrank_bench.trial import Measurement, Trial
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TrialJob(_Message):
+    """Make a trial's model under ``models``."""
+
+    kind: Literal["trial"] = "trial"
+    trial: Trial
+    models: Path
+    methods_folders: list[Path] = []
+
+
+class TimingJob(_Message):
+    """Time the model that a trial left under ``models``, once, in this process."""
+
+    kind: Literal["timing"] = "timing"
+    trial: Trial
+    measurement: Measurement
+    models: Path
+
+
+class Progress(_Message):
+    """A stage that began or went on; ``share`` from 0 to 1."""
+
+    kind: Literal["progress"] = "progress"
+    stage: str
+    share: float
+
+
+class Outcome(_Message):
+    """How the job ended, with the result of its kind where it went well."""
+
+    kind: Literal["outcome"] = "outcome"
+    status: Status
+    reason: str = ""
+    seconds: dict[str, float] = {}
+    size: Size | None = None
+    quality: Quality | None = None
+    timing: ProcessTiming | None = None
+
+
+STATUS_OF: tuple[tuple[tuple[type[Exception], ...], Status], ...] = (
+    ((Diverged,), Status.DIVERGED),
+    ((ExportFailed,), Status.NOT_EXPORTABLE),
+    ((RuntimeMissing, DataMissing, InvalidBudget, InvalidRanks, UnsupportedLayer), Status.SKIPPED),
+    ((MemoryError, torch.OutOfMemoryError), Status.OUT_OF_MEMORY),
+)
+"""What an exception means for the record; a method that refuses a model or a budget by name is skipped, not failed."""
+
+Job = Annotated[TrialJob | TimingJob, Field(discriminator="kind")]
+JOB: TypeAdapter[TrialJob | TimingJob] = TypeAdapter(Job)
+Line = Annotated[Progress | Outcome, Field(discriminator="kind")]
+LINE: TypeAdapter[Progress | Outcome] = TypeAdapter(Line)
+
+
+def main() -> None:
+    """Read a job, do it, write its outcome."""
+    job = JOB.validate_json(sys.stdin.readline())
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    channel = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a method prints goes to the log, not into the channel
+    watch = Stopwatch(lambda stage, share: print(Progress(stage=stage, share=share).model_dump_json(), file=channel))
+    print(_outcome(job, watch).model_dump_json(), file=channel)
+
+
+def _die_with_parent() -> None:
+    """Standard input ends when the parent does, however it dies."""
+    sys.stdin.read()
+    os._exit(1)
+
+
+def _outcome(job: TrialJob | TimingJob, watch: Stopwatch) -> Outcome:
+    try:
+        if isinstance(job, TimingJob):
+            timing = run_timing(job.trial, job.measurement, job.models, watch)
+            return Outcome(status=Status.OK, timing=timing, seconds=watch.seconds)
+        for folder in job.methods_folders:
+            add_methods_folder(folder)
+        size, quality = run_trial(job.trial, job.models, watch)
+        return Outcome(status=Status.OK, size=size, quality=quality, seconds=watch.seconds)
+    except Exception as error:
+        traceback.print_exc()
+        return Outcome(status=_status_of(error), reason=f"{type(error).__name__}: {error}", seconds=watch.seconds)
+
+
+def _status_of(error: Exception) -> Status:
+    for kinds, status in STATUS_OF:
+        if isinstance(error, kinds):
+            return status
+    if "can't allocate memory" in str(error):  # what torch's CPU allocator says, in a bare RuntimeError
+        return Status.OUT_OF_MEMORY
+    return Status.FAILED
+
+
+if __name__ == "__main__":
+    main()

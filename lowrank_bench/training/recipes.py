@@ -1,0 +1,72 @@
+"""Named training recipes: everything about a training but the model, the data and the seed."""
+
+from __future__ import annotations
+
+from math import cos, pi
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from lowrank_bench.errors import UnknownName
+
+WARM_UP = 0.15  # part of a one-cycle schedule in which the learning rate rises
+
+
+class Recipe(BaseModel):
+    """How to train. An epoch is ``images_per_epoch`` images whatever the size of the data set, so the cost is known.
+
+    ``version`` is raised by hand when the loop changes what the same values give.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    version: int = 1
+    epochs: int = Field(ge=0)
+    images_per_epoch: int = Field(gt=0)
+    batch_size: int = Field(default=256, gt=0)
+    learning_rate: float = Field(gt=0)
+    weight_decay: float = Field(default=0.01, ge=0)
+    schedule: Literal["one-cycle", "cosine"] = "cosine"
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    gradient_norm: float = Field(default=1.0, gt=0)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps of an epoch, the last one possibly on fewer images."""
+        return -(-self.images_per_epoch // self.batch_size)
+
+    def learning_rate_at(self, step: int) -> float:
+        """Learning rate of a step, counted from 0: half a cosine down to zero, for one-cycle after a linear warm-up."""
+        done = (step + 0.5) / (self.epochs * self.steps_per_epoch)
+        if self.schedule == "one-cycle":
+            if done < WARM_UP:
+                return self.learning_rate * done / WARM_UP
+            done = (done - WARM_UP) / (1 - WARM_UP)
+        return self.learning_rate * (1 + cos(pi * done)) / 2
+
+
+RECIPES = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe(name="none", epochs=0, images_per_epoch=1, learning_rate=1e-3),
+        Recipe(name="short", epochs=1, images_per_epoch=12_800, learning_rate=3e-4),
+        Recipe(name="standard", epochs=4, images_per_epoch=25_600, learning_rate=5e-4),
+        Recipe(
+            name="charnet",
+            epochs=20,
+            images_per_epoch=27_648,
+            batch_size=128,
+            learning_rate=1.5e-3,
+            weight_decay=0.05,
+            schedule="one-cycle",
+        ),
+    )
+}
+
+
+def get_recipe(name: str) -> Recipe:
+    """Look a recipe up. Raises UnknownName with the nearest."""
+    if name not in RECIPES:
+        raise UnknownName("recipe", name, RECIPES)
+    return RECIPES[name]

@@ -1,0 +1,70 @@
+"""A machine whose clock is simulated: it times two models whose true ratio is known, under the noise of a shared computer."""
+
+from __future__ import annotations
+
+import math
+import random
+
+
+class SimulatedMachine:
+    """Calls of two models on a clock of their own, with jitter, spikes, bursts, drift, cold caches and an effect of the process.
+
+    Bursts (another tenant) and spikes (interrupts) come at random moments, so a longer call meets more of them; drift is a slow wave of the
+    clock rate; ``cold`` is what the first call after the other model's costs, relative, on the compressed side only; ``process_effect`` is the
+    standard deviation of the logarithm of this process's own ratio around the true one.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        ratio: float,
+        *,
+        compressed_ms: float = 4.0,
+        jitter: float = 0.02,
+        noisy: bool = True,
+        cold: float = 0.1,
+        process_effect: float = 0.0,
+    ) -> None:
+        self._random = random.Random(seed)
+        self._jitter, self._noisy, self._cold = jitter, noisy, cold
+        self._work = {
+            "dense": compressed_ms * 1e6 * ratio * math.exp(self._random.gauss(0, process_effect)),
+            "compressed": compressed_ms * 1e6,
+        }
+        self._now = 0.0
+        self._last = ""
+        self._in_burst, self._turn = False, self._random.expovariate(1 / 3e9)
+        self._phase = self._random.uniform(0, 2 * math.pi)
+
+    def clock(self) -> int:
+        """Nanoseconds since the machine was switched on."""
+        return int(self._now)
+
+    def dense(self) -> None:
+        """Run the dense model."""
+        self._spend("dense")
+
+    def compressed(self) -> None:
+        """Run the compressed model."""
+        self._spend("compressed")
+
+    def _spend(self, side: str) -> None:
+        work = self._work[side] * math.exp(self._random.gauss(0, self._jitter))
+        if side == "compressed" and self._last == "dense":
+            work *= 1 + self._cold
+        self._last = side
+        if not self._noisy:
+            self._now += work
+            return
+        work *= 1 + 0.1 * math.sin(2 * math.pi * self._now / 20e9 + self._phase)
+        if self._random.random() < 1 - math.exp(-work / 200e6):
+            work += self._random.expovariate(1 / 3e6)
+        while True:
+            slowness = 1.7 if self._in_burst else 1.0
+            if self._now + work * slowness < self._turn:
+                self._now += work * slowness
+                return
+            work -= (self._turn - self._now) / slowness
+            self._now = self._turn
+            self._in_burst = not self._in_burst
+            self._turn += self._random.expovariate(1 / (0.3e9 if self._in_burst else 3e9))

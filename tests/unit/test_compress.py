@@ -1,0 +1,226 @@
+"""Whole models: budgets are met, nothing is made worse, what stays dense says why, and the input model is never
+changed.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+import lowrank_bench as lrb
+
+SIZE = (3, 32, 32)
+
+
+class Small(nn.Module):
+    """A trunk with a shared, a strided, a transposed, an uncalled and a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 32, 3, stride=2, padding=1)
+        self.shared = nn.Conv2d(32, 32, 3, padding=1)
+        self.again = self.shared
+        self.norm = nn.BatchNorm2d(32)
+        self.up = nn.ConvTranspose2d(32, 16, 2, stride=2)
+        self.unused = nn.Conv2d(4, 4, 3)
+        self.head = nn.Linear(16, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.norm(self.again(self.shared(self.stem(x)).relu())).relu()
+        return self.head(self.up(x).mean((2, 3)))
+
+
+def small() -> nn.Module:
+    torch.manual_seed(0)
+    return Small().eval()
+
+
+@pytest.mark.parametrize(
+    "budget", [lrb.Budget(macs=2), lrb.Budget(macs=3.3), lrb.Budget(params=3), lrb.Budget(params=1)]
+)
+@pytest.mark.parametrize("method", ["channel_svd", "jaderberg", "tucker"])
+def test_a_budget_is_met_within_5_percent(method: str, budget: lrb.Budget) -> None:
+    model = torchvision.models.squeezenet1_1(num_classes=10).eval()
+    compressed = lrb.compress(model, method, budget, input_size=(3, 64, 64))
+    dense, cost = (getattr(c, budget.metric) for c in (compressed.dense_cost, compressed.cost))
+    assert dense / cost == pytest.approx(budget.ratio, rel=0.05)
+    for layer in compressed.plan.layers.values():
+        assert getattr(layer, budget.metric) < getattr(layer, f"dense_{budget.metric}")
+
+
+def test_scope_convs_takes_the_ratio_over_the_convolutions_and_leaves_linear_layers_dense() -> None:
+    model = torchvision.models.alexnet(num_classes=10).eval()
+    compressed = lrb.compress(model, "channel_svd", lrb.Budget(macs=3, scope="convs"), input_size=(3, 96, 96))
+    linear = {name for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
+    assert linear <= set(compressed.skipped)
+    total = sum(s.dense_macs for n, s in _conv_sites(model, (3, 96, 96)).items())
+    saved = sum(layer.dense_macs - layer.macs for layer in compressed.plan.layers.values())
+    assert total / (total - saved) == pytest.approx(3, rel=0.05)
+
+
+def _conv_sites(model: nn.Module, size: tuple[int, int, int]) -> dict[str, Any]:
+    from lowrank_bench.compression.cost import trace
+
+    return {name: site for name, site in trace(model, size).items() if site.geometry.kind == "conv2d"}
+
+
+def test_a_budget_out_of_reach_names_the_largest_that_is_not() -> None:
+    with pytest.raises(lrb.InvalidBudget, match=r"largest ratio .* is (\d+)") as caught:
+        lrb.compress(small(), "tucker", lrb.Budget(macs=1e6), input_size=SIZE)
+    reachable = float(str(caught.value).rsplit(" ", 1)[1])
+    lrb.compress(small(), "tucker", lrb.Budget(macs=reachable), input_size=SIZE)
+
+
+def test_every_layer_is_in_the_plan_or_has_a_reason() -> None:
+    model = small()
+    compressed = lrb.compress(model, "tucker", lrb.Budget(params=2), input_size=SIZE)
+    layers = {n for n, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)}
+    assert set(compressed.plan.layers) | set(compressed.skipped) == layers
+    assert "never called" in compressed.skipped["unused"]
+    assert "only nn.Conv2d" in compressed.skipped["up"]
+    assert "linear" in compressed.skipped["head"]
+
+
+def test_a_shared_layer_is_swapped_under_every_name_and_stays_shared() -> None:
+    compressed = lrb.compress(small(), "jaderberg", ranks={"shared": 5}, input_size=SIZE)
+    assert compressed.model.shared is compressed.model.again
+    assert isinstance(compressed.model.shared, nn.Sequential)
+
+
+def test_full_rank_keeps_the_outputs_and_the_input_model() -> None:
+    model = small().double()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    x = torch.randn(2, *SIZE, dtype=torch.float64)
+    for method in ("channel_svd", "jaderberg", "tucker"):
+        compressed = lrb.compress(model, method, ranks="full", input_size=SIZE)
+        assert (compressed.model(x) - model(x)).abs().max() < 1e-9
+        assert all(layer.error is not None and layer.error < 1e-9 for layer in compressed.plan.layers.values())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_the_recorded_error_is_the_relative_frobenius_error() -> None:
+    model = small()
+    compressed = lrb.compress(model, "channel_svd", ranks={"shared": 3}, input_size=SIZE)
+    kernel = model.shared.weight.detach().double().flatten(1)
+    tail = torch.linalg.svdvals(kernel)[3:].norm() / kernel.norm()
+    assert compressed.plan.layers["shared"].error == pytest.approx(float(tail))
+
+
+def test_energy_and_evbmf_read_ranks_off_the_weights() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(32, 48, 3, padding=1), nn.Conv2d(48, 48, 3, padding=1)).eval()
+    planted = torch.randn(48, 4) @ torch.randn(4, 32 * 9) + 0.01 * torch.randn(48, 32 * 9)
+    model[0].weight.data = planted.reshape(48, 32, 3, 3)
+    compressed = lrb.compress(model, "channel_svd", ranks="evbmf", input_size=(32, 8, 8))
+    assert compressed.plan.layers["0"].ranks == (4,)
+    assert "rank 0" in compressed.skipped["1"]  # torch's initialisation is noise
+    compressed = lrb.compress(model, "channel_svd", ranks="energy:0.99", input_size=(32, 8, 8))
+    assert compressed.plan.layers["0"].ranks == (4,)
+    assert "cheaper" in compressed.skipped["1"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ({"method": "tuckr", "ranks": "full"}, lrb.UnknownName, "did you mean 'tucker'"),
+        ({"method": "tucker"}, lrb.InvalidInput, "exactly one"),
+        ({"method": "tucker", "ranks": "full", "budget": lrb.Budget(macs=2)}, lrb.InvalidInput, "exactly one"),
+        ({"method": "tucker", "ranks": {"sharde": 2}}, lrb.UnknownName, "did you mean 'shared'"),
+        ({"method": "tucker", "ranks": {"head": 2}}, lrb.UnsupportedLayer, "head.*linear"),
+        ({"method": "tucker", "ranks": {"up": 2}}, lrb.UnsupportedLayer, "up"),
+        ({"method": "tucker", "ranks": {"shared": (0, 3)}}, lrb.InvalidRanks, "shared.*wanted"),
+        ({"method": "tucker", "ranks": "energy:2"}, lrb.InvalidRanks, "energy:2"),
+        (
+            {"method": "jaderberg", "ranks": "full", "options": {"order": "up"}},
+            lrb.InvalidOptions,
+            "order.*'vh' or 'hv'",
+        ),
+        ({"method": "tucker", "ranks": "full", "input_size": (1, 32, 32)}, lrb.InvalidInput, "image of size"),
+    ],
+)
+def test_bad_input_is_named(arguments: dict[str, Any], error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        lrb.compress(small(), **{"input_size": SIZE} | arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"macs": 0.5},
+        {"macs": float("nan")},
+        {"macs": -4},
+        {"macs": 2, "params": 2},
+        {"latency": 2},
+        {"macs": 2, "runtime": "eager"},
+        {"speed": 2},
+    ],
+)
+def test_a_malformed_budget_is_refused_by_name(arguments: dict[str, Any]) -> None:
+    with pytest.raises(lrb.InvalidBudget):
+        lrb.Budget(**arguments)
+
+
+def saved(folder: Path) -> nn.Module:
+    model = small()
+    lrb.compress(model, "tucker", lrb.Budget(params=2), input_size=SIZE).save(folder)
+    return model
+
+
+def test_save_and_load_give_the_same_model_plan_and_cost(tmp_path: Path) -> None:
+    model = small()
+    compressed = lrb.compress(model, "jaderberg", lrb.Budget(macs=2), input_size=SIZE)
+    compressed.save(tmp_path)
+    loaded = lrb.load(tmp_path, small())
+    assert (loaded.plan, loaded.cost, loaded.dense_cost) == (compressed.plan, compressed.cost, compressed.dense_cost)
+    x = torch.randn(2, *SIZE)
+    assert torch.equal(loaded.model(x), compressed.model(x))
+
+
+def test_a_damaged_plan_is_named(tmp_path: Path) -> None:
+    model = saved(tmp_path)
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    layer = plan["plan"]["layers"]["shared"]
+    for damage in (
+        {"kind": "pickle"},
+        {"shape": [10**9, 1, 1, 1]},
+        {"axes": "z"},
+        {"groups": 0},
+        {"shape": [-1, 1, 1, 1]},
+    ):
+        stage = layer["stages"][0]
+        layer["stages"][0] = stage | damage
+        (tmp_path / "plan.json").write_text(json.dumps(plan))
+        with pytest.raises(lrb.InvalidPlan, match=r"plan\.json"):
+            lrb.load(tmp_path, model)
+        layer["stages"][0] = stage
+    (tmp_path / "plan.json").write_text("{")
+    with pytest.raises(lrb.InvalidPlan):
+        lrb.load(tmp_path, model)
+    with pytest.raises(lrb.InvalidPlan, match="does not hold"):
+        lrb.load(tmp_path / "nowhere", model)
+
+
+def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
+    model = saved(tmp_path)
+    weights = load_file(tmp_path / "weights.safetensors")
+    weights["stem.bias"] = torch.zeros(7) if "stem.bias" in weights else torch.zeros(1)
+    save_file(weights, tmp_path / "weights.safetensors")
+    with pytest.raises(lrb.InvalidPlan, match="shape"):
+        lrb.load(tmp_path, model)
+    (tmp_path / "weights.safetensors").write_bytes(b"not safetensors")
+    with pytest.raises(lrb.InvalidPlan):
+        lrb.load(tmp_path, model)
+
+
+def test_a_plan_of_another_model_is_refused(tmp_path: Path) -> None:
+    saved(tmp_path)
+    with pytest.raises(lrb.InvalidPlan, match="does not fit"):
+        lrb.load(tmp_path, nn.Sequential(nn.Conv2d(3, 8, 3)))

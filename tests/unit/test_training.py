@@ -1,0 +1,134 @@
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from lowrank_bench.errors import Diverged, InvalidInput, UnknownName
+from lowrank_bench.training.evaluate import predictions, top1
+from lowrank_bench.training.loop import train
+from lowrank_bench.training.recipes import RECIPES, WARM_UP, Recipe, get_recipe
+
+CPU = torch.device("cpu")
+TOY = Recipe(name="toy", epochs=5, images_per_epoch=256, batch_size=64, learning_rate=0.05)
+
+
+def toy_batches(index):
+    """Two classes, told apart by the sign of the mean; another order in each pass."""
+    generator = torch.Generator().manual_seed(index)
+    labels = torch.randint(2, (256,), generator=generator)
+    images = torch.randn(256, 1, 4, 4, generator=generator) + (2.0 * labels - 1)[:, None, None, None]
+    return list(zip(images.split(64), labels.split(64), strict=True))
+
+
+def toy_model():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.BatchNorm1d(8), nn.Dropout(0.2), nn.Linear(8, 2))
+
+
+def test_training_learns_a_toy_problem():
+    model = toy_model()
+    history = train(model, toy_batches, TOY, device=CPU, validate=lambda m: top1(m, toy_batches(99), CPU))
+    assert history.epochs[-1].loss < 0.3 * history.epochs[0].loss
+    assert history.epochs[-1].top1 > 98
+    assert len(history.epochs) == 5
+    assert history.seconds > 0
+    assert not model.training
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_does_not():
+    def weights(seed):
+        model = toy_model()
+        train(model, toy_batches, TOY, seed=seed, device=CPU)
+        return model[1].weight
+
+    assert torch.equal(weights(3), weights(3))
+    assert not torch.equal(weights(3), weights(4))
+
+
+def test_training_leaves_the_callers_random_state_alone():
+    model = toy_model()
+    before = torch.get_rng_state()
+    train(model, toy_batches, TOY, device=CPU)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_passes_follow_each_other_until_the_steps_of_the_recipe_are_done():
+    passes, steps = [], []
+
+    def batches(index):
+        passes.append(index)
+        return toy_batches(index)
+
+    recipe = TOY.model_copy(update={"epochs": 3, "images_per_epoch": 400})
+    train(toy_model(), batches, recipe, device=CPU, progress=lambda done, total, loss: steps.append((done, total)))
+    assert steps == [(done, 21) for done in range(1, 22)]
+    assert passes == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_recipe_of_no_epochs_changes_no_weight():
+    model = toy_model()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    assert train(model, toy_batches, get_recipe("none"), device=CPU).epochs == ()
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])
+    assert not model.training
+
+
+def test_a_loss_that_is_not_finite_stops_the_training():
+    model = toy_model()
+    nn.init.constant_(model[4].weight, float("nan"))
+    with pytest.raises(Diverged, match=r"step 1 of recipe 'toy'"):
+        train(model, toy_batches, TOY, device=CPU)
+
+
+def test_no_data_is_an_error_and_not_an_endless_loop():
+    with pytest.raises(InvalidInput, match="no batch"):
+        train(toy_model(), lambda index: [], TOY, device=CPU)
+
+
+def test_one_cycle_rises_and_falls_to_zero_and_cosine_only_falls():
+    long = TOY.model_copy(update={"epochs": 100})
+    cycle, cosine = (long.model_copy(update={"schedule": schedule}) for schedule in ("one-cycle", "cosine"))
+    rates = [cycle.learning_rate_at(step) for step in range(400)]
+    peak = rates.index(max(rates))
+    assert peak == pytest.approx(400 * WARM_UP, abs=1)
+    assert max(rates) == pytest.approx(TOY.learning_rate, rel=1e-2)
+    assert rates[:peak] == sorted(rates[:peak])
+    assert rates[peak:] == sorted(rates[peak:], reverse=True)
+    assert rates[-1] < 1e-4 * TOY.learning_rate
+    falling = [cosine.learning_rate_at(step) for step in range(400)]
+    assert falling == sorted(falling, reverse=True)
+
+
+def test_recipes_are_frozen_and_refuse_unknown_fields():
+    with pytest.raises(ValidationError):
+        Recipe(name="x", epochs=1, images_per_epoch=1, learning_rate=0.1, momentum=0.9)
+    with pytest.raises(ValidationError):
+        TOY.epochs = 7
+    with pytest.raises(UnknownName, match="did you mean 'short'"):
+        get_recipe("shrot")
+    assert all(recipe.name == name for name, recipe in RECIPES.items())
+
+
+def test_predictions_are_the_largest_logit_and_leave_the_model_as_it_was():
+    model = toy_model()
+    model[3].eval()
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    images = torch.cat([images for images, _ in toy_batches(0)])
+    predicted = predictions(model, toy_batches(0), CPU)
+    assert model.training
+    assert not model[3].training
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, state[name])
+    assert torch.equal(predicted, model.eval()(images).argmax(1))
+
+
+def test_top1_is_the_percentage_of_right_predictions():
+    class Constant(nn.Module):
+        def forward(self, x):
+            return torch.tensor([0.0, 1.0]).expand(len(x), 2)
+
+    batches = [(torch.zeros(3, 1), torch.tensor([1, 0, 1])), (torch.zeros(1, 1), torch.tensor([1]))]
+    assert top1(Constant(), batches, CPU) == 75
+    with pytest.raises(InvalidInput, match="no image"):
+        top1(Constant(), [], CPU)
