@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from lowrank_bench.measurement.quality import pack_hits
+from lowrank_bench.measurement.statistics import Verdict
 from lowrank_bench.record import (
     LayerSize,
     MeasurementRecord,
@@ -70,10 +71,17 @@ def failed_trial(of: Trial, status: Status, reason: str) -> TrialRecord:
 def measurement_record(of: Trial, speedup: float = 1.0, width: float = 0.01, **fields: Any) -> MeasurementRecord:
     """The record of a measurement: ``fields`` are the measurement's, or else the record's."""
     own = {name: fields.pop(name) for name in list(fields) if name in Measurement.model_fields}
-    setting = {"machine": "bench-1", "runtime": "onnxruntime", "threads": 1, "batch": 64} | own
-    measurement = Measurement(**{"precision": 0.01, "max_seconds": 60.0} | setting, trial=of.key)
+    setting: dict[str, Any] = {
+        "precision": 0.01,
+        "max_seconds": 60.0,
+        "machine": "bench-1",
+        "runtime": "onnxruntime",
+        "threads": 1,
+        "batch": 64,
+    } | own
+    measurement = Measurement(**setting, trial=of.key)
     low, high = speedup * (1 - width), speedup * (1 + width)
-    verdict = "faster" if low / 1.004 > 1 else "slower" if high * 1.004 < 1 else "same"
+    verdict: Verdict = "faster" if low / 1.004 > 1 else "slower" if high * 1.004 < 1 else "same"
     dense_ms = {"onnxruntime": 40.0, "openvino": 44.0}.get(measurement.runtime, 70.0) / measurement.threads
     times = {"dense_ms": dense_ms, "compressed_ms": dense_ms / speedup}
     tail = {"dense_p90_ms": 1.1 * dense_ms, "p90_ms": 1.1 * dense_ms / speedup, "memory_mb": 200.0}

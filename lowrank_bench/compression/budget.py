@@ -1,12 +1,11 @@
-"""How a whole-model target becomes ranks per layer: one common scale over all layers, and what is left over to the
-largest.
-"""
+"""How a whole-model target becomes ranks per layer: one price per unit of cost, the same for all layers."""
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from lowrank_bench.errors import InvalidBudget
 from lowrank_bench.trial import Budget
@@ -14,63 +13,98 @@ from lowrank_bench.trial import Budget
 TOLERANCE = 0.05
 """A budget counts as met within this relative distance."""
 
+BISECTIONS = 60
+
 
 @dataclass(frozen=True)
 class Choice:
-    """One way to run a layer: its ranks (None: dense) and its cost in the budget's metric."""
+    """One way to run a layer: its ranks (None: dense), its cost in the budget's metric, its squared relative error."""
 
     ranks: tuple[int, ...] | None
     cost: int
+    error: float | None
+
+
+Ladder = list[Choice]
+Picks = dict[str, Choice]
 
 
 def allocate(budget: Budget, total: int, choices: Mapping[str, Sequence[Choice]]) -> dict[str, tuple[int, ...] | None]:
     """Ranks per layer (None: dense) such that ``total`` over the compressed total meets the budget's ratio within 5 %.
 
-    ``total``: dense cost of the budget's scope; ``choices``: per layer, the dense choice among them. Every layer gets
-    the costliest choice that is at most one common fraction of its dense cost (the cheapest where none is); then the
-    layers, largest first, take what is left of the target. No layer is ever made dearer than dense. Raises
-    InvalidBudget, naming the largest reachable ratio.
+    ``total``: dense cost of the budget's scope; ``choices``: per layer, the dense choice among them. The sum of the
+    layers' squared relative errors is minimised by Lagrangian relaxation: every layer takes the choice with the least
+    error + price * cost, and the price is bisected. Where errors are unknown, every layer gets the same fraction of its
+    dense cost instead. What is then left of the target goes to the upgrades that fit, the largest first. No layer is
+    made dearer than dense. Raises InvalidBudget, naming the largest reachable ratio.
     """
     ladders = {name: _ladder(options) for name, options in choices.items()}
     fixed = total - sum(ladder[-1].cost for ladder in ladders.values())
     target = total / budget.ratio
-
-    def spent(picks: Mapping[str, Choice]) -> int:
-        return fixed + sum(choice.cost for choice in picks.values())
-
-    def at(fraction: float) -> dict[str, Choice]:
-        return {name: _costliest(ladder, fraction * ladder[-1].cost) for name, ladder in ladders.items()}
-
-    least = spent(at(0.0))
+    least = fixed + sum(ladder[0].cost for ladder in ladders.values())
     if least > target * (1 + TOLERANCE):
-        raise InvalidBudget(
-            f"budget {budget} is out of reach: the largest ratio that these layers and this method allow is "
-            f"{total / least:.3g}"
-        )
-    fractions = sorted({choice.cost / ladder[-1].cost for ladder in ladders.values() for choice in ladder})
-    picks = at(fractions[max(0, bisect_right(fractions, target, key=lambda f: spent(at(f))) - 1)]) if fractions else {}
+        reachable = f"the largest ratio that these layers and this method allow is {total / least:.4g}"
+        raise InvalidBudget(f"budget {budget} is out of reach: {reachable}")
+    known = all(choice.error is not None for ladder in ladders.values() for choice in ladder)
+    pick: Callable[[Ladder, float], Choice] = _least_penalty if known else _least_fraction
+    picks = _bisect(ladders, pick, lambda chosen: fixed + _spent(chosen) <= target)
     for name in sorted(ladders, key=lambda name: -ladders[name][-1].cost):
-        left = target - spent(picks)
-        if left > 0:
-            picks[name] = _costliest(ladders[name], picks[name].cost + left)
-    reached = total / spent(picks)
+        left = target - fixed - _spent(picks)
+        picks[name] = _costliest(ladders[name], picks[name].cost + max(left, 0.0))
+    reached = total / (fixed + _spent(picks))
     if abs(reached / budget.ratio - 1) > TOLERANCE:
-        raise InvalidBudget(
-            f"budget {budget} cannot be met within 5 %: the nearest that these layers and this method allow is "
-            f"{reached:.3g}"
-        )
+        nearest = f"the nearest that these layers and this method allow is {reached:.4g}"
+        raise InvalidBudget(f"budget {budget} cannot be met within 5 %: {nearest}")
     return {name: choice.ranks for name, choice in picks.items()}
 
 
-def _ladder(options: Sequence[Choice]) -> list[Choice]:
-    """The choices that are cheaper than dense, cheapest first, dense last; of equal cost the last one, which has the
-    larger ranks.
-    """
+def _bisect(
+    ladders: Mapping[str, Ladder], pick: Callable[[Ladder, float], Choice], fits: Callable[[Picks], bool]
+) -> Picks:
+    """The dearest picks that fit, over a price from 0 (all dense) upwards; all cheapest where nothing else fits."""
+
+    def at(price: float) -> Picks:
+        return {name: pick(ladder, price) for name, ladder in ladders.items()}
+
+    best = {name: ladder[0] for name, ladder in ladders.items()}
+    # prices span many orders of magnitude: errors are shares of 1, costs go from one weight to billions of MACs
+    low, high = 1e-15, 1e6
+    if fits(dense := at(0.0)):
+        return dense
+    for _ in range(BISECTIONS):
+        price = (low * high) ** 0.5
+        if fits(picks := at(price)):
+            best, high = picks, price
+        else:
+            low = price
+    return best
+
+
+def _least_penalty(ladder: Ladder, price: float) -> Choice:
+    """The Lagrangian's minimiser; the dearer choice on a tie."""
+    return min(reversed(ladder), key=partial(_penalty, price=price))
+
+
+def _penalty(choice: Choice, price: float) -> float:
+    return (choice.error or 0.0) + price * choice.cost
+
+
+def _least_fraction(ladder: Ladder, price: float) -> Choice:
+    """The costliest choice below one fraction of dense, which falls with the price."""
+    return _costliest(ladder, ladder[-1].cost / (1 + price))
+
+
+def _spent(picks: Picks) -> int:
+    return sum(choice.cost for choice in picks.values())
+
+
+def _ladder(options: Sequence[Choice]) -> Ladder:
+    """The choices cheaper than dense, cheapest first, dense last; of equal cost the one with the larger ranks."""
     dense = next(choice for choice in options if choice.ranks is None)
     by_cost = {choice.cost: choice for choice in options if choice.cost < dense.cost}
     return [*(by_cost[cost] for cost in sorted(by_cost)), dense]
 
 
-def _costliest(ladder: Sequence[Choice], limit: float) -> Choice:
+def _costliest(ladder: Ladder, limit: float) -> Choice:
     affordable = bisect_right(ladder, limit, key=lambda choice: choice.cost)
     return ladder[max(0, affordable - 1)]

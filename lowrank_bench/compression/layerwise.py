@@ -40,7 +40,7 @@ def compress_layers(method: LayerMethod, model: nn.Module, job: Job) -> Compress
     skipped |= {name: reason for name, site in sites.items() if (reason := method.refuse(site.geometry))}
     open_sites = {name: site for name, site in sites.items() if name not in skipped}
     if job.budget is not None:
-        ranks = ranks_for_budget(method, job.budget, dense_cost, sites, open_sites)
+        ranks = ranks_for_budget(method, model, job.budget, dense_cost, sites, open_sites)
         why_dense = (
             f"no factorisation of it within the budget {job.budget} is cheaper, or the budget is met with it dense"
         )
@@ -71,7 +71,12 @@ def compress_layers(method: LayerMethod, model: nn.Module, job: Job) -> Compress
 
 
 def ranks_for_budget(
-    method: LayerMethod, budget: Budget, dense_cost: Cost, sites: dict[str, Site], open_sites: dict[str, Site]
+    method: LayerMethod,
+    model: nn.Module,
+    budget: Budget,
+    dense_cost: Cost,
+    sites: dict[str, Site],
+    open_sites: dict[str, Site],
 ) -> LayerRanks:
     """Ranks for every open layer within the budget's scope; a linear layer is outside of ``scope="convs"``. Raises
     InvalidBudget.
@@ -86,7 +91,8 @@ def ranks_for_budget(
         total = sum(_dense(site, budget) for site in convs.values())
     else:
         total = dense_cost.macs if budget.metric == "macs" else dense_cost.params
-    return allocate(budget, total, {name: _choices(method, budget, site) for name, site in open_sites.items()})
+    weights = {name: kernel_of(named_layer(model, name)) for name in open_sites}
+    return allocate(budget, total, {n: _choices(method, budget, site, weights[n]) for n, site in open_sites.items()})
 
 
 def untouched(model: nn.Module, sites: dict[str, Site]) -> dict[str, str]:
@@ -120,12 +126,19 @@ def relative_error(weight: Tensor, chain: Chain, groups: int) -> float:
     return float(difference / norm) if norm > 0 else float(difference)
 
 
-def _choices(method: LayerMethod, budget: Budget, site: Site) -> list[Choice]:
-    groups = site.geometry.groups
-    choices = [Choice(None, _dense(site, budget))]
-    for ranks in method.candidates(site.geometry.kernel):
-        chain = method.structure_layer(site.geometry.kernel, groups, ranks)
-        choices.append(Choice(tuple(ranks), site.macs(chain) if budget.metric == "macs" else site.params(chain)))
+def _choices(method: LayerMethod, budget: Budget, site: Site, weight: Tensor) -> list[Choice]:
+    shape, groups = site.geometry.kernel, site.geometry.groups
+    candidates = [tuple(ranks) for ranks in method.candidates(shape)]
+    per_group = [method.errors(part, candidates) for part in weight.double().chunk(groups)]
+    errors = [
+        None if None in column else sum(column) / groups
+        for column in zip(*(e or [None] * len(candidates) for e in per_group), strict=True)
+    ]
+    choices = [Choice(None, _dense(site, budget), 0.0)]
+    for ranks, error in zip(candidates, errors, strict=True):
+        chain = method.structure_layer(shape, groups, ranks)
+        cost = site.macs(chain) if budget.metric == "macs" else site.params(chain)
+        choices.append(Choice(ranks, cost, error))
     return choices
 
 

@@ -104,6 +104,21 @@ class LayerMethod(Method):
         """
         return ()
 
+    def errors(self, weight: Tensor, candidates: Sequence[tuple[int, ...]]) -> Sequence[float] | None:
+        """Squared relative error to expect at each candidate, for the sharing of a budget between layers.
+
+        By default the energy that the unfoldings lose when they are cut at the candidate's ranks: equal to the error
+        for one unfolding, a bound for several (De Lathauwer et al. 2000). None where there is no unfolding.
+        """
+        tails = []
+        for matrix in self.unfoldings(weight):
+            energy = torch.linalg.svdvals(matrix).square()
+            left = energy.flip(0).cumsum(0).flip(0) / energy.sum().clamp(min=torch.finfo(energy.dtype).tiny)
+            tails.append([*left.tolist(), 0.0])
+        if not tails:
+            return None
+        return [sum(t[min(r, len(t) - 1)] for t, r in zip(tails, ranks, strict=True)) for ranks in candidates]
+
     def spread(self, shape: KernelShape, rank: int) -> tuple[int, ...]:
         """What a single integer means: by default that rank everywhere."""
         return (rank,) * len(self.candidates(shape)[-1])

@@ -36,9 +36,9 @@ def cp_epc(
     unit, scale = unit_tensor(tensor)
     problem = Unfolded(unit)
     rows = given_rows(factors, factors[0].shape[1], problem, scale)
-    ...
+    return None
     correction = Correction(bound)
-    energy...
+
 
 
 class _Constrained:

@@ -70,7 +70,7 @@ def fingerprint() -> Environment:
         cores=len(visible_cores()),
         cgroup_cores=cgroup_cores(),
         memory_gb=round(psutil.virtual_memory().total / 1e9, 1),
-        os=f"{platform.system()} {platform.release()} {platform.machine()}",
+        os=" ".join([platform.system(), *re.findall(r"^[\d.]+\d", platform.release()), platform.machine()]),
         python=platform.python_version(),
         packages={name: _version(name) for name in PACKAGES},
         cpu_capability=torch.backends.cpu.get_cpu_capability(),
@@ -133,9 +133,9 @@ def checks() -> list[Check]:
         ),
         Check(
             "vector instructions",
-            capability not in ("DEFAULT", "NO AVX"),
+            capability not in ("DEFAULT", "NO AVX") or platform.machine().lower() not in ("x86_64", "amd64"),
             capability,
-            "unset ATEN_CPU_CAPABILITY; on a processor without AVX2 the runtimes are not what others deploy",
+            "unset ATEN_CPU_CAPABILITY: without AVX2 the times are not those that others will see",
         ),
         Check("oneDNN", _onednn(), "on" if _onednn() else "off", "leave torch.backends.mkldnn enabled"),
         Check(

@@ -1,4 +1,4 @@
-"""What compression costs in accuracy: paired over the same test images, and the images' outcomes as compact raw data."""
+"""What compression costs in accuracy, paired over the same test images; and each image's outcome as raw data."""
 
 from __future__ import annotations
 
@@ -41,9 +41,7 @@ def paired_drop(
     """
     control, compressed = _as_hits(control_hits), _as_hits(compressed_hits)
     if control.shape != compressed.shape or not control.size:
-        raise InvalidInput(
-            f"hits of the same images are needed on both sides, got {control.size} and {compressed.size}"
-        )
+        raise InvalidInput(f"hits of the same images are needed on both sides, got {control.size}, {compressed.size}")
     if not 0 < confidence < 1:
         raise InvalidInput(f"confidence must lie between 0 and 1, got {confidence}")
     lost, sizes = _per_group(control.astype(np.int64) - compressed, group_sizes)
@@ -75,9 +73,7 @@ def unpack_hits(text: str, n: int) -> NDArray[np.bool_]:
     except (binascii.Error, ValueError, zlib.error) as error:
         raise InvalidRecord(f"the packed hits of {n} images are damaged ({error}): run the trial again") from error
     if n < 0 or packed.size != -(-n // 8):
-        raise InvalidRecord(
-            f"the packed hits hold {8 * packed.size} bits, not those of {n} images: run the trial again"
-        )
+        raise InvalidRecord(f"{8 * packed.size} packed bits are not the hits of {n} images: run the trial again")
     return np.unpackbits(packed, count=n).astype(np.bool_)
 
 
@@ -96,7 +92,5 @@ def _per_group(
         return lost, np.ones_like(lost)
     sizes = np.asarray(group_sizes, dtype=np.int64)
     if not sizes.size or (sizes < 1).any() or sizes.sum() != lost.size:
-        raise InvalidInput(
-            f"group sizes must be positive and sum to the {lost.size} images, got a sum of {sizes.sum()}"
-        )
+        raise InvalidInput(f"group sizes must be positive and sum to {lost.size} images, not to {sizes.sum()}")
     return np.add.reduceat(lost, np.cumsum(sizes) - sizes), sizes

@@ -24,7 +24,7 @@ ROW_COLUMNS = [
     "batch", "macs_ratio", "params_ratio", "bytes_ratio", "bytes", "top1_dense", "top1_before", "top1_after",
     "top1_drop", "top1_drop_low", "top1_drop_high", "top1_drop_least", "top1_drop_most", "seeds", "speedup",
     "speedup_low", "speedup_high", "realised", "verdict", "noise_floor", "unstable", "dense_ms", "compressed_ms",
-    "p90_ms", "memory_mb", "decompose_s", "finetune_s", "images",
+    "p90_ms", "memory_mb", "decompose_s", "finetune_s", "images", "environment", "finished",
 ]
 UNRANKED_COLUMNS = [
     "task", "model", "recipe", "machine", "method", "options", "target", "runtime", "threads", "batch", "seeds",
@@ -85,8 +85,13 @@ class Board:
         nothing is faster than the dense model beyond the noise.
         """
         rows = self.in_setting(setting)
-        rows = rows[(rows["method"] != CONTROL) & (rows["verdict"] == "faster") & (rows["top1_drop"] <= max_loss)]
-        return next(rows.sort_values("speedup_low", ascending=False, kind="stable").itertuples(index=False), None)
+        rows = rows[(rows["method"] != CONTROL) & (rows["verdict"] == "faster") & _within(rows, max_loss)]
+        return max(rows_of(rows), key=lambda row: row.speedup_low, default=None)
+
+
+def rows_of(table: pd.DataFrame) -> list[Row]:
+    """The rows of a table, columns as attributes."""
+    return [*table.itertuples(index=False)]
 
 
 def make_boards(frame: pd.DataFrame, max_loss: float = 1.0) -> list[Board]:
@@ -140,7 +145,7 @@ def _row(group: pd.DataFrame) -> dict[str, object]:
         "top1_drop_high": group["top1_drop_high"].max(),
         "top1_drop_least": group["top1_drop"].min(),
         "top1_drop_most": group["top1_drop"].max(),
-        "seeds": len(group),
+        "seeds": _listed(group["seed"]),
         "speedup": interval.ratio,
         "speedup_low": interval.low,
         "speedup_high": interval.high,
@@ -150,6 +155,9 @@ def _row(group: pd.DataFrame) -> dict[str, object]:
         "unstable": group["unstable"].any(),
         "memory_mb": group["memory_mb"].max(),
         "images": group["images"].max(),
+        "bytes": round(means["bytes"]),
+        "environment": " / ".join(sorted(set(group["environment"]))),
+        "finished": group["finished"].max(),
     }
 
 
@@ -163,7 +171,7 @@ def _ranked(rows: pd.DataFrame, max_loss: float) -> pd.DataFrame:
         return rows
     order = {setting: place for place, setting in enumerate(_settings(rows))}
     control = rows["method"] == CONTROL
-    within = ~control & (rows["top1_drop"] <= max_loss)
+    within = ~control & _within(rows, max_loss)
     place = [order[setting] for setting in rows[_SETTING].itertuples(index=False, name=None)]
     rows = rows.assign(place=place, group=control * 2 + (~control & ~within), rank=within, pareto=False)
     rows = rows.sort_values(
@@ -174,6 +182,10 @@ def _ranked(rows: pd.DataFrame, max_loss: float) -> pd.DataFrame:
     rank = rows["rank"].astype("Int64").groupby(rows["place"]).cumsum()
     rows["rank"] = rank.where(rows["group"] == 0)
     return rows[list(ROW_COLUMNS)].reset_index(drop=True)
+
+
+def _within(rows: pd.DataFrame, max_loss: float) -> pd.Series[bool]:
+    return rows["top1_drop"] <= max_loss + 1e-9  # a mean of seeds that rounds to the limit is within it
 
 
 def _settings(rows: pd.DataFrame) -> list[tuple[str, int, int]]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.transforms import Bbox
 
@@ -12,37 +12,43 @@ _DISTANCE = 6  # points between a marker's centre and its text
 _MARKER = 4  # points: half the width of what a text must not cover around a marker
 _PLACES = (
     (1, 0, "left", "center"),
-    (0, 1, "center", "bottom"),
-    (0, -1, "center", "top"),
-    (-1, 0, "right", "center"),
     (0.7, 0.7, "left", "bottom"),
     (0.7, -0.7, "left", "top"),
     (-0.7, 0.7, "right", "bottom"),
     (-0.7, -0.7, "right", "top"),
+    (-1, 0, "right", "center"),
 )
+"""Right and up from the point, and the alignment of the text; above and below are left to the bars of intervals."""
 
 
-def place_labels(axes: Axes, points: Sequence[tuple[float, float]], texts: Sequence[str]) -> None:
-    """Write each non-empty text beside its point, in the first place that is free; a text without room is left out.
+class Label(NamedTuple):
+    """A point in data coordinates, and the text to be written beside it; empty for none."""
 
-    ``points`` are in data coordinates; the layout of the figure must be final.
+    x: float
+    y: float
+    text: str
+
+
+def place_labels(axes: Axes, labels: Sequence[Label]) -> None:
+    """Write each text beside its point, in the first place that is free; a text without room is left out.
+
+    The layout of the figure must be final.
     """
-    dots = axes.figure.dpi / 72
-    half = _MARKER * dots
-    centres = axes.transData.transform(np.reshape(points, (-1, 2)))
+    half = _MARKER * axes.figure.dpi / 72
+    centres = axes.transData.transform([(label.x, label.y) for label in labels]) if labels else ()
     taken = [Bbox.from_extents(x - half, y - half, x + half, y + half) for x, y in centres]
-    for point, text in zip(points, texts, strict=True):
-        if text:
-            taken += _write(axes, point, text, taken)
+    for label in labels:
+        if label.text:
+            taken += _write(axes, label, taken)
 
 
-def _write(axes: Axes, point: tuple[float, float], text: str, taken: Sequence[Bbox]) -> list[Bbox]:
+def _write(axes: Axes, label: Label, taken: Sequence[Bbox]) -> list[Bbox]:
     """The box that the text takes; none where it found no room."""
     frame = axes.get_window_extent()
     for right, up, horizontal, vertical in _PLACES:
-        label = axes.annotate(
-            text,
-            point,
+        written = axes.annotate(
+            label.text,
+            (label.x, label.y),
             xytext=(right * _DISTANCE, up * _DISTANCE),
             textcoords="offset points",
             ha=horizontal,
@@ -50,11 +56,8 @@ def _write(axes: Axes, point: tuple[float, float], text: str, taken: Sequence[Bb
             fontsize="x-small",
             in_layout=False,
         )
-        box = label.get_window_extent()
-        inside = (
-            frame.containsx(box.x0) and frame.containsx(box.x1) and frame.containsy(box.y0) and frame.containsy(box.y1)
-        )
-        if inside and not box.count_overlaps(taken):
+        box = written.get_window_extent()
+        if frame.contains(*box.p0) and frame.contains(*box.p1) and not box.count_overlaps(taken):
             return [box]
-        label.remove()
+        written.remove()
     return []

@@ -13,7 +13,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from lowrank_bench.reporting.board import THRESHOLDS, Board, Row
+from lowrank_bench.reporting.board import THRESHOLDS, Board, Row, rows_of
 from lowrank_bench.reporting.columns import CONTROL
 
 
@@ -29,8 +29,7 @@ def board_markdown(board: Board) -> str:
     """One board as a section of markdown."""
     parts = [f"## {escape(board.name)}", _bullets(facts(board))]
     if not board.rows.empty:
-        headings = ["Fastest at a loss of at most", *(f"{threshold:g} points" for threshold in THRESHOLDS)]
-        parts += [markdown_table(headings, _winners(board))]
+        parts += [markdown_table(_SETTING_HEADINGS, _settings(board))]
         parts += [markdown_table([column.heading for column in COLUMNS], _cells(board, COLUMNS)), _legend(board)]
     if not board.unranked.empty:
         parts += ["### Without a time", markdown_table(_UNRANKED_HEADINGS, _unranked_cells(board))]
@@ -43,8 +42,8 @@ def to_csv(boards: Sequence[Board]) -> str:
     names = [*dict.fromkeys(name for table in tables for name in table.columns)]
     rows = [row for table in tables for row in table.to_dict("records")]
     table = pd.DataFrame(rows, columns=names)
-    whole = {name: table[name].astype("Int64") for name in ("rank", "threads", "batch", "images") if name in table}
-    return table.assign(**whole).to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    whole = dict.fromkeys({"rank", "threads", "batch", "bytes", "images"} & {*names}, "Int64")
+    return table.astype(whole).to_csv(index=False, float_format="%.6g", lineterminator="\n")
 
 
 def to_terminal(boards: Sequence[Board]) -> Group:
@@ -53,6 +52,7 @@ def to_terminal(boards: Sequence[Board]) -> Group:
     for board in boards:
         parts += [Text(board.name, style="bold"), Text("\n".join(f"{name}: {text}" for name, text in facts(board)))]
         if not board.rows.empty:
+            parts.append(_rich_table(_SETTING_HEADINGS, _settings(board)))
             columns = [column for column in COLUMNS if column.in_terminal]
             parts += [_rich_table([column.heading for column in columns], _cells(board, columns)), Text(_legend(board))]
         if not board.unranked.empty:
@@ -62,14 +62,11 @@ def to_terminal(boards: Sequence[Board]) -> Group:
 
 
 def facts(board: Board) -> list[tuple[str, str]]:
-    """What stands above a table: the environment, the noise floor of each setting, the test images, the dates."""
+    """What stands above the tables: machine and environment, the test images, the dense control, the dates."""
     timed = board.records[board.records["speedup"].notna()]
     records = board.records if timed.empty else timed
     lines = [("Machine", board.machine)] if board.machine else []
     lines += [("Environment", text) for text in sorted(set(records["environment"]) - {""})]
-    if not board.rows.empty:
-        lines.append(("Headline setting", setting_text(*board.settings[0])))
-        lines += [(f"Noise floor, {setting_text(*setting)}", _noise(board, setting)) for setting in board.settings]
     images = sorted(set(records["images"].dropna()))
     if images:
         lines.append(("Test images", " or ".join(f"{count:,}" for count in images)))
@@ -92,9 +89,9 @@ def interval_text(value: float, low: float, high: float, form: str) -> str:
     return "" if math.isnan(value) else f"{value:{form}} [{low:{form}}, {high:{form}}]"
 
 
-def speedup_text(row: Row) -> str:
+def speedup_text(row: Row, form: str = ".2f") -> str:
     """The speedup with its interval."""
-    return interval_text(row.speedup, row.speedup_low, row.speedup_high, ".2f")
+    return interval_text(row.speedup, row.speedup_low, row.speedup_high, form)
 
 
 def loss_text(row: Row) -> str:
@@ -111,7 +108,7 @@ def escape(text: str) -> str:
     """Text as it stands, in one line, whatever characters of markdown or html it holds."""
     text = " ".join(text.split())
     # An underscore within a word means nothing, and names are full of them.
-    text = re.sub(r"([\\`*\[\]|~$#])|(?<!\w)_|_(?!\w)", r"\\\g<0>", text)
+    text = re.sub(r"[\\`*|~$#]|(?<=\])\(|(?<!\w)_|_(?!\w)", r"\\\g<0>", text)
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
@@ -139,9 +136,10 @@ def _top1(row: Row) -> str:
 
 
 def _seeds(row: Row) -> str:
-    if row.seeds == 1 or math.isnan(row.top1_drop):
-        return str(row.seeds)
-    return f"{row.seeds} ({row.top1_drop_least:+.2f} to {row.top1_drop_most:+.2f})"
+    count = len(row.seeds.split(","))
+    if count == 1 or math.isnan(row.top1_drop):
+        return str(count)
+    return f"{count} ({row.top1_drop_least:+.2f} to {row.top1_drop_most:+.2f})"
 
 
 COLUMNS = (
@@ -164,11 +162,18 @@ COLUMNS = (
     Column("Decompose s", _number("decompose_s", ".1f"), in_terminal=False),
     Column("Tune s", _number("finetune_s", ".1f"), in_terminal=False),
 )
+_SETTING_HEADINGS = (
+    "Setting",
+    "Dense ms",
+    "Noise floor",
+    "A/A speedup [95 %]",
+    *(f"Fastest with loss ≤ {threshold:g}" for threshold in THRESHOLDS),
+)
 _UNRANKED_HEADINGS = ("Method", "Target", "Setting", "Seeds", "Status", "Reason")
 
 
 def _cells(board: Board, columns: Sequence[Column]) -> list[list[str]]:
-    return [[column.cell(row) for column in columns] for row in board.rows.itertuples(index=False)]
+    return [[column.cell(row) for column in columns] for row in rows_of(board.rows)]
 
 
 def _unranked_cells(board: Board) -> list[list[str]]:
@@ -181,42 +186,41 @@ def _unranked_cells(board: Board) -> list[list[str]]:
             row.status,
             row.reason,
         ]
-        for row in board.unranked.itertuples(index=False)
+        for row in rows_of(board.unranked)
     ]
 
 
-def _winners(board: Board) -> list[list[str]]:
-    """For each setting and each loss, the fastest beyond the noise."""
+def _settings(board: Board) -> list[list[str]]:
+    """For each setting: how slow the dense model is, how far chance reaches, and the fastest beyond it at each loss."""
     table = []
-    for setting in board.settings:
-        winners = [board.fastest(setting, threshold) for threshold in THRESHOLDS]
-        table.append([setting_text(*setting), *("none" if row is None else _winner(row) for row in winners)])
+    for number, setting in enumerate(board.settings):
+        rows = board.in_setting(setting)
+        controls = [speedup_text(row, ".3f") for row in rows_of(rows[rows["method"] == CONTROL])]
+        fastest = [board.fastest(setting, threshold) for threshold in THRESHOLDS]
+        table.append(
+            [
+                setting_text(*setting) + (" (headline)" if number == 0 else ""),
+                f"{rows['dense_ms'].median():.3g}",
+                f"{rows['noise_floor'].max():.1%}",
+                "; ".join(controls) or f"no {CONTROL} row",
+                *("none" if row is None else f"{_what(row)}: {speedup_text(row)}" for row in fastest),
+            ]
+        )
     return table
 
 
-def _winner(row: Row) -> str:
-    return f"{method_text(row)} {row.target}: {speedup_text(row)}"
-
-
-def _noise(board: Board, setting: tuple[str, int, int]) -> str:
-    """The A/A interval of the identity row, and the widest floor of the setting's timings."""
-    rows = board.in_setting(setting)
-    floor = f"{rows['noise_floor'].max():.1%}"
-    controls = rows[rows["method"] == CONTROL]
-    if controls.empty:
-        return f"{floor} (no {CONTROL} row)"
-    row = controls.iloc[0]
-    return f"{floor}; {CONTROL} {interval_text(row['speedup'], row['speedup_low'], row['speedup_high'], '.3f')}"
+def _what(row: Row) -> str:
+    return f"{method_text(row)} {row.target}"
 
 
 def _legend(board: Board) -> str:
     return (
-        f"Ranked within each setting by the lower bound of the speedup, first what loses at most {board.max_loss:g} "
-        "points of top-1 (– does not, or its loss is not known); ★ nothing else in the setting is as fast and as "
-        "accurate; A/A is the dense model against its own copy. Speedup is dense over compressed time under the same "
-        "runtime: median of pair ratios; over several seeds, geometric mean with t-interval. Loss is counted from the "
-        "dense control after the same tuning: mean over seeds, with the lowest and highest end of their paired "
-        "intervals. Realised is speedup over MACs ratio. Ratios are dense over compressed."
+        "Ranked within each setting by the lower bound of the speedup, among what loses at most "
+        f"{board.max_loss:g} points of top-1 (– loses more, or its loss is not known). ★ nothing else in the setting "
+        "is as fast and as accurate. A/A is the dense model against its own copy. Speedup is dense over compressed "
+        "time under the same runtime: median of pair ratios; over several seeds, geometric mean with t-interval. Loss "
+        "is counted from the dense control after the same tuning: mean over seeds, with the lowest and highest end of "
+        "their paired intervals. Realised is speedup over MACs ratio. Ratios are dense over compressed."
     )
 
 

@@ -17,6 +17,8 @@ from lowrank_bench.trial import Measurement, Trial
 
 _SAME_CONDITIONS = ["task", "model", "recipe", "seed", "machine", "runtime", "threads", "batch"]
 
+_PASSING = ("machine", "load", "torch_threads", "variables")  # machine and threads have columns of their own
+
 _Record = TypeVar("_Record", TrialRecord, MeasurementRecord)
 
 
@@ -99,13 +101,13 @@ def _outcome_columns(record: TrialRecord | MeasurementRecord) -> dict[str, objec
 
 
 def readable_environment(environment: Mapping[str, Any]) -> str:
-    """One line, such as ``cpu: Xeon; cores: 2; torch: 2.15.0``, in the record's order; what is empty is left out."""
+    """One line, such as ``cpu: Xeon; cores: 2; torch: 2.15.0``, in the record's order, without what changes from one
+    record to the next on the same machine, and without what is not there.
+    """
     flat: dict[str, object] = {}
     for name, value in environment.items():
-        if isinstance(value, Mapping):
-            flat |= value
-        else:
-            flat[name] = ", ".join(map(str, value)) if isinstance(value, list) else value
+        if name not in _PASSING:
+            flat |= value if isinstance(value, Mapping) else {name: value}
     return "; ".join(f"{name}: {value}" for name, value in flat.items() if value not in (None, ""))
 
 
@@ -125,7 +127,7 @@ def _size_columns(size: Size | None) -> dict[str, object]:
 def _quality_columns(quality: Quality | None, control: TrialRecord | None) -> dict[str, object]:
     if quality is None:
         return {}
-    own = {
+    own: dict[str, object] = {
         "images": quality.images,
         "top1_original": quality.top1_original,
         "top1_before": quality.top1_before,
@@ -141,7 +143,7 @@ def _quality_columns(quality: Quality | None, control: TrialRecord | None) -> di
         return own | {"note": "the dense control saw other test images"}
     hits, dense_hits = (unpack_hits(q.hits_after, q.images) for q in (quality, dense))
     drop, low, high = paired_drop(dense_hits, hits, quality.group_sizes)
-    loss = {"top1_drop": drop, "top1_drop_low": low, "top1_drop_high": high}
+    loss: dict[str, object] = {"top1_drop": drop, "top1_drop_low": low, "top1_drop_high": high}
     return own | loss | {"top1_dense": dense.top1_after}
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from lowrank_bench.errors import InvalidInput, InvalidRecord
-from lowrank_bench.reporting.board import Board, Row, make_boards
+from lowrank_bench.reporting.board import Board, Row, make_boards, rows_of
 from lowrank_bench.reporting.columns import CONTROL
 from lowrank_bench.reporting.figures import FIGURES, encode
 from lowrank_bench.reporting.leaderboard import (
@@ -41,7 +41,7 @@ def write_report(folder: Path | str, max_loss: float = 1.0) -> list[Path]:
     sections = ["# Leaderboard"]
     for board in boards:
         figures = {} if board.rows.empty else _figures(board)
-        pictures = [f"![{escape(board.name)}: {path}]({path})" for path in figures if path.endswith(".svg")]
+        pictures = [f"![{escape(board.name)}]({path})" for path in figures if path.endswith(".svg")]
         sections += [board_markdown(board), *pictures]
         files |= figures
     files = {
@@ -75,7 +75,7 @@ def update_readme(readme: Path | str, folder: Path | str) -> None:
 
 
 def _figures(board: Board) -> dict[str, bytes]:
-    files = {}
+    files: dict[str, bytes] = {}
     for kind, draw in FIGURES.items():
         figure = draw(board)
         files |= {f"figures/{_slug(board)}-{kind}.{form}": encode(figure, form) for form in ("png", "svg")}
@@ -95,7 +95,7 @@ def _summary(board: Board) -> str:
     best = rows.drop_duplicates(["method", "target"])
     control = best["method"] == CONTROL
     title = f"**{escape(board.name)}**, {escape(setting_text(*setting))}"
-    cells = [_summary_cells(row) for row in pd.concat([best[~control], best[control]]).itertuples(index=False)]
+    cells = [_summary_cells(row) for row in rows_of(pd.concat([best[~control], best[control]]))]
     headings = ["Method", "Target", "Speedup [95 %]", "Verdict", "Loss, points [95 %]", "MACs ratio", "Realised"]
     return f"{title}\n\n{markdown_table(headings, cells)}"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
@@ -24,7 +24,7 @@ STYLES = {
     "tt_conv": (COLOURS[5], "P"),
     "lowrank_training": (COLOURS[0], "X"),
 }
-RC = {
+RC: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],  # the one that comes with matplotlib: the same picture on every machine
     "svg.hashsalt": "lowrank-bench",  # the same ids in every run
@@ -50,8 +50,8 @@ def method_style(method: str) -> tuple[str, str]:
 def scale_ratios(axes: Axes, which: Literal["x", "y"], values: Sequence[float], ends: Sequence[float] = ()) -> None:
     """Give a logarithmic scale with 1, every value, and the ends of intervals as far as values stay legible."""
     low, high = min([1, *values]), max([1, *values])
-    low = max(low / 1.5, min([low, *ends])) / 1.08
-    high = min(high * 1.5, max([high, *ends])) * 1.08
+    low = max(low / 1.5, min([low, *ends])) / 1.1
+    high = min(high * 1.5, max([high, *ends])) * 1.1
     ticks = next(ticks for widest, ticks in _RATIO_TICKS if high / low <= widest)
     axes.set(**{f"{which}scale": "log", f"{which}lim": (low, high)})
     _set_ticks(axes.xaxis if which == "x" else axes.yaxis, [tick for tick in ticks if low <= tick <= high], "{:g}×")

@@ -1,0 +1,107 @@
+"""The measured speedup of one model over another, in this process."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from lowrank_bench.errors import InvalidInput
+from lowrank_bench.measurement.cores import usable_cores
+from lowrank_bench.measurement.runtimes import inference_state, prepare, relative_error
+from lowrank_bench.measurement.statistics import Verdict, noise_floor, verdict
+from lowrank_bench.measurement.timing import Pairs, StopReason, check_bounds, time_pairs
+
+# Of the time allowed, what the control (dense against its copy) may take.
+CONTROL_SHARE = 0.25
+
+
+@dataclass(frozen=True)
+class Speedup:
+    """How much faster the compressed model runs: dense time over compressed time, with its 95 % interval.
+
+    ``verdict`` is against the interval widened by ``noise_floor``, how far from 1 the interval of the dense model
+    against its own copy reached in the same call. ``pairs``: how many were timed; ``stop_reason``: what ended them.
+    Times of one call in ms, p50 and p90. ``output_error``: the compressed model's output against the dense one's,
+    relative. ``raw`` and ``control``: every time behind the ratio and behind the noise floor.
+    """
+
+    ratio: float
+    low: float
+    high: float
+    verdict: Verdict
+    pairs: int
+    stop_reason: StopReason
+    noise_floor: float
+    dense_ms: float
+    compressed_ms: float
+    dense_p90_ms: float
+    p90_ms: float
+    output_error: float
+    raw: Pairs
+    control: Pairs
+
+
+def measure_speedup(
+    dense: nn.Module,
+    compressed: nn.Module,
+    input_size: tuple[int, int, int],
+    batch: int = 1,
+    runtime: str = "eager",
+    threads: int = 1,
+    precision: float = 0.01,
+    max_seconds: float = 60.0,
+) -> Speedup:
+    """Time both models in interleaved pairs on one random input of shape (batch, *input_size), input_size = (C, H, W).
+
+    Both run in the same runtime, on the CPU, in eval and inference mode; neither is changed, and torch's global state is
+    as before afterwards. Batch norm is timed as it stands: fold it on both sides or on neither. ``precision``: relative
+    half-width of the interval at which timing stops; ``max_seconds`` bounds the timing, not the conversion.
+    Raises InvalidInput, UnknownName, RuntimeMissing and ExportFailed.
+    """
+    _check(input_size, batch, threads)
+    check_bounds(precision, max_seconds)
+    images = _random_input(dense, (batch, *input_size))
+    ours, twin, theirs = (prepare(runtime, model, images, threads) for model in (dense, dense, compressed))
+    with inference_state(threads):
+        error = relative_error(theirs.run(), ours.run())
+        if math.isinf(error):
+            raise InvalidInput("the two models' outputs differ in shape: they do not do the same work")
+        control = time_pairs(ours.run, twin.run, precision=precision, max_seconds=CONTROL_SHARE * max_seconds)
+        raw = time_pairs(ours.run, theirs.run, precision=precision, max_seconds=(1 - CONTROL_SHARE) * max_seconds)
+    interval, floor = raw.interval, noise_floor(control.interval)
+    dense_ms, dense_p90_ms = raw.milliseconds("dense")
+    compressed_ms, p90_ms = raw.milliseconds("compressed")
+    return Speedup(
+        ratio=interval.ratio,
+        low=interval.low,
+        high=interval.high,
+        verdict=verdict(interval, floor),
+        pairs=len(raw),
+        stop_reason=raw.stop_reason,
+        noise_floor=floor,
+        dense_ms=dense_ms,
+        compressed_ms=compressed_ms,
+        dense_p90_ms=dense_p90_ms,
+        p90_ms=p90_ms,
+        output_error=error,
+        raw=raw,
+        control=control,
+    )
+
+
+def _check(input_size: tuple[int, int, int], batch: int, threads: int) -> None:
+    if len(input_size) != 3 or not all(isinstance(n, int) and n >= 1 for n in input_size):
+        raise InvalidInput(f"input_size must be (channels, height, width), three positive integers, got {input_size}")
+    if not (isinstance(batch, int) and batch >= 1):
+        raise InvalidInput(f"batch must be a positive integer, got {batch}")
+    if not (isinstance(threads, int) and 1 <= threads <= usable_cores()):
+        raise InvalidInput(f"threads must be an integer from 1 to this machine's {usable_cores()}, got {threads}")
+
+
+def _random_input(model: nn.Module, shape: tuple[int, ...]) -> Tensor:
+    """The same standard normal input at every call, in the model's dtype; the global generator is not touched."""
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype)
