@@ -18,7 +18,10 @@ from lowrank_bench.errors import InvalidInput, LowRankBenchError
 from lowrank_bench.measurement.environment import fingerprint
 from lowrank_bench.measurement.runtimes import available_runtimes
 from lowrank_bench.record import Status
-from lowrank_bench.reporting.leaderboard import print_leaderboard, write_report
+from lowrank_bench.reporting.board import make_boards
+from lowrank_bench.reporting.leaderboard import to_terminal
+from lowrank_bench.reporting.records_frame import load_records
+from lowrank_bench.reporting.report import write_report
 from lowrank_bench.running.engine import Engine, Event, Summary, select
 from lowrank_bench.running.sweep import plan, shipped_sweeps
 from lowrank_bench.store import latest, read_records
@@ -105,7 +108,7 @@ def list_(
 def report(out: Out = DEFAULT_OUT) -> None:
     """Rebuild leaderboard.md, leaderboard.csv and figures/ from the records in a results folder."""
     paths = write_report(out)
-    print_leaderboard(out, out_console)
+    out_console.print(to_terminal(make_boards(load_records(out))))
     out_console.print("written: " + ", ".join(str(path) for path in paths), soft_wrap=True)
 
 

@@ -95,16 +95,23 @@ class ProcessTiming(_Part):
     noise_floor: float = Field(
         description="relative half-width of an A/A interval (dense against its copy), same process"
     )
-    dense_ns: list[int]
+    dense_ms: float
+    compressed_ms: float
+    dense_p90_ms: float
+    p90_ms: float
+    dense_ns: list[int] = Field(
+        description="wall times, ``repeats[0]`` in a row for each pair, each over ``loops`` calls"
+    )
     compressed_ns: list[int]
-    dense_cpu_ns: list[int]
+    dense_cpu_ns: list[int] = Field(description="CPU time of the process, per pair")
     compressed_cpu_ns: list[int]
-    dense_switches: list[int] = Field(description="involuntary context switches during each sample")
+    dense_switches: list[int] = Field(description="involuntary context switches, per pair")
     compressed_switches: list[int]
-    order: str = Field(description="one letter per sample as they ran: A dense, B compressed")
-    loops: int = Field(description="calls within one sample, the same on both sides")
+    order: str = Field(description="one letter per side timed, as they ran: A dense, B compressed")
+    repeats: tuple[int, int]
+    loops: int
     stop_reason: str
-    output_error: float = Field(description="largest relative difference of the runtime's outputs from eager's")
+    runtime_error: float = Field(description="larger relative difference of the two models' outputs from eager's")
     memory_mb: float
     convert_seconds: tuple[float, float]
     model_bytes: tuple[int, int]

@@ -24,7 +24,9 @@ class Noun(BaseModel):
     @property
     def key(self) -> str:
         """Sixteen hexadecimal digits that name this value across processes, machines and time."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        canonical = json.dumps(
+            self.model_dump(mode="json", exclude_defaults=True), sort_keys=True, separators=(",", ":")
+        )
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 

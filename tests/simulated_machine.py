@@ -6,12 +6,17 @@ import math
 import random
 
 
+# Time in which the effect of cold caches fades to a third, as on a real machine (see timing.LEAD_IN_NS).
+COLD_NS = 3e6
+
+
 class SimulatedMachine:
     """Calls of two models on a clock of their own, with jitter, spikes, bursts, drift, cold caches and an effect of the process.
 
     Bursts (another tenant) and spikes (interrupts) come at random moments, so a longer call meets more of them; drift is a slow wave of the
-    clock rate; ``cold`` is what the first call after the other model's costs, relative, on the compressed side only; ``process_effect`` is the
-    standard deviation of the logarithm of this process's own ratio around the true one.
+    clock rate; ``cold`` is how much longer, relatively, the compressed model's calls take right after the dense
+    model's, fading within milliseconds; ``process_effect`` is the standard deviation of the logarithm of this process's
+    own ratio around the true one.
     """
 
     def __init__(
@@ -22,7 +27,7 @@ class SimulatedMachine:
         compressed_ms: float = 4.0,
         jitter: float = 0.02,
         noisy: bool = True,
-        cold: float = 0.1,
+        cold: float = 1.0,
         process_effect: float = 0.0,
     ) -> None:
         self._random = random.Random(seed)
@@ -31,7 +36,7 @@ class SimulatedMachine:
             "dense": compressed_ms * 1e6 * ratio * math.exp(self._random.gauss(0, process_effect)),
             "compressed": compressed_ms * 1e6,
         }
-        self._now = 0.0
+        self._now = self._switched = 0.0
         self._last = ""
         self._in_burst, self._turn = False, self._random.expovariate(1 / 3e9)
         self._phase = self._random.uniform(0, 2 * math.pi)
@@ -50,9 +55,10 @@ class SimulatedMachine:
 
     def _spend(self, side: str) -> None:
         work = self._work[side] * math.exp(self._random.gauss(0, self._jitter))
-        if side == "compressed" and self._last == "dense":
-            work *= 1 + self._cold
-        self._last = side
+        if side != self._last:
+            self._last, self._switched = side, self._now
+        if side == "compressed":
+            work *= 1 + self._cold * math.exp((self._switched - self._now) / COLD_NS)
         if not self._noisy:
             self._now += work
             return

@@ -71,22 +71,17 @@ def failed_trial(of: Trial, status: Status, reason: str) -> TrialRecord:
 def measurement_record(of: Trial, speedup: float = 1.0, width: float = 0.01, **fields: Any) -> MeasurementRecord:
     """The record of a measurement: ``fields`` are the measurement's, or else the record's."""
     own = {name: fields.pop(name) for name in list(fields) if name in Measurement.model_fields}
-    setting: dict[str, Any] = {
-        "precision": 0.01,
-        "max_seconds": 60.0,
-        "machine": "bench-1",
-        "runtime": "onnxruntime",
-        "threads": 1,
-        "batch": 64,
-    } | own
+    setting: dict[str, Any] = {"machine": "bench-1", "runtime": "onnxruntime", "threads": 1, "batch": 64}
+    setting |= {"precision": 0.01, "max_seconds": 60.0} | own
     measurement = Measurement(**setting, trial=of.key)
     low, high = speedup * (1 - width), speedup * (1 + width)
     verdict: Verdict = "faster" if low / 1.004 > 1 else "slower" if high * 1.004 < 1 else "same"
     dense_ms = {"onnxruntime": 40.0, "openvino": 44.0}.get(measurement.runtime, 70.0) / measurement.threads
     times = {"dense_ms": dense_ms, "compressed_ms": dense_ms / speedup}
-    tail = {"dense_p90_ms": 1.1 * dense_ms, "p90_ms": 1.1 * dense_ms / speedup, "memory_mb": 200.0}
+    times |= {"dense_p90_ms": 1.1 * dense_ms, "p90_ms": 1.1 * dense_ms / speedup}
     bounds = {"ratio": speedup, "low": low, "high": high, "noise_floor": 0.004}
-    timing = Timing(**bounds, **times, **tail, verdict=verdict, unstable=False, processes=[_process(bounds)])
+    numbers = bounds | times | {"memory_mb": 200.0}
+    timing = Timing(**numbers, verdict=verdict, unstable=False, processes=[_process(numbers)])
     outcome = {"status": Status.OK, "timing": timing}
     return MeasurementRecord(**_common(measurement.key) | outcome | fields, measurement=measurement)
 
@@ -128,9 +123,9 @@ def _common(key: str) -> dict[str, Any]:
     return {"key": key, "finished": "2026-05-04T10:00:00+00:00", "environment": ENVIRONMENT, "code": "c0de"}
 
 
-def _process(bounds: dict[str, float]) -> ProcessTiming:
+def _process(numbers: dict[str, float]) -> ProcessTiming:
     return ProcessTiming(
-        **bounds,
+        **numbers,
         dense_ns=[],
         compressed_ns=[],
         dense_cpu_ns=[],
@@ -140,8 +135,7 @@ def _process(bounds: dict[str, float]) -> ProcessTiming:
         order="",
         loops=1,
         stop_reason="precision",
-        output_error=1e-6,
-        memory_mb=200.0,
+        runtime_error=1e-6,
         convert_seconds=(0.1, 0.1),
         model_bytes=(4 * DENSE_PARAMS, DENSE_PARAMS),
     )

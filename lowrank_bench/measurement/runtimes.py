@@ -40,10 +40,10 @@ class Runtime:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A model in a runtime: ``run()`` computes the output for the example input, which is bound to it once and for all.
+    """A model in a runtime: ``run()`` computes the output for the example input, which is bound to it once for all.
 
-    ``output_error``: relative difference (Frobenius norm) from what eager computes; ``convert_seconds``: conversion with
-    the first run; ``model_bytes``: the weights, or the file where the runtime has a file format.
+    ``output_error``: relative difference (Frobenius norm) from what eager computes; ``convert_seconds``: conversion
+    with the first run; ``model_bytes``: the weights, or the file where the runtime has a file format.
     """
 
     run: Run
@@ -77,10 +77,10 @@ def prepare(name: str, model: nn.Module, example_input: Tensor, threads: int) ->
                 raise
             raise ExportFailed(f"runtime {name!r} cannot take this model: {type(error).__name__}: {error}") from error
         seconds = time.perf_counter() - start
-        error = relative_error(output, reference)
-    if not error <= OUTPUT_TOLERANCE:
-        raise ExportFailed(f"runtime {name!r} differs from eager by {error:.1e}, more than {OUTPUT_TOLERANCE:g}")
-    return Prepared(run, error, seconds, model_bytes)
+        output_error = relative_error(output, reference)
+    if not output_error <= OUTPUT_TOLERANCE:
+        raise ExportFailed(f"runtime {name!r} differs from eager by {output_error:.1e}, more than {OUTPUT_TOLERANCE:g}")
+    return Prepared(run, output_error, seconds, model_bytes)
 
 
 def available_runtimes() -> dict[str, str | None]:
@@ -99,7 +99,7 @@ def relative_error(output: Tensor | NDArray[Any], reference: Tensor | NDArray[An
 @contextmanager
 def inference_state(threads: int) -> Iterator[None]:
     """Inference mode with so many threads of torch; what was before comes back, also if a runtime changed it."""
-    # Runtimes may set the processor to flush denormals to zero, which torch cannot read back: half of the smallest tells.
+    # Runtimes may set the processor to flush denormals, which torch cannot read back: half the smallest normal tells.
     before, flushed = torch.get_num_threads(), sys.float_info.min / 2 == 0
     torch.set_num_threads(threads)
     try:
@@ -115,7 +115,7 @@ def _eager(model: nn.Module, example_input: Tensor, threads: int) -> tuple[Run, 
 
 
 def _eager_nhwc(model: nn.Module, example_input: Tensor, threads: int) -> tuple[Run, int]:
-    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = model.to(memory_format=torch.channels_last)
     return _bound(model, example_input.contiguous(memory_format=torch.channels_last)), _weight_bytes(model)
 
 
@@ -147,7 +147,8 @@ def _onnxruntime(model: nn.Module, example_input: Tensor, threads: int) -> tuple
     options.add_session_config_entry("session.force_spinning_stop", "1")
     file = _onnx_file(model, example_input)
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-    images, output = example_input.contiguous().numpy(), np.empty_like(model(example_input).numpy())
+    images: NDArray[Any] = example_input.contiguous().numpy()
+    output: NDArray[Any] = np.empty_like(model(example_input).numpy())
     binding = session.io_binding()
     for bind, node, array in (
         (binding.bind_input, session.get_inputs()[0], images),
@@ -195,7 +196,8 @@ def _bound(call: Callable[[Tensor], Tensor], example_input: Tensor) -> Run:
 def _onnx_file(model: nn.Module, example_input: Tensor) -> bytes:
     program = torch.onnx.export(model, (example_input,), dynamo=True, verbose=False)
     assert program is not None  # only the old exporter returns nothing
-    return program.model_proto.SerializeToString()
+    file: bytes = program.model_proto.SerializeToString()
+    return file
 
 
 def _weight_bytes(model: nn.Module) -> int:
@@ -209,13 +211,9 @@ def _eager_output(model: nn.Module, example_input: Tensor) -> Tensor:
         if _out_of_memory(error):
             raise
         shape = tuple(example_input.shape)
-        raise InvalidInput(
-            f"the model rejects an input of shape {shape}; give the one it is made for: {error}"
-        ) from error
+        raise InvalidInput(f"the model rejects an input of shape {shape}, give the one it takes: {error}") from error
     if not isinstance(output, Tensor):
-        raise InvalidInput(
-            f"models with one tensor as their output can be timed, this one returns {type(output).__name__}"
-        )
+        raise InvalidInput(f"only a model whose output is one tensor can be timed, not {type(output).__name__}")
     if not output.isfinite().all():
         raise InvalidInput("the model's output is not finite: its weights are damaged, and times would mislead")
     return output

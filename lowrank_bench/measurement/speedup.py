@@ -25,7 +25,8 @@ class Speedup:
     ``verdict`` is against the interval widened by ``noise_floor``, how far from 1 the interval of the dense model
     against its own copy reached in the same call. ``pairs``: how many were timed; ``stop_reason``: what ended them.
     Times of one call in ms, p50 and p90. ``output_error``: the compressed model's output against the dense one's,
-    relative. ``raw`` and ``control``: every time behind the ratio and behind the noise floor.
+    relative; ``runtime_error``: the larger of the two models' differences between this runtime and eager. Seconds of the
+    conversion and bytes of the model in the runtime: dense, compressed. ``raw`` and ``control``: every time behind the ratio and behind the noise floor.
     """
 
     ratio: float
@@ -40,6 +41,9 @@ class Speedup:
     dense_p90_ms: float
     p90_ms: float
     output_error: float
+    runtime_error: float
+    convert_seconds: tuple[float, float]
+    model_bytes: tuple[int, int]
     raw: Pairs
     control: Pairs
 
@@ -54,11 +58,11 @@ def measure_speedup(
     precision: float = 0.01,
     max_seconds: float = 60.0,
 ) -> Speedup:
-    """Time both models in interleaved pairs on one random input of shape (batch, *input_size), input_size = (C, H, W).
+    """Time both models in interleaved pairs on one random input of shape (batch, C, H, W), input_size = (C, H, W).
 
-    Both run in the same runtime, on the CPU, in eval and inference mode; neither is changed, and torch's global state is
-    as before afterwards. Batch norm is timed as it stands: fold it on both sides or on neither. ``precision``: relative
-    half-width of the interval at which timing stops; ``max_seconds`` bounds the timing, not the conversion.
+    Both run in the same runtime, on the CPU, in eval and inference mode; neither is changed, and torch's global state
+    is as before afterwards. Batch norm is timed as it stands: fold it on both sides or on neither. ``precision``:
+    relative half-width of the interval at which timing stops; ``max_seconds`` bounds the timing, not the conversion.
     Raises InvalidInput, UnknownName, RuntimeMissing and ExportFailed.
     """
     _check(input_size, batch, threads)
@@ -87,6 +91,9 @@ def measure_speedup(
         dense_p90_ms=dense_p90_ms,
         p90_ms=p90_ms,
         output_error=error,
+        runtime_error=max(ours.output_error, theirs.output_error),
+        convert_seconds=(ours.convert_seconds, theirs.convert_seconds),
+        model_bytes=(ours.model_bytes, theirs.model_bytes),
         raw=raw,
         control=control,
     )

@@ -31,8 +31,8 @@ UNRANKED_COLUMNS = [
     "status", "reason",
 ]
 _MEANS = [
-    "macs_ratio", "params_ratio", "bytes_ratio", "bytes", "top1_dense", "top1_before", "top1_after", "top1_drop",
-    "dense_ms", "compressed_ms", "p90_ms", "decompose_s", "finetune_s",
+    "macs_ratio", "params_ratio", "bytes_ratio", "top1_dense", "top1_before", "top1_after", "top1_drop", "dense_ms",
+    "compressed_ms", "p90_ms", "decompose_s", "finetune_s",
 ]
 # fmt: on
 _SCOPE = ["task", "model", "recipe"]
@@ -155,7 +155,7 @@ def _row(group: pd.DataFrame) -> dict[str, object]:
         "unstable": group["unstable"].any(),
         "memory_mb": group["memory_mb"].max(),
         "images": group["images"].max(),
-        "bytes": round(means["bytes"]),
+        "bytes": group["bytes"].max(),
         "environment": " / ".join(sorted(set(group["environment"]))),
         "finished": group["finished"].max(),
     }

@@ -13,7 +13,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from lowrank_bench.reporting.board import THRESHOLDS, Board, Row, rows_of
+from lowrank_bench.reporting.board import ROW_COLUMNS, THRESHOLDS, Board, Row, rows_of
 from lowrank_bench.reporting.columns import CONTROL
 
 
@@ -39,10 +39,9 @@ def board_markdown(board: Board) -> str:
 def to_csv(boards: Sequence[Board]) -> str:
     """Every row of every board, then all that has no time with its status and reason; six significant digits."""
     tables = [board.rows.assign(status="ok") for board in boards] + [board.unranked for board in boards]
-    names = [*dict.fromkeys(name for table in tables for name in table.columns)]
     rows = [row for table in tables for row in table.to_dict("records")]
-    table = pd.DataFrame(rows, columns=names)
-    whole = dict.fromkeys({"rank", "threads", "batch", "bytes", "images"} & {*names}, "Int64")
+    table = pd.DataFrame(rows, columns=[*ROW_COLUMNS, "status", "reason"])
+    whole = dict.fromkeys(("rank", "threads", "batch", "bytes", "images"), "Int64")
     return table.astype(whole).to_csv(index=False, float_format="%.6g", lineterminator="\n")
 
 
@@ -76,7 +75,8 @@ def facts(board: Board) -> list[tuple[str, str]]:
         lines.append(("Dense control, top-1", f"{came:.2f} % as it came, {tuned:.2f} % after the same tuning"))
     dates = sorted({text[:10] for text in records["finished"]})
     lines.append(("Recorded", dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"))
-    return lines
+    notes = records["note"][records["note"] != ""].value_counts().sort_index()
+    return lines + [("Note", f"{count} rows: {note}") for note, count in notes.items()]
 
 
 def setting_text(runtime: str, threads: int, batch: int) -> str:

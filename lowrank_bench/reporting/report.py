@@ -36,7 +36,8 @@ def write_report(folder: Path | str, max_loss: float = 1.0) -> list[Path]:
     folder holds no readable record or cannot be written, InvalidInput for a ``max_loss`` that is not finite.
     """
     folder = Path(folder)
-    boards = make_boards(load_records(folder), max_loss)
+    frame = load_records(folder)
+    boards = make_boards(frame, max_loss)
     files: dict[str, bytes] = {}
     sections = ["# Leaderboard"]
     for board in boards:
@@ -44,10 +45,10 @@ def write_report(folder: Path | str, max_loss: float = 1.0) -> list[Path]:
         pictures = [f"![{escape(board.name)}]({path})" for path in figures if path.endswith(".svg")]
         sections += [board_markdown(board), *pictures]
         files |= figures
-    files = {
-        "leaderboard.md": ("\n\n".join(sections) + "\n").encode(),
-        "leaderboard.csv": to_csv(boards).encode(),
-    } | files
+    if orphans := int((frame["task"] == "").sum()):
+        sections.append(f"Measurements left out, as their trials are not among the records: {orphans}.")
+    files["leaderboard.md"] = ("\n\n".join(sections) + "\n").encode()
+    files["leaderboard.csv"] = to_csv(boards).encode()
     return [_replace(folder / name, data) for name, data in sorted(files.items())]
 
 

@@ -13,7 +13,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 # Okabe and Ito's colours, which colour-blind readers tell apart; without their yellow, which white paper swallows.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "h", "<", ">")
+OTHER_MARKERS = ("p", "h", "<", ">", "d", "8")
 STYLES = {
     "identity": ("#000000", "*"),
     "tucker": (COLOURS[0], "o"),
@@ -44,7 +44,7 @@ def method_style(method: str) -> tuple[str, str]:
     if method in STYLES:
         return STYLES[method]
     digest = hashlib.sha256(method.encode()).digest()
-    return COLOURS[digest[0] % len(COLOURS)], MARKERS[digest[1] % len(MARKERS)]
+    return COLOURS[digest[0] % len(COLOURS)], OTHER_MARKERS[digest[1] % len(OTHER_MARKERS)]
 
 
 def scale_ratios(axes: Axes, which: Literal["x", "y"], values: Sequence[float], ends: Sequence[float] = ()) -> None:
@@ -62,7 +62,7 @@ def scale_points(axes: Axes, values: Sequence[float]) -> None:
     flatten the others.
     """
     if max([0, *values]) > 5:
-        axes.set_yscale("symlog", linthresh=_LINEAR_POINTS)
+        axes.set_yscale("symlog", linthresh=_LINEAR_POINTS, linscale=2)
         _set_ticks(axes.yaxis, _POINT_TICKS, "{:g}")
 
 

@@ -6,13 +6,13 @@ import fnmatch
 import hashlib
 import importlib
 import math
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from platformdirs import user_runtime_path
 
 from lowrank_bench.compression import registry
 from lowrank_bench.compression.model import PLAN
@@ -137,7 +137,7 @@ class Engine:
         job = TimingJob(trial=trial, measurement=measurement, models=self.models)
         timings: list[ProcessTiming] = []
         seconds: dict[str, float] = {}
-        with FileLock(_timing_lock()):
+        with FileLock(_timing_lock(), mode=0o666):
             for _ in range(measurement.processes):
                 ended = run_child(job, measurement.threads, self.timeout, progress)
                 seconds = {stage: seconds.get(stage, 0.0) + s for stage, s in ended.outcome.seconds.items()}
@@ -189,8 +189,7 @@ def code_fingerprint() -> str:
 
 def _timing_lock() -> Path:
     """One lock for the whole machine: timing is alone on it."""
-    folder = user_runtime_path("lowrank_bench", ensure_exists=True)
-    return folder / "timing.lock"
+    return Path(tempfile.gettempdir()) / "lowrank-bench-timing.lock"
 
 
 def _count(summary: Summary, record: TrialRecord | MeasurementRecord, title: str) -> None:

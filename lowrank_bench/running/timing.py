@@ -1,0 +1,91 @@
+"""Timing a trial's model against its dense one: one fresh process, and several of them pooled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+
+import psutil
+
+from lowrank_bench.compression.model import load
+from lowrank_bench.measurement.cores import pin_cores
+from lowrank_bench.measurement.speedup import Speedup, measure_speedup
+from lowrank_bench.measurement.statistics import RatioInterval, pool_processes, processes_disagree, verdict
+from lowrank_bench.record import ProcessTiming, Timing
+from lowrank_bench.running.stages import Stopwatch
+from lowrank_bench.tasks.catalog import get_task
+from lowrank_bench.trial import Measurement, Trial
+
+
+def run_timing(trial: Trial, measurement: Measurement, models: Path, watch: Stopwatch) -> ProcessTiming:
+    """Time once, in this process, pinned to as many cores as it has threads. Raises what measure_speedup raises."""
+    pin_cores(measurement.threads)
+    task = get_task(trial.task)
+    with watch.stage("load"):
+        dense = task.load(trial.model)
+        compressed = load(models / trial.key, dense).model
+    with watch.stage("time"):
+        speedup = measure_speedup(
+            dense,
+            compressed,
+            task.input_size,
+            batch=measurement.batch,
+            runtime=measurement.runtime,
+            threads=measurement.threads,
+            precision=measurement.precision,
+            max_seconds=measurement.max_seconds,
+        )
+    return _process_timing(speedup)
+
+
+def pool(processes: Sequence[ProcessTiming]) -> Timing:
+    """One result from fresh processes: of one, its own interval; of several, the t-interval on their medians' logs.
+
+    ``unstable``: the processes differ by more than their own intervals explain.
+    """
+    intervals = [RatioInterval(p.ratio, p.low, p.high) for p in processes]
+    interval = intervals[0] if len(intervals) == 1 else pool_processes([i.ratio for i in intervals])
+    floor = max(p.noise_floor for p in processes)
+    return Timing(
+        ratio=interval.ratio,
+        low=interval.low,
+        high=interval.high,
+        verdict=verdict(interval, floor),
+        noise_floor=floor,
+        unstable=len(intervals) > 1 and processes_disagree(intervals),
+        dense_ms=median(p.dense_ms for p in processes),
+        compressed_ms=median(p.compressed_ms for p in processes),
+        dense_p90_ms=median(p.dense_p90_ms for p in processes),
+        p90_ms=median(p.p90_ms for p in processes),
+        memory_mb=max(p.memory_mb for p in processes),
+        processes=list(processes),
+    )
+
+
+def _process_timing(speedup: Speedup) -> ProcessTiming:
+    raw = speedup.raw
+    return ProcessTiming(
+        ratio=speedup.ratio,
+        low=speedup.low,
+        high=speedup.high,
+        noise_floor=speedup.noise_floor,
+        dense_ms=speedup.dense_ms,
+        compressed_ms=speedup.compressed_ms,
+        dense_p90_ms=speedup.dense_p90_ms,
+        p90_ms=speedup.p90_ms,
+        dense_ns=list(raw.dense_ns),
+        compressed_ns=list(raw.compressed_ns),
+        dense_cpu_ns=list(raw.dense_cpu_ns),
+        compressed_cpu_ns=list(raw.compressed_cpu_ns),
+        dense_switches=list(raw.dense_switches),
+        compressed_switches=list(raw.compressed_switches),
+        order=raw.order,
+        repeats=raw.repeats,
+        loops=raw.loops,
+        stop_reason=raw.stop_reason,
+        runtime_error=speedup.runtime_error,
+        memory_mb=psutil.Process().memory_info().rss / 1e6,
+        convert_seconds=speedup.convert_seconds,
+        model_bytes=speedup.model_bytes,
+    )

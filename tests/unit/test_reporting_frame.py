@@ -1,0 +1,160 @@
+import pandas as pd
+import pytest
+from synthetic_records import (
+    DENSE_MACS,
+    failed_trial,
+    measurement_record,
+    sweep,
+    trial,
+    trial_record,
+    write,
+)
+
+from lowrank_bench.errors import InvalidRecord
+from lowrank_bench.record import Status
+from lowrank_bench.reporting.columns import COLUMNS
+from lowrank_bench.reporting.pareto import pareto_front
+from lowrank_bench.reporting.records_frame import load_records, readable_environment, to_frame
+
+PROMISED = """key task model method options budget recipe seed machine status reason params macs params_ratio macs_ratio
+top1_dense top1_before top1_after top1_drop top1_drop_low top1_drop_high agreement runtime threads batch speedup
+speedup_low speedup_high realised verdict dense_ms compressed_ms p90_ms memory_mb decompose_s finetune_s environment"""
+TUCKER = trial("tucker", 4)
+CONTROL = trial("identity")
+
+
+def row_of(frame, **values):
+    for name, value in values.items():
+        frame = frame[frame[name] == value]
+    (row,) = frame.to_dict("records")
+    return row
+
+
+def test_the_columns_that_users_were_promised_come_first_in_their_order(tmp_path):
+    write(tmp_path, sweep())
+    assert list(load_records(tmp_path).columns[: len(PROMISED.split())]) == PROMISED.split()
+
+
+def test_a_measurement_carries_what_its_trial_came_to():
+    records = [trial_record(CONTROL), trial_record(TUCKER, 0.5), measurement_record(TUCKER, 2.0)]
+    row = row_of(to_frame(records), kind="measurement")
+    assert (row["method"], row["budget"], row["runtime"], row["threads"], row["batch"]) == (
+        "tucker",
+        "macs/4",
+        "onnxruntime",
+        1,
+        64,
+    )
+    assert (row["speedup"], row["speedup_low"], row["speedup_high"]) == pytest.approx((2.0, 1.98, 2.02))
+    assert (row["macs"], row["macs_ratio"], row["realised"]) == (DENSE_MACS // 4, 4, 0.5)
+    assert (row["decompose_s"], row["finetune_s"], row["stop_reason"]) == (1.5, 40.0, "precision")
+
+
+def test_the_loss_is_counted_from_the_control_of_the_same_seed_and_its_interval_covers_it():
+    controls = [trial_record(trial("identity", seed=seed), loss=seed) for seed in (0, 1)]
+    tuckers = [trial_record(trial("tucker", 4, seed=seed), loss=1.5) for seed in (0, 1)]
+    frame = to_frame([*tuckers, *controls])
+    for seed, expected in ((0, 1.5), (1, 0.5)):
+        row = row_of(frame, method="tucker", seed=seed)
+        assert row["top1_drop"] == pytest.approx(expected)
+        assert row["top1_dense"] - row["top1_after"] == pytest.approx(expected)
+        assert row["top1_drop_low"] < expected < row["top1_drop_high"]
+
+
+def test_the_control_loses_nothing_against_itself():
+    row = row_of(to_frame([trial_record(CONTROL)]))
+    assert (row["top1_drop"], row["top1_drop_low"], row["top1_drop_high"]) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("control", "note"),
+    [
+        ([], "no dense control"),
+        ([trial_record(trial("identity", recipe="short"))], "no dense control"),
+        ([failed_trial(CONTROL, Status.DIVERGED, "nan")], "no accuracy: diverged"),
+    ],
+)
+def test_without_a_control_the_loss_is_unknown_and_the_note_says_why(control, note):
+    row = row_of(to_frame([trial_record(TUCKER), *control]), method="tucker")
+    assert pd.isna(row["top1_drop"])
+    assert pd.isna(row["top1_dense"])
+    assert note in row["note"]
+
+
+def test_a_control_on_other_test_images_is_no_control():
+    control = trial_record(CONTROL)
+    regrouped = control.quality.model_copy(update={"group_sizes": None})
+    frame = to_frame([control.model_copy(update={"quality": regrouped}), trial_record(TUCKER)])
+    assert "other test images" in row_of(frame, method="tucker")["note"]
+
+
+def test_failures_and_what_was_never_timed_are_rows():
+    refused, broken = trial("cp_nls", 4), trial("denton", 4)
+    records = [
+        failed_trial(refused, Status.SKIPPED, "no rank fits"),
+        trial_record(broken),
+        measurement_record(broken, status=Status.NOT_EXPORTABLE, reason="no such operator", timing=None),
+        trial_record(TUCKER),
+    ]
+    frame = to_frame(records)
+    assert row_of(frame, method="cp_nls")["reason"] == "no rank fits"
+    lost = row_of(frame, method="denton")
+    assert (lost["status"], lost["reason"], lost["macs_ratio"]) == ("not_exportable", "no such operator", 4)
+    assert pd.isna(lost["speedup"])
+    assert row_of(frame, method="tucker")["kind"] == "trial"
+
+
+def test_the_last_record_of_a_key_counts():
+    failed = failed_trial(TUCKER, Status.TIMEOUT, "600 s")
+    slow, fast = measurement_record(TUCKER, 1.5), measurement_record(TUCKER, 2.5)
+    row = row_of(to_frame([failed, slow, trial_record(TUCKER), fast]))
+    assert (row["status"], row["macs_ratio"], row["speedup"]) == ("ok", 4, 2.5)
+
+
+def test_a_raised_version_replaces_the_older_one_and_its_measurements():
+    new = trial("tucker", 4, versions={"tucker": 2})
+    old = trial("tucker", 4, versions={"tucker": 1})
+    records = [trial_record(old), measurement_record(old, 9.0), trial_record(new), measurement_record(new, 2.0)]
+    assert row_of(to_frame(records))["speedup"] == 2.0
+
+
+def test_a_measurement_without_its_trial_is_a_row_that_says_so():
+    row = row_of(to_frame([measurement_record(TUCKER, 2.0)]))
+    assert "trial is not among the records" in row["note"]
+    assert (row["speedup"], row["task"]) == (2.0, "")
+
+
+def test_a_damaged_line_is_passed_over_with_a_warning_and_an_empty_folder_is_an_error(tmp_path):
+    write(tmp_path / "good", sweep())
+    path = tmp_path / "good" / "records.jsonl"
+    path.write_text(path.read_text() + '{"kind": "trial", "ke')
+    with pytest.warns(UserWarning, match="half-written"):
+        frame = load_records(tmp_path / "good")
+    assert len(frame) == 15
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InvalidRecord, match="no readable record"):
+        load_records(tmp_path / "empty")
+
+
+def test_every_column_has_its_type_even_where_nothing_was_measured():
+    for frame in (to_frame(sweep()), to_frame([failed_trial(TUCKER, Status.FAILED, "")])):
+        for name, kind in COLUMNS.items():
+            assert frame[name].dtype == pd.Series([], dtype=kind).dtype, name
+
+
+def test_the_environment_is_one_line_without_what_passes():
+    environment = {"cpu": "Xeon", "packages": {"torch": "2.15", "openvino": None}, "load": 0.7, "governor": None}
+    assert readable_environment(environment) == "cpu: Xeon; torch: 2.15"
+
+
+def test_the_front_is_what_nothing_beats_in_both():
+    nan = float("nan")
+    speedups, losses = [2.0, 3.0, 2.5, 0.9, 0.9, nan, 4.0], [0.1, 1.0, 1.2, 0.5, -0.5, 0.0, nan]
+    assert pareto_front(speedups, losses) == [True, True, False, False, True, False, False]
+
+
+def test_each_seed_and_setting_has_its_own_front():
+    frame = to_frame(sweep(seeds=(0, 1)))
+    front = frame[frame["pareto"]]
+    assert set(front["method"]) == {"jaderberg"}
+    assert len(front) == 2 * 2 * 2  # budgets, seeds, runtimes

@@ -1,0 +1,237 @@
+import csv
+import io
+import math
+import re
+
+import pandas as pd
+import pytest
+from rich.console import Console
+from synthetic_records import failed_trial, measurement_record, sweep, trial, trial_record, write
+
+from lowrank_bench.errors import InvalidInput
+from lowrank_bench.record import Status
+from lowrank_bench.reporting.board import make_boards
+from lowrank_bench.reporting.leaderboard import board_markdown, escape, to_csv, to_terminal
+from lowrank_bench.reporting.records_frame import to_frame
+from lowrank_bench.reporting.report import BEGIN, END, summary_board, update_readme
+
+
+def board_of(records, max_loss=1.0):
+    (board,) = make_boards(to_frame(records), max_loss)
+    return board
+
+
+def named(board, **values):
+    rows = board.rows
+    for name, value in values.items():
+        rows = rows[rows[name] == value]
+    (row,) = rows.to_dict("records")
+    return row
+
+
+def cells(line):
+    """The cells of a line of a markdown table, as a reader of markdown splits them."""
+    return [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+
+
+def order(board, setting):
+    return [f"{row.method} {row.target}".strip() for row in board.in_setting(setting).itertuples()]
+
+
+def test_rows_within_the_allowed_loss_rank_by_the_lower_bound_and_the_rest_follow():
+    board = board_of(sweep())
+    assert order(board, ("onnxruntime", 1, 64)) == [
+        "jaderberg macs/8",
+        "jaderberg macs/4",
+        "tucker macs/4",
+        "tucker macs/8",
+        "channel_svd macs/8",
+        "channel_svd macs/4",
+        "identity",
+    ]
+    ranks = board.in_setting(("onnxruntime", 1, 64))["rank"]
+    assert list(ranks[:3]) == [1, 2, 3]
+    assert ranks[3:].isna().all()
+
+
+def test_a_wide_interval_does_not_win():
+    sure, lucky = trial("tucker", 4), trial("jaderberg", 4)
+    control = trial_record(trial("identity"))
+    timed = [measurement_record(sure, 2.0, 0.01), measurement_record(lucky, 2.2, 0.3)]
+    board = board_of([control, trial_record(sure), trial_record(lucky), *timed])
+    assert [row.method for row in board.rows.itertuples()] == ["tucker", "jaderberg"]
+
+
+@pytest.mark.parametrize(
+    ("max_loss", "winner"),
+    [(0.0, None), (0.2, "jaderberg macs/4"), (0.9, "jaderberg macs/8"), (7, "jaderberg macs/8")],
+)
+def test_the_fastest_depends_on_the_loss_that_is_allowed(max_loss, winner):
+    row = board_of(sweep()).fastest(("onnxruntime", 1, 64), max_loss)
+    assert winner == (row and f"{row.method} {row.target}")
+
+
+def test_nothing_is_called_fastest_that_is_not_faster_than_the_dense_model():
+    slow = trial("tucker", 4)
+    board = board_of([trial_record(trial("identity")), trial_record(slow), measurement_record(slow, 0.8)])
+    assert board.fastest(("onnxruntime", 1, 64), 2.0) is None
+
+
+def test_an_allowed_loss_that_is_no_number_is_refused():
+    with pytest.raises(InvalidInput, match="max_loss"):
+        make_boards(to_frame(sweep()), math.nan)
+
+
+def test_the_headline_is_the_setting_with_the_fastest_dense_model_on_the_fewest_threads():
+    records = sweep(runtimes=("eager", "openvino", "onnxruntime"))
+    records.append(measurement_record(trial("tucker", 4), 2.0, threads=2))
+    assert board_of(records).settings == [
+        ("onnxruntime", 1, 64),
+        ("openvino", 1, 64),
+        ("eager", 1, 64),
+        ("onnxruntime", 2, 64),
+    ]
+
+
+def test_seeds_are_taken_together_speed_as_repetitions_and_accuracy_as_a_mean():
+    board = board_of(sweep(seeds=(0, 1, 2)))
+    row = named(board, method="tucker", target="macs/4", runtime="onnxruntime")
+    times = [2.4, 2.4 * 1.01, 2.4 * 1.02]
+    assert row["speedup"] == pytest.approx(math.prod(times) ** (1 / 3))
+    assert row["speedup_low"] < 2.4 and row["speedup_high"] > 2.4 * 1.02
+    assert row["top1_drop"] == pytest.approx(0.5)
+    assert (row["top1_drop_least"], row["top1_drop_most"]) == pytest.approx((0.4, 0.6))
+    assert row["top1_drop_low"] < 0.4 < 0.6 < row["top1_drop_high"]
+    assert row["seeds"] == "0, 1, 2"
+    alone = named(board_of(sweep()), method="tucker", target="macs/4", runtime="onnxruntime")
+    assert (alone["speedup_low"], alone["speedup_high"]) == pytest.approx((2.376, 2.424))
+
+
+def test_of_two_timings_of_one_model_in_one_setting_the_one_from_more_processes_counts():
+    of = trial("tucker", 4)
+    thorough, hasty = measurement_record(of, 2.0, processes=5), measurement_record(of, 3.0, precision=0.05)
+    board = board_of([trial_record(trial("identity")), trial_record(of), thorough, hasty])
+    assert named(board, method="tucker")["speedup"] == 2.0
+
+
+def test_machines_models_and_recipes_are_never_mixed():
+    records = sweep()
+    records += [measurement_record(trial("tucker", 4), 9.0, machine="bench-2")]
+    other = [trial("tucker", 4, model="resnet"), trial("tucker", 4, recipe="short")]
+    for of in other:
+        records += [trial_record(of), measurement_record(of, 7.0)]
+    boards = make_boards(to_frame(records))
+    assert [(board.model, board.recipe, board.machine) for board in boards] == [
+        ("charnet", "short", "bench-1"),
+        ("charnet", "standard", "bench-1"),
+        ("charnet", "standard", "bench-2"),
+        ("resnet", "standard", "bench-1"),
+    ]
+    assert [set(board.rows["speedup"]) for board in (boards[0], boards[2], boards[3])] == [{7.0}, {9.0}, {7.0}]
+    assert 9.0 not in set(boards[1].rows["speedup"])
+    # A model that was never timed belongs to all machines; one that was timed elsewhere is no failure here.
+    assert list(boards[2].unranked["method"]) == ["cp_nls"]
+
+
+def test_failures_are_listed_with_their_reason_and_seeds_that_ended_alike_share_a_row():
+    records = sweep(seeds=(0, 1))
+    lost = trial("tucker", 4, seed=1)
+    records.append(
+        measurement_record(lost, runtime="openvino", status=Status.NOT_EXPORTABLE, reason="no operator", timing=None)
+    )
+    records.append(trial_record(trial("denton", 2)))
+    unranked = board_of(records).unranked.fillna("")
+    listed = set(unranked[["method", "runtime", "seeds", "status"]].itertuples(index=False, name=None))
+    assert listed == {
+        ("cp_nls", "", "0, 1", "skipped"),
+        ("tucker", "openvino", "1", "not_exportable"),
+        ("denton", "", "0", "not timed"),
+    }
+
+
+def test_a_board_of_failures_only_is_still_shown():
+    board = board_of([failed_trial(trial("tucker", 4), Status.CRASHED, "signal 11")])
+    assert "signal 11" in board_markdown(board)
+    assert "signal 11" in to_csv([board])
+
+
+def test_markdown_and_csv_say_the_same():
+    board = board_of(sweep(seeds=(0, 1)))
+    table = [row for row in csv.DictReader(io.StringIO(to_csv([board]))) if row["status"] == "ok"]
+    lines = [cells(line) for line in board_markdown(board).splitlines() if re.match(r"\| (\d|–|A/A)", line)]
+    assert len(lines) == len(table) == 14
+    for line, row in zip(lines, table, strict=True):
+        assert (line[1], line[2]) == (row["method"], row["target"])
+        assert line[3] == f"{row['runtime']} {row['threads']}t b{row['batch']}"
+        assert line[4].startswith(f"{float(row['speedup']):.2f} [")
+        assert line[5] == row["verdict"]
+        assert ("★" in line[0]) == (row["pareto"] == "True")
+
+
+def test_names_and_reasons_cannot_break_a_table():
+    nasty = "a | b\n| <b>x</b> ![i](http://x) `c` *d* _e_ __init__ $m$ ~s~ back\\"
+    options = {"note": "p|q"}
+    board = board_of([failed_trial(trial("tucker", 4, options=options), Status.FAILED, nasty)])
+    (line,) = [line for line in board_markdown(board).splitlines() if "tucker" in line]
+    assert len(cells(line)) == 6
+    assert cells(line)[0] == r"tucker note=p\|q"
+    assert "<" not in line
+    assert r"!\[i]" in line or r"]\(" in line
+    assert escape("channel_svd cp_nls") == "channel_svd cp_nls"
+
+
+def test_the_facts_above_a_table_name_environment_images_and_dates():
+    text = board_markdown(board_of(sweep()))
+    above = text[: text.index("| # |")]
+    for fact in ("Testor 9000", "torch: 2.15.0", "2,000", "2026-05-04", "1.001 [0.998, 1.004]", "0.4%", "91.00 %"):
+        assert fact in above
+
+
+def test_a_missing_control_is_said_above_the_table():
+    of = trial("tucker", 4)
+    board = board_of([trial_record(of), measurement_record(of, 2.0)])
+    assert "no dense control" in board_markdown(board)
+    assert pd.isna(named(board, method="tucker")["rank"])
+
+
+def test_the_terminal_shows_text_as_it_stands():
+    records = [*sweep(), failed_trial(trial("tucker", 16), Status.FAILED, "[bold]kept[/bold] [/oops]")]
+    console = Console(file=io.StringIO(), width=200)
+    console.print(to_terminal(make_boards(to_frame(records))))
+    shown = console.file.getvalue()
+    assert "[bold]kept[/bold] [/oops]" in shown
+    assert "jaderberg" in shown
+
+
+def test_the_summary_has_the_best_variant_of_each_method_and_budget_in_the_headline_setting():
+    variant = trial("tucker", 4, options={"init": "random"})
+    records = [*sweep(), trial_record(variant), measurement_record(variant, 2.9)]
+    lines = [cells(line) for line in summary_board(to_frame(records)).splitlines() if line.startswith("|")]
+    assert len(lines) == 2 + 6 + 1
+    assert ["tucker init=random", "macs/4"] in [line[:2] for line in lines]
+    assert ["tucker", "macs/4"] not in [line[:2] for line in lines]
+    assert lines[-1][0] == "identity (A/A control)"
+
+
+def test_the_readme_gets_its_board_between_the_markers_and_nothing_else_changes(tmp_path):
+    write(tmp_path / "results", sweep())
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    update_readme(readme, tmp_path / "results")
+    once = readme.read_text()
+    update_readme(readme, tmp_path / "results")
+    assert readme.read_text() == once
+    assert once.startswith(f"before\n{BEGIN}\n") and once.endswith(f"\n{END}\nafter\n")
+    assert "jaderberg" in once
+    assert "old" not in once
+
+
+def test_a_readme_without_markers_is_left_alone(tmp_path):
+    write(tmp_path / "results", sweep())
+    readme = tmp_path / "README.md"
+    readme.write_text(f"{END} {BEGIN}")
+    with pytest.raises(InvalidInput, match="board:begin"):
+        update_readme(readme, tmp_path / "results")
+    with pytest.raises(InvalidInput, match="cannot be read"):
+        update_readme(tmp_path / "missing.md", tmp_path / "results")
+    assert readme.read_text() == f"{END} {BEGIN}"

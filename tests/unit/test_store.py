@@ -1,0 +1,100 @@
+"""Records survive: appended one by one, read back equal, and a damaged line costs nothing but itself."""
+
+from __future__ import annotations
+
+import multiprocessing
+from pathlib import Path
+
+import pytest
+
+import lowrank_bench as lrb
+from lowrank_bench.record import MeasurementRecord, Status, TrialRecord
+from lowrank_bench.store import FILE_NAME, Store, latest, read_records
+from lowrank_bench.trial import Measurement, Trial
+
+
+def record(seed: int, status: Status = Status.OK) -> TrialRecord:
+    trial = Trial(task="chars36", model="charnet", method="tucker", budget=lrb.Budget(macs=4), recipe="none", seed=seed)
+    return TrialRecord(key=trial.key, trial=trial, status=status, reason="" if status is Status.OK else "why")
+
+
+def test_what_is_appended_is_read_back(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    measurement = Measurement(
+        trial="0" * 16, machine="m", runtime="eager", threads=1, batch=1, precision=0.1, max_seconds=1
+    )
+    written = [
+        record(0),
+        record(1, Status.TIMEOUT),
+        MeasurementRecord(key="k", measurement=measurement, status="failed"),
+    ]
+    for item in written:
+        store.append(item)
+    assert store.records() == written
+    assert read_records(tmp_path.parent) == written
+
+
+def test_the_last_record_of_a_key_counts() -> None:
+    first, second = record(0, Status.FAILED), record(0)
+    assert latest([first, record(1), second])[first.key] is second
+
+
+def test_a_half_written_line_is_set_aside_and_kept(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.append(record(0))
+    with store.path.open("ab") as file:
+        file.write(b'{"kind": "trial", "key": "half')
+    with pytest.warns(UserWarning, match="line 2 .half-written"):
+        assert store.records() == [record(0).model_copy(update={"finished": store_time(store)})]
+    store.append(record(1))
+    assert [item.key for item in store.records()] == [record(0).key, record(1).key]
+    assert b'"key": "half' in store.path.with_name(FILE_NAME + ".unreadable").read_bytes()
+
+
+def store_time(store: Store) -> str:
+    return store.path.read_text().split('"finished":"')[1].split('"')[0]
+
+
+@pytest.mark.parametrize("line", [b"{}", b"[1]", b"\xff\xfe", b'{"kind": "trial"}', b"null", b"not json"])
+def test_a_foreign_line_is_named_and_costs_nothing_else(tmp_path: Path, line: bytes) -> None:
+    store = Store(tmp_path)
+    store.append(record(0))
+    with store.path.open("ab") as file:
+        file.write(line + b"\n")
+    store.append(record(1))
+    with pytest.warns(UserWarning, match="line 2"):
+        assert len(store.records()) == 2
+
+
+def _append(folder: Path, start: int) -> None:
+    store = Store(folder)
+    for seed in range(start, start + 20):
+        store.append(record(seed))
+
+
+def test_processes_that_append_at_once_lose_and_double_nothing(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=_append, args=(tmp_path, 20 * k)) for k in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert sorted(item.trial.seed for item in read_records(tmp_path)) == list(range(60))
+
+
+def test_folders_that_cannot_be_used_are_named(tmp_path: Path) -> None:
+    with pytest.raises(lrb.InvalidRecord, match="does not exist"):
+        read_records(tmp_path / "nowhere")
+    with pytest.raises(lrb.InvalidRecord, match="no readable record"):
+        read_records(tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(lrb.InvalidRecord, match="cannot be written"):
+        Store(tmp_path / "file" / "below")
+
+
+def test_a_key_names_what_is_done_and_survives_the_process() -> None:
+    trial = record(0).trial
+    assert trial.key == Trial.model_validate_json(trial.model_dump_json()).key
+    assert len({trial.key, record(1).trial.key, trial.model_copy(update={"versions": {"method": 2}}).key}) == 3
+    fixed = Trial(task="t", model="m", method="x", recipe="none")
+    assert fixed.key == "63b66b413823b32f", "a key that changes orphans every published record"
