@@ -8,6 +8,8 @@ from lowrank_bench.compression.compose import compose
 from lowrank_bench.compression.cost import Cost, count
 from lowrank_bench.compression.model import Compressed, load
 from lowrank_bench.errors import *  # noqa: F403  every class there is public
+from lowrank_bench.measurement.speedup import Speedup, measure_speedup
+from lowrank_bench.reporting.records_frame import load_records
 from lowrank_bench.trial import Budget, Measurement, Trial
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ __all__ = [
     "Compressed",
     "Cost",
     "Measurement",
+    "Speedup",
     "Trial",
     "compose",
     "compress",
@@ -27,6 +30,8 @@ __all__ = [
     "errors",
     "factorize",
     "load",
+    "load_records",
+    "measure_speedup",
     "methods",
     *errors.__all__,
 ]

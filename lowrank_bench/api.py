@@ -15,7 +15,7 @@ from lowrank_bench.compression.ranks import resolve_ranks
 from lowrank_bench.compression.registry import method_class
 from lowrank_bench.compression.surgery import kernel_of
 from lowrank_bench.errors import InvalidInput, InvalidRanks, UnsupportedLayer
-from lowrank_bench.trial import Budget, Ranks
+from lowrank_bench.trial import CONTROL, Budget, Ranks
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 
@@ -61,7 +61,7 @@ def compress(
     methods that calibrate or train; ``recipe``: how those train. Raises InvalidInput, InvalidBudget, InvalidRanks,
     UnsupportedLayer and what ``factorize`` raises.
     """
-    if (budget is None) == (ranks is None) and method != "identity":
+    if (budget is None) == (ranks is None) and method != CONTROL:
         raise InvalidInput("give exactly one of budget (e.g. Budget(macs=4)) and ranks (e.g. {'conv1': 16} or 'evbmf')")
     batches = data if data is None or callable(data) else lambda _epoch: data
     return method_class(method)(seed=seed, **(options or {})).compress(

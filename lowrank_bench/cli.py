@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -93,15 +94,13 @@ def list_(
 ) -> None:
     """List methods with their options, models, tasks, runtimes, or a sweep's trials and how they stand."""
     _add_folders(methods_dir)
-    out_console.print(
-        {
-            Listed.METHODS: _methods_table,
-            Listed.MODELS: _models_table,
-            Listed.TASKS: _tasks_table,
-            Listed.RUNTIMES: _runtimes_table,
-            Listed.TRIALS: lambda: _trials_table(sweep, out),
-        }[what]()
-    )
+    tables = {
+        Listed.METHODS: _methods_table,
+        Listed.MODELS: _models_table,
+        Listed.TASKS: _tasks_table,
+        Listed.RUNTIMES: _runtimes_table,
+    }
+    out_console.print(_trials_table(sweep, out) if what is Listed.TRIALS else tables[what]())
 
 
 @app.command()
@@ -141,7 +140,7 @@ def train(
 
 def main() -> None:
     """Entry point: named errors are a few clear lines and exit status 2, never a traceback."""
-    warnings.showwarning = _show_warning
+    warnings.showwarning = _show_warning  # type: ignore[assignment]  # of its arguments only the first is of interest
     try:
         app()
     except LowRankBenchError as error:
@@ -169,7 +168,7 @@ def _progress() -> Progress:
     return Progress(*columns, console=console, auto_refresh=False)
 
 
-def _shower(progress: Progress) -> Any:
+def _shower(progress: Progress) -> Callable[[Event], None]:
     overall = progress.add_task("starting", total=None)
 
     def show(event: Event) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import os
 import warnings
 from collections.abc import Iterable, Iterator
@@ -78,7 +79,9 @@ def read_records(folder: Path | str, *, allow_empty: bool = False) -> list[Trial
             f"results folder {str(folder)!r} does not exist: run `lowrank-bench run --out {folder}` first, or name "
             "another"
         )
-    records = [record for path in _record_files(folder) for record in _read_file(path)]
+    # within a file the order of writing counts, whatever the clock did; between files the clock is all there is
+    files = [list(_read_file(path)) for path in _record_files(folder)]
+    records = list(heapq.merge(*files, key=lambda record: record.finished))
     if not records and not allow_empty:
         raise InvalidRecord(
             f"results folder {str(folder)!r} holds no readable record: run `lowrank-bench run --out {folder}` first, "

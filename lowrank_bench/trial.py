@@ -12,6 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, Va
 
 from lowrank_bench.errors import InvalidBudget, explain
 
+CONTROL = "identity"
+"""The method that leaves the model dense: its speedup is the noise, and every loss is counted from its accuracy."""
+
 Metric = Literal["params", "macs", "latency"]
 Ranks = int | str | tuple[int, ...]
 

@@ -1,22 +1,21 @@
-"""A machine whose clock is simulated: it times two models whose true ratio is known, under the noise of a shared computer."""
+"""A machine with a simulated clock: two models whose true ratio is known, under the noise of a shared computer."""
 
 from __future__ import annotations
 
 import math
 import random
 
-
-# Time in which the effect of cold caches fades to a third, as on a real machine (see timing.LEAD_IN_NS).
-COLD_NS = 3e6
+# Cold caches cost the less the longer a model runs: down to a third in this time, as measured for timing.LEAD_IN_NS.
+COLD_NS = 2e6
 
 
 class SimulatedMachine:
-    """Calls of two models on a clock of their own, with jitter, spikes, bursts, drift, cold caches and an effect of the process.
+    """Two models on a clock of their own: jitter, spikes, bursts, drift, cold caches and an effect of the process.
 
-    Bursts (another tenant) and spikes (interrupts) come at random moments, so a longer call meets more of them; drift is a slow wave of the
-    clock rate; ``cold`` is how much longer, relatively, the compressed model's calls take right after the dense
-    model's, fading within milliseconds; ``process_effect`` is the standard deviation of the logarithm of this process's
-    own ratio around the true one.
+    Bursts (another tenant, 1.7 times slower) and spikes (interrupts, 3 ms) come at random moments, so that a longer
+    call meets more of them; drift is a slow wave of the clock rate. ``cold`` is how much longer, relatively, the
+    compressed model's calls take right after the dense model's. ``process_effect`` is the standard deviation of the
+    logarithm of this process's own ratio around the true one. Without ``noisy`` there is jitter only.
     """
 
     def __init__(
@@ -32,10 +31,8 @@ class SimulatedMachine:
     ) -> None:
         self._random = random.Random(seed)
         self._jitter, self._noisy, self._cold = jitter, noisy, cold
-        self._work = {
-            "dense": compressed_ms * 1e6 * ratio * math.exp(self._random.gauss(0, process_effect)),
-            "compressed": compressed_ms * 1e6,
-        }
+        own_ratio = ratio * math.exp(self._random.gauss(0, process_effect))
+        self._work = {"dense": compressed_ms * 1e6 * own_ratio, "compressed": compressed_ms * 1e6}
         self._now = self._switched = 0.0
         self._last = ""
         self._in_burst, self._turn = False, self._random.expovariate(1 / 3e9)
@@ -65,7 +62,7 @@ class SimulatedMachine:
         work *= 1 + 0.1 * math.sin(2 * math.pi * self._now / 20e9 + self._phase)
         if self._random.random() < 1 - math.exp(-work / 200e6):
             work += self._random.expovariate(1 / 3e6)
-        while True:
+        while True:  # the burst may begin or end within the call
             slowness = 1.7 if self._in_burst else 1.0
             if self._now + work * slowness < self._turn:
                 self._now += work * slowness

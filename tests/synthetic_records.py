@@ -133,6 +133,7 @@ def _process(numbers: dict[str, float]) -> ProcessTiming:
         dense_switches=[],
         compressed_switches=[],
         order="",
+        repeats=(1, 1),
         loops=1,
         stop_reason="precision",
         runtime_error=1e-6,

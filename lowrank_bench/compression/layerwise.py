@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -129,17 +130,23 @@ def relative_error(weight: Tensor, chain: Chain, groups: int) -> float:
 def _choices(method: LayerMethod, budget: Budget, site: Site, weight: Tensor) -> list[Choice]:
     shape, groups = site.geometry.kernel, site.geometry.groups
     candidates = [tuple(ranks) for ranks in method.candidates(shape)]
-    per_group = [method.errors(part, candidates) for part in weight.double().chunk(groups)]
-    errors = [
-        None if None in column else sum(column) / groups
-        for column in zip(*(e or [None] * len(candidates) for e in per_group), strict=True)
-    ]
+    errors = _mean_errors(method, weight.double().chunk(groups), candidates)
     choices = [Choice(None, _dense(site, budget), 0.0)]
     for ranks, error in zip(candidates, errors, strict=True):
         chain = method.structure_layer(shape, groups, ranks)
         cost = site.macs(chain) if budget.metric == "macs" else site.params(chain)
         choices.append(Choice(ranks, cost, error))
     return choices
+
+
+def _mean_errors(
+    method: LayerMethod, parts: Sequence[Tensor], candidates: Sequence[tuple[int, ...]]
+) -> Sequence[float | None]:
+    """Squared relative error at each candidate, averaged over the groups of a layer."""
+    per_group = [errors for part in parts if (errors := method.errors(part, candidates)) is not None]
+    if not per_group:
+        return [None] * len(candidates)
+    return [sum(column) / len(column) for column in zip(*per_group, strict=True)]
 
 
 def _dense(site: Site, budget: Budget) -> int:

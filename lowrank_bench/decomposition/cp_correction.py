@@ -8,50 +8,73 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lowrank_bench.decomposition.cp_problem import given_rows, solution, unit_tensor
+from lowrank_bench.decomposition.cp_gauss_newton import shrink_terms
+from lowrank_bench.decomposition.cp_problem import decompose, given_rows
 from lowrank_bench.decomposition.cp_result import CPResult
 from lowrank_bench.decomposition.cp_stopping import Stopping
 from lowrank_bench.decomposition.cp_sweeps import even_rows
-from lowrank_bench.decomposition.mttkrp import Unfolded, grams, hadamard
+from lowrank_bench.decomposition.mttkrp import Rows, Unfolded, grams, hadamard
 from lowrank_bench.errors import InvalidInput
 
+SWEEPS = 20
+BISECTIONS = 60
+EXACT = 1e-12  # below this relative error, float64 leaves no room to trade
 
-@torch.no_grad()
+
 def cp_epc(
     tensor: Tensor,
-    factors: Sequence[Tensor],
+    decomposition: CPResult | Sequence[Tensor],
     error_bound: float,
     *,
     max_iter: int = 100,
-    tol: float = 1e-3,
     max_seconds: float | None = None,
 ) -> CPResult:
-    """Lowers sum_r ||term_r||^2 subject to ||tensor - sum of terms||_F <= error_bound ||tensor||_F, from a fit within that bound.
+    """Error-preserving correction (CPD-EPC, Phan et al. 2020): a smaller sum_r ||term_r||^2 within a relative error of `error_bound`.
 
-    One quadratically constrained least-squares problem per mode and sweep (Phan et al. 2020, CPD-EPC). A bound slightly above the fit's error, such as 1.01 of it, leaves
-    the room in which cancelling terms shrink. Ends after `max_iter` sweeps, when one lowers the sum by less than `tol` of it, or after
-    `max_seconds`. `history` holds the errors. Raises InvalidWeights, and InvalidInput for a bound below the error of `factors`.
+    Starts from a result, or (n_i, rank) factors, within that bound. A bound slightly above its error, such as 1.01 of it, is the room in
+    which cancelling terms shrink. First `max_iter` Gauss-Newton steps under a ridge that grows until the bound stops it, then sweeps that
+    solve the constrained problem mode by mode. Closed forms (see `cp_nls`) need no correction and are returned instead: their terms are orthogonal.
+    `history` holds the errors. Raises InvalidInput for a bound below the error of the start, or not in [0, 1), and InvalidWeights.
     """
-    stopping = Stopping.after(max_iter, tol, max_seconds)
-    unit, scale = unit_tensor(tensor)
-    problem = Unfolded(unit)
-    rows = given_rows(factors, factors[0].shape[1], problem, scale)
-    return None
-    correction = Correction(bound)
+    stopping = Stopping.after(max_iter, 0, max_seconds)
+    if not 0 <= error_bound < 1:
+        raise InvalidInput(f"error_bound is {error_bound}: a relative error is at least 0 and below 1")
+    factors = decomposition.factors if isinstance(decomposition, CPResult) else decomposition
+    rank = factors[0].shape[-1]
 
+    def iterate(problem: Unfolded, scale: float) -> tuple[list[Tensor], list[float]]:
+        rows = given_rows(factors, rank, problem, scale)
+        error = math.sqrt(problem.residual(rows).squared_norm)
+        if error > error_bound * (1 + 1e-9) + EXACT:
+            raise InvalidInput(f"error_bound is {error_bound}, below {error}, the error of the factors: fit them better or raise the bound")
+        if error_bound < EXACT:
+            return rows, [error]
+        shrunk, history = shrink_terms(problem, rows, error_bound, stopping)
+        rows = min(rows, shrunk, key=_term_energy)
+        constrained = _Constrained(error_bound**2 * (1 - 1e-9), problem.residual(rows).squared_norm)
+        for _ in range(SWEEPS):
+            if not stopping.out_of_time():
+                rows, _ = problem.sweep(even_rows(rows), constrained)
+                history.append(math.sqrt(constrained.squared_error))
+        return rows, history
+
+    return decompose(tensor, rank, iterate)
+
+
+def _term_energy(rows: Rows) -> float:
+    return float(hadamard(grams(rows)).diagonal().sum())
 
 
 class _Constrained:
-    """The update of one mode at a time, which knows the squared error that the last one left."""
+    """The update of one mode that minimises sum_r ||term_r||^2 within the bound; it keeps track of the squared error."""
 
     def __init__(self, squared_bound: float, squared_error: float) -> None:
         self.squared_bound, self.squared_error = squared_bound, squared_error
 
     def __call__(self, gram: Tensor, mttkrp: Tensor, rows: Tensor) -> Tensor:
-        """The rows V of least sum_r ||term_r||^2 within the bound: (G + mu I) V = M with the mu at which the bound is met.
+        """(G + mu I) V = M at the largest mu within the bound, in units in which the other modes' vectors have norm 1: then the sum is ||V||^2.
 
-        In units in which the other modes' vectors have norm 1, so that the sum of squares is ||V||^2; G = Q diag(s) Q^T makes the squared error
-        least + sum_i m_i mu^2 / (s_i (s_i + mu)^2), a rising function of mu.
+        With G = Q diag(s) Q^T the squared error is `least` + sum_i ||m_i||^2 mu^2 / (s_i (s_i + mu)^2), which rises with mu.
         """
         lengths = gram.diagonal().sqrt()
         lengths = torch.where(lengths == 0, 1.0, lengths)[:, None]
@@ -59,13 +82,14 @@ class _Constrained:
         s, q = torch.linalg.eigh(normal)
         s = s.clamp_min(1e-14 * float(s[-1]))
         gradient, target = q.T @ (normal @ now - target), q.T @ target
-        least = self.squared_error - float((gradient.square().sum(1) / s).sum())
-        weights = target.square().sum(1)
+        least = self.squared_error - float((gradient.square().sum(dim=1) / s).sum())
+        weights = target.square().sum(dim=1)
 
         def squared_error(mu: float) -> float:
             return least + float((weights * mu**2 / (s * (s + mu) ** 2)).sum())
+
         low, high = 1e-16 * float(s[-1]), 1e16 * float(s[-1])
-        for _ in range(60):
+        for _ in range(BISECTIONS):
             mu = math.sqrt(low * high)
             low, high = (mu, high) if squared_error(mu) <= self.squared_bound else (low, mu)
         self.squared_error = squared_error(low)

@@ -24,7 +24,7 @@ def tt_conv(kernel: Tensor, in_modes: Sequence[int], out_modes: Sequence[int], r
     """
     t, s, dh, dw = kernel.shape
     _check_modes(in_modes, out_modes, s, t)
-    pairs = _interleave(kernel.permute(2, 3, 1, 0), in_modes, out_modes)
+    pairs = interleave_channels(kernel.permute(2, 3, 1, 0), in_modes, out_modes)
     first, *rest = tt_svd(pairs.flatten(0, 1), ranks)
     return [first.reshape(dh, dw, -1), *_split_pairs(rest, in_modes, out_modes)]
 
@@ -55,7 +55,7 @@ def tt_matrix(weight: Tensor, in_modes: Sequence[int], out_modes: Sequence[int],
     """
     t, s = weight.shape
     _check_modes(in_modes, out_modes, s, t)
-    pairs = _interleave(weight.T, in_modes, out_modes)
+    pairs = interleave_channels(weight.T, in_modes, out_modes)
     return _split_pairs(tt_svd(pairs, ranks), in_modes, out_modes)
 
 
@@ -72,6 +72,14 @@ def tt_matrix_shapes(in_modes: Sequence[int], out_modes: Sequence[int], ranks: S
 def pair_dims(in_modes: Sequence[int], out_modes: Sequence[int]) -> tuple[int, ...]:
     """The sides c_i s_i of the tensor that TT-SVD sees; TT-conv has dh dw before them."""
     return tuple(c * s for c, s in zip(in_modes, out_modes, strict=True))
+
+
+def interleave_channels(tensor: Tensor, in_modes: Sequence[int], out_modes: Sequence[int]) -> Tensor:
+    """(..., S, T) -> (..., c1 s1, ..., cD sD): the tensor that TT-SVD sees, whose sides are `pair_dims`."""
+    lead, count = tensor.ndim - 2, len(in_modes)
+    order = [*range(lead), *(lead + axis for i in range(count) for axis in (i, i + count))]
+    split = tensor.reshape(*tensor.shape[:lead], *in_modes, *out_modes).permute(order)
+    return split.reshape(*tensor.shape[:lead], *pair_dims(in_modes, out_modes))
 
 
 def channel_modes(channels: int, count: int) -> tuple[int, ...]:
@@ -97,14 +105,6 @@ def _factorizations(number: int, count: int, least: int) -> Iterator[tuple[int, 
             for rest in _factorizations(number // factor, count - 1, factor):
                 yield (factor, *rest)
         factor += 1
-
-
-def _interleave(tensor: Tensor, in_modes: Sequence[int], out_modes: Sequence[int]) -> Tensor:
-    """(..., S, T) -> (..., c1 s1, ..., cD sD)."""
-    lead, count = tensor.ndim - 2, len(in_modes)
-    order = [*range(lead), *(lead + axis for i in range(count) for axis in (i, i + count))]
-    split = tensor.reshape(*tensor.shape[:lead], *in_modes, *out_modes).permute(order)
-    return split.reshape(*tensor.shape[:lead], *pair_dims(in_modes, out_modes))
 
 
 def _split_pairs(cores: Sequence[Tensor], in_modes: Sequence[int], out_modes: Sequence[int]) -> list[Tensor]:

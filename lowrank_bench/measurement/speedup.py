@@ -25,8 +25,9 @@ class Speedup:
     ``verdict`` is against the interval widened by ``noise_floor``, how far from 1 the interval of the dense model
     against its own copy reached in the same call. ``pairs``: how many were timed; ``stop_reason``: what ended them.
     Times of one call in ms, p50 and p90. ``output_error``: the compressed model's output against the dense one's,
-    relative; ``runtime_error``: the larger of the two models' differences between this runtime and eager. Seconds of the
-    conversion and bytes of the model in the runtime: dense, compressed. ``raw`` and ``control``: every time behind the ratio and behind the noise floor.
+    relative; ``runtime_error``: the larger of the two models' differences between this runtime and eager. Seconds of
+    the conversion and bytes of the model in the runtime: dense, compressed. ``raw`` and ``control``: every time behind
+    the ratio and behind the noise floor.
     """
 
     ratio: float

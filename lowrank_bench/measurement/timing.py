@@ -26,14 +26,14 @@ Clock = Callable[[], int]
 # A call shorter than SHORT_NS drowns in the clock and the interpreter, so calls are repeated until they fill LOOPED_NS.
 SHORT_NS = 1_000_000
 LOOPED_NS = 2_000_000
-# After the other model's calls a model finds cold caches: its calls took up to 2.1 times as long in the first ms, and 1 %
-# longer after 10 to 20 ms (ResNet-18 and a separable one, 64 x 64 pixels, ONNX Runtime and eager). Beside a call of
-# LONG_NS that is nothing.
+# After the other model's calls a model finds cold caches: its calls took up to 2.1 times as long in the first ms, 1 to
+# 2 % longer after 10 to 20 ms (ResNet-18 and a separable one, 64 x 64 pixels, ONNX Runtime, OpenVINO and eager). Beside
+# a call of LONG_NS that is nothing.
 LEAD_IN_NS = 20_000_000
 LONG_NS = 1_000_000_000
-# Each look at the width is a chance to stop on a lucky streak. Looks at 30, 46, 70, 106, ... pairs keep the simulated
-# coverage of the 95 % interval at 94 to 95 %; a look at every pair brought it down to 93 %.
-CHECK_GROWTH = 1.5
+# A look at the width after each pair stops on lucky streaks: the 95 % interval then covered in 94 % of 4,000 simulated
+# trials. Two narrow looks in a row, a tenth more pairs apart, restore 95 %.
+LOOK_GROWTH = 1.1
 
 
 @dataclass(frozen=True)
@@ -87,13 +87,13 @@ class _Side:
         self.cpu: list[int] = []
         self.switches: list[int] = []
 
-    def warm_up(self) -> float:
-        """Call for LOOPED_NS, at least once; the mean time per call in ns."""
-        begun, count = self.clock(), 0
-        while count == 0 or self.clock() - begun < LOOPED_NS:
+    def warm_up(self) -> int:
+        """Call for LEAD_IN_NS, at least once; the least time of a call in ns."""
+        marks = [self.clock()]
+        while len(marks) == 1 or marks[-1] - marks[0] < LEAD_IN_NS:
             self.call()
-            count += 1
-        return (self.clock() - begun) / count
+            marks.append(self.clock())
+        return max(min(end - begun for begun, end in pairwise(marks)), 1)
 
     def sample(self, loops: int) -> None:
         """``lead_in`` untimed calls, then ``repeats`` wall times over ``loops`` calls each."""
@@ -116,7 +116,7 @@ def time_pairs(
     precision: float = 0.01,
     max_seconds: float = 60.0,
     min_pairs: int = 30,
-    max_pairs: int = 500,
+    max_pairs: int = 1000,
     warmup_pairs: int = 10,
     warmup_seconds: float = 2.0,
     clock: Clock = time.perf_counter_ns,
@@ -124,10 +124,11 @@ def time_pairs(
     """Time two callables in interleaved pairs, in balanced order (AB BA AB BA ...), until their ratio is known.
 
     The loop stops when the 95 % interval of the median pair ratio is at most ``precision`` to each side, relative to
-    the ratio. It never looks at where the interval lies: stopping on significance would turn chance into speed. It also
-    stops before ``max_seconds`` (counted after the warm-up) or ``max_pairs`` are exceeded, though not before the 6
-    pairs without which there is no interval. The warm-up ends after ``warmup_pairs`` pairs or ``warmup_seconds``,
-    whichever comes first. ``clock`` returns nanoseconds. Raises InvalidInput for a bound out of its range.
+    the ratio, at two looks in a row. It never looks at where the interval lies: stopping on significance would turn
+    chance into speed. It also stops before ``max_seconds`` (counted after the warm-up) or ``max_pairs`` are exceeded,
+    though not before the 6 pairs without which there is no interval. The warm-up ends after ``warmup_pairs`` pairs or
+    ``warmup_seconds``, whichever comes first. ``clock`` returns nanoseconds. Raises InvalidInput for a bound out of its
+    range.
 
     What interleaving alone would leave wrong:
     calls under 1 ms are looped to 2 ms, equally often on both sides, so that the clock does not count;
@@ -147,16 +148,17 @@ def time_pairs(
         loops = math.ceil(LOOPED_NS / min(times)) if min(times) < SHORT_NS else 1
         a.lead_in, b.lead_in = (math.ceil(LEAD_IN_NS / t) if t < LONG_NS else 0 for t in times)
         a.repeats, b.repeats = repeats = (round(max(times) / times[0]), round(max(times) / times[1]))
-        start, check_at, reason = clock(), float(min_pairs), None
+        start, look_at, was_narrow, reason = clock(), float(min_pairs), False, None
         while reason is None:
             for side in (a, b, b, a):
                 side.sample(loops)
             done, elapsed = len(a.cpu), clock() - start
             full, late = done + 2 > max_pairs, elapsed * (1 + 2 / done) > max_seconds * 1e9
-            if done >= check_at or (done >= fewest and (full or late)):
-                check_at = done * CHECK_GROWTH
+            if done >= look_at or (done >= fewest and (full or late)):
                 half_width = median_ratio_interval(_ratios(a.wall, b.wall, repeats)).half_width
-                reason = _stop_reason(done >= min_pairs and half_width <= precision, full, late)
+                narrow = done >= min_pairs and half_width <= precision
+                reason = _stop_reason(narrow and (was_narrow or full or late), full, late)
+                look_at, was_narrow = done * LOOK_GROWTH, narrow
     return Pairs(
         dense_ns=tuple(a.wall),
         compressed_ns=tuple(b.wall),
@@ -179,7 +181,7 @@ def check_bounds(precision: float, max_seconds: float) -> None:
             raise InvalidInput(f"{name} must be a positive, finite number, got {value}")
 
 
-def _warm_up(a: _Side, b: _Side, pairs: int, seconds: float, clock: Clock) -> tuple[float, float]:
+def _warm_up(a: _Side, b: _Side, pairs: int, seconds: float, clock: Clock) -> tuple[int, int]:
     """Run at least one pair, and no more than the bounds allow; the least time per call of each side, in ns."""
     start, times = clock(), [(a.warm_up(), b.warm_up())]
     while len(times) < pairs and clock() - start < seconds * 1e9:

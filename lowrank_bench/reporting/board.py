@@ -12,8 +12,8 @@ import pandas as pd
 from lowrank_bench.errors import InvalidInput
 from lowrank_bench.measurement.statistics import RatioInterval, pool_processes, verdict
 from lowrank_bench.record import Status
-from lowrank_bench.reporting.columns import CONTROL
 from lowrank_bench.reporting.pareto import pareto_front
+from lowrank_bench.trial import CONTROL
 
 THRESHOLDS = (0.0, 0.5, 1.0, 2.0)
 """Losses of top-1, in points, for which a board names the fastest."""

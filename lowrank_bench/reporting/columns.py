@@ -19,6 +19,3 @@ COLUMNS = PROMISED | {
 # fmt: on
 EMPTY = {"str": "", "bool": False, "Int64": None, "float64": None}
 """What stands where a column does not apply, by its type: numbers are missing (NA), text is empty."""
-
-CONTROL = "identity"
-"""The method whose rows are the dense control, of accuracy and of timing (A/A)."""

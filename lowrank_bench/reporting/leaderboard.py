@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lowrank_bench.reporting.board import ROW_COLUMNS, THRESHOLDS, Board, Row, rows_of
-from lowrank_bench.reporting.columns import CONTROL
+from lowrank_bench.trial import CONTROL
 
 
 class Column(NamedTuple):

@@ -12,11 +12,11 @@ import pandas as pd
 
 from lowrank_bench.errors import InvalidInput, InvalidRecord
 from lowrank_bench.reporting.board import Board, Row, make_boards, rows_of
-from lowrank_bench.reporting.columns import CONTROL
 from lowrank_bench.reporting.figures import FIGURES, encode
 from lowrank_bench.reporting.leaderboard import (
     board_markdown,
     escape,
+    facts,
     loss_text,
     markdown_table,
     method_text,
@@ -25,6 +25,7 @@ from lowrank_bench.reporting.leaderboard import (
     to_csv,
 )
 from lowrank_bench.reporting.records_frame import load_records
+from lowrank_bench.trial import CONTROL
 
 BEGIN, END = "<!-- board:begin -->", "<!-- board:end -->"
 
@@ -98,7 +99,9 @@ def _summary(board: Board) -> str:
     title = f"**{escape(board.name)}**, {escape(setting_text(*setting))}"
     cells = [_summary_cells(row) for row in rows_of(pd.concat([best[~control], best[control]]))]
     headings = ["Method", "Target", "Speedup [95 %]", "Verdict", "Loss, points [95 %]", "MACs ratio", "Realised"]
-    return f"{title}\n\n{markdown_table(headings, cells)}"
+    noise = [("Noise floor", f"{rows['noise_floor'].max():.1%}")]
+    below = escape("; ".join(f"{name}: {text}" for name, text in facts(board) + noise))
+    return f"{title}\n\n{markdown_table(headings, cells)}\n\n{below}"
 
 
 def _summary_cells(row: Row) -> list[str]:

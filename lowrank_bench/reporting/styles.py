@@ -27,6 +27,7 @@ STYLES = {
 RC: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],  # the one that comes with matplotlib: the same picture on every machine
+    "text.parse_math": False,  # a dollar in a name is a dollar
     "svg.hashsalt": "lowrank-bench",  # the same ids in every run
 }
 

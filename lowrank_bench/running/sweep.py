@@ -18,9 +18,8 @@ from lowrank_bench.measurement.cores import usable_cores
 from lowrank_bench.measurement.runtimes import RUNTIMES
 from lowrank_bench.tasks.catalog import get_task
 from lowrank_bench.training.recipes import get_recipe
-from lowrank_bench.trial import Budget, Measurement, Ranks, Trial
+from lowrank_bench.trial import CONTROL, Budget, Measurement, Ranks, Trial
 
-CONTROL = "identity"
 SHIPPED = files("lowrank_bench.running") / "sweeps"
 
 
@@ -83,16 +82,21 @@ class Sweep(_Table):
             if model not in task.models:
                 raise UnknownName(f"model of task {table.task!r}", model, task.models)
             cls = method_class(method.name)
-            options = cls(**method.options).options.model_dump(mode="json")
-            for target in self._targets(method.name):
-                trial = {
-                    "task": table.task,
-                    "model": model,
-                    "method": method.name,
-                    "options": options,
-                    "recipe": table.recipe,
-                }
-                trials.append(Trial(**trial, **target, seed=seed, versions={"method": cls.version, **stages}))
+            options = cls(**method.options).options.model_dump(mode="json", exclude_defaults=True)
+            for budget, ranks in self._targets(method.name):
+                trials.append(
+                    Trial(
+                        task=table.task,
+                        model=model,
+                        method=method.name,
+                        options=options,
+                        budget=budget,
+                        ranks=ranks,
+                        recipe=table.recipe,
+                        seed=seed,
+                        versions={"method": cls.version, **stages},
+                    )
+                )
         return list({trial.key: trial for trial in trials}.values())
 
     def measurements(self, trials: Iterable[Trial], machine: str) -> list[Measurement]:
@@ -111,20 +115,27 @@ class Sweep(_Table):
         for runtime in table.runtimes:
             if runtime not in RUNTIMES:
                 raise UnknownName("runtime", runtime, RUNTIMES)
-        quality = {"precision": table.precision, "max_seconds": table.max_seconds, "processes": table.processes}
         return [
-            Measurement(trial=trial.key, machine=machine, runtime=runtime, threads=count, batch=batch, **quality)
+            Measurement(
+                trial=trial.key,
+                machine=machine,
+                runtime=runtime,
+                threads=count,
+                batch=batch,
+                precision=table.precision,
+                max_seconds=table.max_seconds,
+                processes=table.processes,
+            )
             for runtime, count, batch, trial in product(table.runtimes, threads, table.batches, trials)
         ]
 
-    def _targets(self, method: str) -> list[dict[str, Any]]:
+    def _targets(self, method: str) -> list[tuple[Budget | None, Ranks | dict[str, Ranks] | None]]:
         if method == CONTROL:
-            return [{}]
-        targets: list[dict[str, Any]] = [{"budget": budget} for budget in self.sweep.budgets]
-        targets += [{"ranks": ranks} for ranks in self.sweep.ranks]
+            return [(None, None)]
+        targets = [*product(self.sweep.budgets, [None]), *product([None], self.sweep.ranks)]
         if not targets:
             raise InvalidSweep(
-                "sweep.budgets is empty, and so is sweep.ranks: give at least one, such as budgets = [{macs = 4}]"
+                "sweep.budgets is empty, and so is sweep.ranks: give one, such as budgets = [{macs = 4}]"
             )
         return targets
 

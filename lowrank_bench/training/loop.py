@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from math import isfinite
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +42,16 @@ class History:
         return sum(epoch.seconds for epoch in self.epochs)
 
 
+class Regularizer(Protocol):
+    """What acts on the weights during a training beside the loss and the optimiser."""
+
+    def penalty(self) -> Tensor | float:
+        """A term of the loss, at every step."""
+
+    def after_step(self, step: int) -> None:
+        """Called after each optimiser step, counted from 0; may change the weights."""
+
+
 def train(
     model: nn.Module,
     batches: Callable[[int], Iterable[Batch]],
@@ -50,13 +61,14 @@ def train(
     device: torch.device | None = None,
     validate: Callable[[nn.Module], float] | None = None,
     progress: Progress | None = None,
+    regularizer: Regularizer | None = None,
 ) -> History:
     """Train a model in place by AdamW on the cross-entropy, and leave it on the CPU in eval mode.
 
     ``batches(i)`` gives the i-th pass over the data; passes follow each other until the recipe's steps are done.
     ``device`` is by default a GPU where there is one. ``validate`` gives a top-1 in percent after each epoch;
-    ``progress`` is told (steps done, steps in all, loss). Raises Diverged as soon as a loss is not finite, and
-    InvalidInput where a pass has no batch.
+    ``progress`` is told (steps done, steps in all, loss). ``regularizer`` adds to the loss and acts after each step.
+    Raises Diverged as soon as a loss is not finite, and InvalidInput where a pass has no batch.
     """
     device = device or pick_device()
     model.to(device)
@@ -72,10 +84,12 @@ def train(
             for step, (images, labels) in islice(stream, recipe.steps_per_epoch):
                 for group in optimizer.param_groups:
                     group["lr"] = recipe.learning_rate_at(step)
-                losses.append(_step(model, optimizer, images.to(device), labels.to(device), recipe))
+                losses.append(_step(model, optimizer, images.to(device), labels.to(device), recipe, regularizer))
                 if not isfinite(losses[-1]):
                     where = f"step {step + 1} of recipe {recipe.name!r}"
                     raise Diverged(f"the loss is {losses[-1]} at {where}: lower its learning rate")
+                if regularizer is not None:
+                    regularizer.after_step(step)
                 if progress is not None:
                     progress(step + 1, recipe.epochs * recipe.steps_per_epoch, losses[-1])
             top1 = None if validate is None else validate(model.eval())
@@ -96,10 +110,19 @@ def _endless(batches: Callable[[int], Iterable[Batch]]) -> Iterator[Batch]:
         index += 1
 
 
-def _step(model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor, recipe: Recipe) -> float:
+def _step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    images: Tensor,
+    labels: Tensor,
+    recipe: Recipe,
+    regularizer: Regularizer | None,
+) -> float:
     with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=_fast_bfloat16(images.device)):
         logits = model(images)
     loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
+    if regularizer is not None:
+        loss = loss + regularizer.penalty()
     optimizer.zero_grad()
     loss.backward()
     nn.utils.clip_grad_norm_(model.parameters(), recipe.gradient_norm)

@@ -13,7 +13,9 @@ from lowrank_bench.reporting.styles import STYLES, method_style
 
 def test_a_report_has_its_files_and_the_same_records_give_the_same_bytes(tmp_path):
     records = sweep()
-    unjudged = trial("denton", 4, seed=7)  # no control with this seed: no loss is known
+    unjudged = trial(
+        "denton", 4, seed=7, options={"init": "$\\frac{ & <b>"}
+    )  # no control with this seed: no loss is known
     records += [trial_record(unjudged), measurement_record(unjudged, 0.5)]
     first, again = tmp_path / "first", tmp_path / "again"
     write(first, records)

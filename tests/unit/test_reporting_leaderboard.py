@@ -98,7 +98,7 @@ def test_seeds_are_taken_together_speed_as_repetitions_and_accuracy_as_a_mean():
     row = named(board, method="tucker", target="macs/4", runtime="onnxruntime")
     times = [2.4, 2.4 * 1.01, 2.4 * 1.02]
     assert row["speedup"] == pytest.approx(math.prod(times) ** (1 / 3))
-    assert row["speedup_low"] < 2.4 and row["speedup_high"] > 2.4 * 1.02
+    assert row["speedup_low"] < min(times) < max(times) < row["speedup_high"]
     assert row["top1_drop"] == pytest.approx(0.5)
     assert (row["top1_drop_least"], row["top1_drop_most"]) == pytest.approx((0.4, 0.6))
     assert row["top1_drop_low"] < 0.4 < 0.6 < row["top1_drop_high"]
@@ -176,7 +176,7 @@ def test_names_and_reasons_cannot_break_a_table():
     assert len(cells(line)) == 6
     assert cells(line)[0] == r"tucker note=p\|q"
     assert "<" not in line
-    assert r"!\[i]" in line or r"]\(" in line
+    assert "](" not in line
     assert escape("channel_svd cp_nls") == "channel_svd cp_nls"
 
 
@@ -221,7 +221,8 @@ def test_the_readme_gets_its_board_between_the_markers_and_nothing_else_changes(
     once = readme.read_text()
     update_readme(readme, tmp_path / "results")
     assert readme.read_text() == once
-    assert once.startswith(f"before\n{BEGIN}\n") and once.endswith(f"\n{END}\nafter\n")
+    assert once.startswith(f"before\n{BEGIN}\n")
+    assert once.endswith(f"\n{END}\nafter\n")
     assert "jaderberg" in once
     assert "old" not in once
 

@@ -1,0 +1,133 @@
+"""Kernels cut into blocks of similar channels: permuted, grouped 1x1, dh x dw, grouped 1x1."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from lowrank_bench.compression import method
+from lowrank_bench.compression.chain import Chain, Factor, KernelShape, Permute, Stage
+from lowrank_bench.compression.method import LayerMethod, grid
+from lowrank_bench.decomposition.blocks import double_svd, outer_products, split_blocks
+from lowrank_bench.decomposition.clustering import bicluster, monochromatic
+from lowrank_bench.decomposition.matrix import TINY
+
+PROBED_TERMS = 16
+
+
+class DentonOptions(method.Options):
+    """``variant``: "svd" and "outer" approximate each of the G x H blocks of a bi-clustered kernel, by two SVDs or by a
+    sum of outer products; "monochromatic", for first layers, lets every filter read a colour of its cluster.
+
+    ``in_clusters`` G and ``out_clusters`` H, the number of colours, are wanted at most: clusters are of equal size, so
+    that a layer gets the largest divisor of its channels up to them (1 of 3 channels in 2 clusters).
+    """
+
+    variant: Literal["svd", "outer", "monochromatic"] = "svd"
+    in_clusters: int = Field(2, ge=1)
+    out_clusters: int = Field(2, ge=1)
+
+
+class Denton(LayerMethod):
+    """Bi-clustering and monochromatic approximations (Denton et al. 2014, sections 3.2 and 3.3); inputs and outputs are
+    gathered by cluster.
+
+    Weights: "svd" G H (K1 S/G + K1 K2 dh dw + K2 T/H), of ranks (K2, K1) per block; "outer" G H K (S/G + dh dw + T/H),
+    of rank (K,); "monochromatic" K (S C' + T dh dw) for C' colours of rank (K,), 1 in the paper.
+    """
+
+    name, version = "denton", 1
+    Options: ClassVar[type[method.Options]] = DentonOptions
+    options: DentonOptions
+
+    def candidates(self, shape: KernelShape) -> Sequence[tuple[int, ...]]:
+        """Exact where a block's ranks are full: (K2, K1) in the proportion of the full ranks, or (K,)."""
+        t, s, dh, dw = self._block(shape)
+        taps = dh * dw
+        if self.options.variant == "monochromatic":
+            return [(rank,) for rank in grid(min(shape.S, t * taps))]
+        if self.options.variant == "outer":
+            small, middle, _ = sorted((t, s, taps))
+            return [(rank,) for rank in grid(small * middle)]
+        full_in, full_out = min(s, t * taps), min(t, s * taps)
+        largest = max(full_in, full_out)
+        ranks = [(max(1, round(r * full_out / largest)), max(1, round(r * full_in / largest))) for r in grid(largest)]
+        return [(min(k2, k1 * taps), min(k1, k2 * taps)) for k2, k1 in ranks]
+
+    def factorize(self, weight: Tensor, ranks: tuple[int, ...], statistics: Tensor | None = None) -> Chain:
+        """Balanced k-means, then the variant's approximation in every block; norms are spread evenly over the chain."""
+        if self.options.variant == "monochromatic":
+            return self._monochromatic(weight, ranks[0])
+        inputs, outputs, blocks = self._biclustered(weight)
+        h, g, _, s = blocks.shape[:4]
+        if self.options.variant == "outer":
+            input_, taps, output, _ = outer_products(blocks, ranks[0])
+            core = taps.unsqueeze(3)  # (H, G, K, 1, dh, dw)
+        else:
+            input_, core, output, _ = double_svd(blocks, ranks[1], ranks[0])
+        k1, k2 = input_.shape[2], core.shape[2]
+        maps = torch.arange(g * h * k2).reshape(g, h, k2).transpose(0, 1).flatten()  # by in-cluster -> by out-cluster
+        stages: list[Stage] = [
+            *([Permute(inputs, len(inputs))] if g > 1 else []),
+            Factor(input_.transpose(0, 1).reshape(g * h * k1, s, 1, 1), groups=g),
+            Factor(core.transpose(0, 1).flatten(0, 2), "hw", groups=g * h * k1 // core.shape[3]),
+            *([Permute(maps, len(maps))] if g > 1 and h > 1 else []),
+            Factor(output.transpose(1, 2).reshape(len(outputs), g * k2, 1, 1), groups=h),
+            *([Permute(outputs.argsort(), len(outputs))] if h > 1 else []),
+        ]
+        return Chain(stages)
+
+    def errors(self, weight: Tensor, candidates: Sequence[tuple[int, ...]]) -> Sequence[float]:
+        """What the SVDs cut off ("svd": a bound, "monochromatic": exact), or what the first greedy terms leave, from then
+        on linear in K down to the full rank.
+        """
+        energy = float(weight.square().sum().clamp(min=TINY))
+        if self.options.variant == "monochromatic":
+            full = candidates[-1][0]
+            colours = monochromatic(weight, self._clusters(weight.shape[0]), full, self.seed).colours
+            kept = colours.flatten(1).square().sum(1).square().reshape(-1, full).sum(0)  # a colour's norm is sqrt(d)
+            return [max(0.0, 1 - float(kept[:rank].sum()) / energy) for (rank,) in candidates]
+        blocks = self._biclustered(weight)[2]
+        if self.options.variant == "outer":
+            full = candidates[-1][0]
+            probed = min(PROBED_TERMS, full)
+            input_, taps, output, _ = outer_products(blocks, probed)
+            norms = input_.square().sum(-1) * taps.square().sum((-1, -2)) * output.square().sum(-2)
+            left = [1.0, *(1 - norms.sum((0, 1)).cumsum(0) / energy).clamp(min=0).tolist()]
+            return [left[r] if r <= probed else left[-1] * (full - r) / (full - probed) for (r,) in candidates]
+        tails = [_tails(blocks.flatten(3), energy), _tails(blocks.transpose(2, 3).flatten(3), energy)]
+        return [sum(tail[min(r, len(tail) - 1)] for tail, r in zip(tails, k, strict=True)) for k in candidates]
+
+    def _monochromatic(self, weight: Tensor, components: int) -> Chain:
+        colours, filters, outputs, _ = monochromatic(weight, self._clusters(weight.shape[0]), components, self.seed)
+        groups = colours.shape[0] // components
+        reorder = [Permute(outputs.argsort(), len(outputs))] if groups > 1 else []
+        return Chain([Factor(colours), Factor(filters, "hw", groups=groups), *reorder])
+
+    def _biclustered(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Input and output channels by cluster, and the blocks (H, G, T/H, S/G, dh, dw)."""
+        t, s = weight.shape[:2]
+        g, h = _divisor(s, self.options.in_clusters), self._clusters(t)
+        inputs, outputs = bicluster(weight, g, h, self.seed)
+        return inputs, outputs, split_blocks(weight[outputs][:, inputs], g, h)
+
+    def _block(self, shape: KernelShape) -> KernelShape:
+        s = shape.S // _divisor(shape.S, self.options.in_clusters)
+        return KernelShape(shape.T // self._clusters(shape.T), s, shape.dh, shape.dw)
+
+    def _clusters(self, outputs: int) -> int:
+        return _divisor(outputs, self.options.out_clusters)
+
+
+def _divisor(channels: int, wanted: int) -> int:
+    return max(count for count in range(1, min(channels, wanted) + 1) if channels % count == 0)
+
+
+def _tails(matrices: Tensor, energy: float) -> list[float]:
+    """Squared singular values of all blocks beyond the first k, over the kernel's energy."""
+    squares = torch.linalg.svdvals(matrices).square().sum((0, 1))
+    return [*(squares.flip(0).cumsum(0).flip(0) / energy).tolist(), 0.0]

@@ -1,0 +1,137 @@
+"""Dense training towards low rank, then truncation: nuclear norm, trained rank pruning, or the LC algorithm."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import ClassVar, Literal
+
+from pydantic import Field, PositiveFloat, model_validator
+from torch import Tensor, nn
+
+from lowrank_bench.compression import method
+from lowrank_bench.compression.compose import compose
+from lowrank_bench.compression.layerwise import compress_layers
+from lowrank_bench.compression.method import Job, LayerMethod, Method
+from lowrank_bench.compression.model import Compressed
+from lowrank_bench.compression.registry import method_class
+from lowrank_bench.compression.surgery import named_layer
+from lowrank_bench.errors import InvalidInput
+from lowrank_bench.training.loop import Regularizer, train
+from lowrank_bench.training.recipes import Recipe, get_recipe
+from lowrank_bench.training.regularizers import LearningCompression, NuclearNorm, RankPruning, UnfoldedKernel
+
+SCHEMES = {"channel": "channel_svd", "spatial": "jaderberg"}
+
+OPTIONS_OF = {"nuclear": {"strength"}, "trp": {"energy", "subgradient"}, "lc": {"mu"}}
+
+
+class LowRankTrainingOptions(method.Options):
+    """``scheme``: the factors, channel (channel_svd) or spatial (jaderberg). ``every``: steps from one proximal step,
+    cut or C step to the next. The others belong to one regulariser each: see lowrank_bench.training.regularizers.
+    """
+
+    regularizer: Literal["nuclear", "trp", "lc"] = "trp"
+    scheme: Literal["channel", "spatial"] = "spatial"
+    every: int = Field(default=5, ge=1)
+    strength: float = Field(default=0.3, gt=0)
+    energy: float = Field(default=0.9, gt=0, le=1)
+    subgradient: float = Field(default=0.0, ge=0)
+    mu: tuple[PositiveFloat, PositiveFloat] = (1.0, 1000.0)
+
+    @model_validator(mode="after")
+    def _belong(self) -> LowRankTrainingOptions:
+        others = set().union(*OPTIONS_OF.values()) - OPTIONS_OF[self.regularizer]
+        if idle := sorted(self.model_fields_set & others):
+            raise ValueError(f"{', '.join(idle)} would do nothing with regularizer={self.regularizer!r}: leave it out")
+        return self
+
+
+class LowRankTraining(Method):
+    """Regularised training of the dense network towards low rank, then truncated SVD.
+
+    ``regularizer``: "nuclear" (Alvarez & Salzmann 2017), "trp" (trained rank pruning, Xu et al. 2020) or "lc"
+    (Idelbayev & Carreira-Perpinan 2020). A dense copy is trained by the job's recipe while its kernels are pulled
+    towards low rank, then cut to the common budget by ``scheme``. LC learns the ranks: each C step shares the budget
+    out anew, and the price that the common allocation finds stands for lambda. Only layers that the scheme would cut
+    before training are regularised; what the scheme refuses stays dense (spatial: linear layers).
+
+    Not for free: this training comes before the common fine-tuning, and no other method has it. It is counted in the
+    time to decompose, and the plan notes its epochs; a fair control is fine-tuned for as many more.
+    """
+
+    name, version = "lowrank_training", 1
+    Options: ClassVar[type[method.Options]] = LowRankTrainingOptions
+    options: LowRankTrainingOptions
+
+    def compress(self, model: nn.Module, job: Job) -> Compressed:
+        """Train, then cut; plain truncation with a recipe of no epochs. Raises InvalidInput without data or recipe."""
+        if job.recipe is None:
+            raise InvalidInput(f"{self.name} trains: name a recipe, e.g. recipe='short' (recipe='none' only truncates)")
+        recipe = get_recipe(job.recipe)
+        if recipe.epochs and job.data is None:
+            raise InvalidInput(
+                f"{self.name} trains for the {recipe.epochs} epochs of recipe {recipe.name!r}: give data, batches of "
+                "(images, labels), or recipe='none', which only truncates"
+            )
+        scheme = method_class(SCHEMES[self.options.scheme])(seed=self.seed)
+        assert isinstance(scheme, LayerMethod)  # both are
+        compressed = compress_layers(scheme, model, job)  # before training, so that a bad budget or rank costs no time
+        if recipe.epochs and job.data is not None:
+            trained = copy.deepcopy(model)
+            regularizer = self._regularizer(scheme, trained, list(compressed.plan.layers), job, recipe)
+            train(trained, job.data, recipe, seed=self.seed, regularizer=regularizer)
+            compressed = compress_layers(scheme, trained, job)
+        return self._signed(compressed, recipe.epochs)
+
+    def _regularizer(
+        self, scheme: LayerMethod, model: nn.Module, names: list[str], job: Job, recipe: Recipe
+    ) -> Regularizer:
+        layers = {name: named_layer(model, name) for name in names}
+        options = self.options
+        if options.regularizer == "lc":
+            weights = {name: layer.weight for name, layer in layers.items()}
+
+            def cut(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+                return _cut(scheme, model, job, values)
+
+            return LearningCompression(weights, cut, options.mu, options.every, recipe.epochs * recipe.steps_per_epoch)
+        kernels = [
+            UnfoldedKernel(layer.weight, getattr(layer, "groups", 1), lambda kernel: scheme.unfoldings(kernel)[0])
+            for layer in layers.values()
+        ]
+        if options.regularizer == "nuclear":
+            return NuclearNorm(kernels, recipe, options.strength, options.every)
+        return RankPruning(kernels, options.energy, options.every, options.subgradient)
+
+    def _signed(self, compressed: Compressed, epochs: int) -> Compressed:
+        """The plan under this method's name. An error is one of truncation alone: the dense kernel was trained, too."""
+        layers = compressed.plan.layers
+        if epochs:
+            layers = {
+                name: layer.model_copy(
+                    update={
+                        "error": None,
+                        "notes": layer.notes | {"truncation_error": layer.error, "regularised_epochs": epochs},
+                    }
+                )
+                for name, layer in layers.items()
+            }
+        options = self.options.model_dump(mode="json")
+        update = {"method": self.name, "version": self.version, "options": options, "layers": layers}
+        return replace(compressed, plan=compressed.plan.model_copy(update=update))
+
+
+def _cut(scheme: LayerMethod, model: nn.Module, job: Job, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The C step: the values that the layers have once a model that holds ``values`` is compressed."""
+    draft = copy.deepcopy(model).cpu()
+    for name, value in values.items():
+        named_layer(draft, name).weight.data.copy_(value)
+    compressed = compress_layers(scheme, draft, job)
+    return {
+        name: compose(compressed.model.get_submodule(name)).reshape(value.shape).to(value)
+        if name in compressed.plan.layers
+        else value
+        for name, value in values.items()
+    }

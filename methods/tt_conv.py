@@ -1,0 +1,142 @@
+"""Tensor trains: of the kernel as it is, or with its channels split into modes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from lowrank_bench.compression import method
+from lowrank_bench.compression.chain import Axes, Chain, Factor, KernelShape, Permute, Rebuilt, Stage
+from lowrank_bench.compression.geometry import Geometry
+from lowrank_bench.compression.method import LayerMethod, grid
+from lowrank_bench.decomposition.tensor_train import tt_full_ranks, tt_kernel
+from lowrank_bench.decomposition.tt_matrix import channel_modes, interleave_channels, pair_dims, tt_conv, tt_matrix
+
+
+class TTConvOptions(method.Options):
+    """``mode``: "naive" runs the train of the 4-D kernel as four convolutions. Of a train over split channels, "rebuild"
+    contracts the kernel in every forward and "core_by_core" convolves with one core after another.
+
+    ``modes``: into how many factors the last two split the channels, as equal as divisors allow.
+    """
+
+    mode: Literal["naive", "core_by_core", "rebuild"] = "naive"
+    modes: int = Field(3, ge=1)
+
+
+class TTConv(LayerMethod):
+    """Tensor trains by TT-SVD (Garipov et al. 2016), ranks r1, r2, ... at every cut.
+
+    "naive", in the mode order (S, dh, dw, T): 1x1 S -> r1, dh x 1 r1 -> r2, 1 x dw r2 -> r3, 1x1 r3 -> T; S r1 + r1 dh
+    r2 + r2 dw r3 + r3 T weights. It is the default since it alone saves MACs as a rule: "rebuild" runs the dense
+    convolution, and is for budgets in parameters; "core_by_core" may run several times the dense MACs. Both store dh dw
+    r1 + sum_i c_i s_i r_i r_i+1 weights (eq. 5) for channels S = prod c_i and T = prod s_i. Linear layers are TT-matrices
+    (Novikov et al. 2015) with "rebuild" and stay dense otherwise.
+    """
+
+    name, version = "tt_conv", 1
+    linear = True
+    Options: ClassVar[type[method.Options]] = TTConvOptions
+    options: TTConvOptions
+
+    def candidates(self, shape: KernelShape) -> Sequence[tuple[int, ...]]:
+        """One rank for all cuts, at each cut no more than its unfolding has."""
+        return [self.spread(shape, rank) for rank in grid(max(self._full(shape)))]
+
+    def spread(self, shape: KernelShape, rank: int) -> tuple[int, ...]:
+        """The rank at every cut that allows it, the cut's full rank at the others."""
+        full = self._full(shape)
+        return tuple(min(rank, limit) for limit in full) if rank <= max(full) else (rank,) * len(full)
+
+    def refuse(self, geometry: Geometry) -> str | None:
+        """Linear layers, unless their kernel is rebuilt: the naive train of a matrix is no more than an SVD."""
+        if geometry.kind == "linear" and self.options.mode != "rebuild":
+            return f"{self.name} leaves linear layers dense unless mode = 'rebuild'"
+        return None
+
+    def factorize(self, weight: Tensor, ranks: tuple[int, ...], statistics: Tensor | None = None) -> Chain:
+        """TT-SVD; the cores have equal norms."""
+        if self.options.mode == "naive":
+            return Chain(_naive(weight, ranks))
+        shape = KernelShape(*weight.shape)
+        in_modes, out_modes = self._modes(shape)
+        if shape.dh * shape.dw == 1:
+            spatial, cores = weight.new_ones(1, 1, 1), tt_matrix(weight[:, :, 0, 0], in_modes, out_modes, ranks)
+        else:
+            spatial, *cores = tt_conv(weight, in_modes, out_modes, ranks)
+        if self.options.mode == "rebuild":
+            return Chain([_rebuilt(spatial, cores, shape)])
+        return Chain(_core_by_core(spatial, cores, shape))
+
+    def unfoldings(self, weight: Tensor) -> tuple[Tensor, ...]:
+        """One for each cut: the modes before it by those behind it."""
+        shape = KernelShape(*weight.shape)
+        if self.options.mode == "naive":
+            tensor = weight.permute(1, 2, 3, 0)
+        else:
+            tensor = interleave_channels(weight.permute(2, 3, 1, 0), *self._modes(shape))
+        dims = self._dims(shape)
+        return tuple(tensor.reshape(math.prod(dims[:cut]), -1) for cut in range(1, len(dims)))
+
+    def _full(self, shape: KernelShape) -> tuple[int, ...]:
+        return tt_full_ranks(self._dims(shape))
+
+    def _dims(self, shape: KernelShape) -> tuple[int, ...]:
+        """Sides of the tensor that TT-SVD sees."""
+        if self.options.mode == "naive":
+            return shape.S, shape.dh, shape.dw, shape.T
+        taps, pairs = shape.dh * shape.dw, pair_dims(*self._modes(shape))
+        return pairs if taps == 1 else (taps, *pairs)
+
+    def _modes(self, shape: KernelShape) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        return channel_modes(shape.S, self.options.modes), channel_modes(shape.T, self.options.modes)
+
+
+def _naive(weight: Tensor, ranks: tuple[int, ...]) -> list[Factor]:
+    """Four convolutions; those of one tap along their axis are merged into the one before."""
+    first, rows, columns, last = tt_kernel(weight, ranks)
+    stages = [Factor(first)]
+    spatial: list[tuple[Tensor, Axes]] = [(rows, "h"), (columns, "w")]
+    for kernel, axis in spatial:
+        if kernel[0, 0].numel() > 1:
+            stages.append(Factor(kernel, axis))
+        else:
+            before = stages.pop()
+            merged: Axes = "hw" if before.axes else axis
+            stages.append(Factor(torch.einsum("oi,iskl->oskl", kernel[:, :, 0, 0], before.weight), merged))
+    return [*stages, Factor(last)]
+
+
+def _rebuilt(spatial: Tensor, cores: Sequence[Tensor], shape: KernelShape) -> Rebuilt:
+    """One dense convolution of the kernel G0[x, y] G1[c1, s1] ... GD[cD, sD]."""
+    count = len(cores)
+    ins, outs, bonds = ("".join(chr(ord(start) + i) for i in range(count + 1)) for start in "cCR")
+    terms = [f"zxy{bonds[0]}", *(f"z{ins[i]}{outs[i]}{bonds[i]}{bonds[i + 1]}" for i in range(count))]
+    equation = f"{','.join(terms)}->z{outs[:count]}{ins[:count]}xy"
+    return Rebuilt(tuple(core.unsqueeze(0) for core in (spatial, *cores)), equation, tuple(shape), "hw")
+
+
+def _core_by_core(spatial: Tensor, cores: Sequence[Tensor], shape: KernelShape) -> list[Stage]:
+    """The spatial core on every input channel, then each core on its mode, at every position of the other modes.
+
+    Channels before core i lie in the order (s_1 .. s_i-1 if i > 1, with c_i .. c_D around): see ``layout``.
+    """
+    stages: list[Stage] = [
+        Rebuilt((spatial.unsqueeze(0),), "zxyr->zrxy", (spatial.shape[2], 1, shape.dh, shape.dw), "hw", repeat=shape.S)
+    ]
+    todo, done = [core.shape[0] for core in cores], list[int]()  # modes still of the input, already of the output
+    layout = [*todo, spatial.shape[2]]  # of the channels as they lie
+    for core in cores:
+        c, s, r, q = core.shape
+        position = _moved(layout, len(todo), len(done))
+        rest = [*todo[1:], *done]
+        channels = math.prod(layout)
+        stages.append(Permute(position, channels))
+        stages.append(Rebuilt((core.unsqueeze(0),), "zcsrq->zsqcr", (s * q, c * r, 1, 1), repeat=math.prod(rest)))
+        todo, done, layout = todo[1:], [*done, s], [*rest, s, q]
+    return stages

@@ -1,0 +1,94 @@
+"""The command line: bad input is a few clear lines and exit status 2, and nothing recorded is touched."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from lowrank_bench import cli
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """Exit status of ``lowrank-bench ARGUMENTS``."""
+    monkeypatch.setattr(sys, "argv", ["lowrank-bench", *arguments])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    return int(caught.value.code or 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "quik"], "did you mean 'quick'"),
+        (["run", "nowhere.toml"], "no such file"),
+        (["run", "--only", "*resnet*"], "matches no trial"),
+        (["run", "--timeout", "-1"], "--timeout -1"),
+        (["run", "--timeout", "nan"], "--timeout nan"),
+        (["run", "--retry", "all"], "only 'failed'"),
+        (["run", "--methods-dir", "nowhere"], "is not a folder"),
+        (["run", "--out", "file"], "cannot be written"),
+        (["report", "--out", "nowhere"], "does not exist"),
+        (["report", "--out", "empty"], "no readable record"),
+        (["train", "charnett"], "list models"),
+        (["list", "colours"], "methods"),
+        (["run", "--colour"], "--colour"),
+    ],
+)
+def test_bad_input_is_named_and_exits_with_2(
+    arguments: list[str],
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("")
+    assert call(monkeypatch, *arguments) == 2
+    shown = capsys.readouterr()
+    assert words in shown.err and "Traceback" not in shown.err
+    assert {path.name for path in tmp_path.iterdir()} == {"empty", "file"}
+
+
+def test_every_list_shows_what_there_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "250")
+    for what, words in {
+        "methods": ["tucker", "Tucker-2 (Kim et al. 2016)", "order = 'vh'"],
+        "models": ["charnet"],
+        "tasks": ["chars36", "1x24x24"],
+        "runtimes": ["eager-nhwc"],
+        "trials": ["charnet tucker macs/4 seed 0", "missing"],
+    }.items():
+        assert call(monkeypatch, "list", what, *(["--out", str(tmp_path / "none")] if what == "trials" else [])) == 0
+        shown = capsys.readouterr().out
+        assert all(word in shown for word in words), shown
+
+
+def test_a_broken_plug_in_is_listed_with_its_reason_and_stops_nobody(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("lowrank_bench.compression.registry._folders", [])
+    monkeypatch.setenv("COLUMNS", "250")
+    (tmp_path / "bad.py").write_text("import nothing_of_that_name\n")
+    (tmp_path / "taken.py").write_text(
+        "from lowrank_bench.compression.method import Method\n"
+        "class Tucker(Method):\n    name, version = 'tucker', 1\n    def compress(self, model, job): ...\n"
+    )
+    assert call(monkeypatch, "list", "methods", "--methods-dir", str(tmp_path)) == 0
+    shown = capsys.readouterr().out
+    assert "bad.py" in shown and "nothing_of_that_name" in shown
+    assert "taken.py" in shown and "already taken" in shown
+    assert "jaderberg" in shown
+
+
+def test_train_does_not_overwrite_a_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "charnet.safetensors"
+    path.write_text("precious")
+    assert call(monkeypatch, "train", "charnet", "--out", str(path)) == 2
+    assert path.read_text() == "precious" and "exists" in capsys.readouterr().err

@@ -1,0 +1,211 @@
+"""The engine does what is missing and no more; every end of a child is a record, never a gap."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import lowrank_bench as lrb
+from lowrank_bench.measurement.environment import fingerprint
+from lowrank_bench.record import Status
+from lowrank_bench.running import child, engine
+from lowrank_bench.running.child import Ended, run_child
+from lowrank_bench.running.engine import Engine
+from lowrank_bench.running.worker import Outcome, TimingJob, TrialJob
+from lowrank_bench.store import latest
+from lowrank_bench.trial import Measurement, Trial
+
+
+def trial(seed: int = 0, method: str = "tucker") -> Trial:
+    return Trial(task="chars36", model="charnet", method=method, budget=lrb.Budget(macs=4), recipe="none", seed=seed)
+
+
+def measurement(of: Trial) -> Measurement:
+    return Measurement(trial=of.key, machine="m", runtime="eager", threads=1, batch=1, precision=0.1, max_seconds=1)
+
+
+class FakeChildren:
+    """Stands for the child processes: counts the jobs, and ends each as told."""
+
+    def __init__(self) -> None:
+        self.jobs: list[str] = []
+        self.ends: Callable[[str], Outcome] = lambda key: Outcome(status=Status.OK)
+
+    def __call__(self, job: TrialJob | TimingJob, threads: int, timeout: float, progress: object) -> Ended:
+        key = job.trial.key if isinstance(job, TrialJob) else job.measurement.key
+        self.jobs.append(key)
+        outcome = self.ends(key)
+        if isinstance(job, TrialJob) and outcome.status is Status.OK:
+            (job.models / key).mkdir(parents=True, exist_ok=True)
+            (job.models / key / "plan.json").write_text("{}")
+        return Ended(outcome, "its last words" if outcome.status is not Status.OK else "")
+
+
+@pytest.fixture
+def children(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeChildren]:
+    fake = FakeChildren()
+    monkeypatch.setattr(engine, "run_child", fake)
+    yield fake
+
+
+def test_running_again_does_nothing_and_a_new_setting_only_itself(tmp_path: Path, children: FakeChildren) -> None:
+    trials = [trial(0), trial(1)]
+    children.ends = lambda key: (
+        Outcome(status=Status.OK) if key in {t.key for t in trials} else Outcome(status=Status.SKIPPED)
+    )
+    first = Engine(tmp_path, fingerprint()).run(trials, [measurement(t) for t in trials])
+    assert (first.ran, first.kept, len(children.jobs)) == (4, 0, 4)
+    again = Engine(tmp_path, fingerprint()).run(trials, [measurement(t) for t in trials])
+    assert (again.ran, again.kept, len(children.jobs)) == (0, 4, 4)
+    more = [m.model_copy(update={"batch": 64}) for m in map(measurement, trials)]
+    Engine(tmp_path, fingerprint()).run(trials, more)
+    assert children.jobs[4:] == [m.key for m in more]
+
+
+@pytest.mark.parametrize("status", [s for s in Status if s not in (Status.OK, Status.SKIPPED)])
+def test_a_failure_is_a_row_with_its_reason_and_is_retried_only_when_asked(
+    tmp_path: Path, children: FakeChildren, status: Status
+) -> None:
+    children.ends = lambda key: Outcome(status=status, reason="why")
+    summary = Engine(tmp_path, fingerprint()).run([trial()], [measurement(trial())])
+    assert len(summary.failed) == 1 and "why" in summary.failed[0]
+    records = Engine(tmp_path, fingerprint()).store.records()
+    assert [(r.status, r.reason, r.stderr) for r in records] == [(status, "why", "its last words")]
+    children.ends = lambda key: Outcome(status=Status.OK)
+    assert Engine(tmp_path, fingerprint()).run([trial()], []).ran == 0
+    assert Engine(tmp_path, fingerprint(), retry=[status]).run([trial()], []).ran == 1
+    assert latest(Engine(tmp_path, fingerprint()).store.records())[trial().key].status is Status.OK
+
+
+def test_a_run_cut_off_loses_nothing_that_was_recorded(tmp_path: Path, children: FakeChildren) -> None:
+    def interrupt_third(key: str) -> Outcome:
+        if len(children.jobs) == 3:
+            raise KeyboardInterrupt
+        return Outcome(status=Status.OK)
+
+    children.ends = interrupt_third
+    trials = [trial(seed) for seed in range(4)]
+    with pytest.raises(KeyboardInterrupt):
+        Engine(tmp_path, fingerprint()).run(trials, [])
+    children.ends = lambda key: Outcome(status=Status.OK)
+    summary = Engine(tmp_path, fingerprint()).run(trials, [])
+    assert (summary.kept, summary.ran) == (2, 2)
+
+
+def test_a_model_that_is_gone_is_made_again_when_it_is_to_be_timed(tmp_path: Path, children: FakeChildren) -> None:
+    Engine(tmp_path, fingerprint()).run([trial()], [])
+    (tmp_path / "models" / trial().key / "plan.json").unlink()
+    children.ends = lambda key: Outcome(status=Status.OK if key == trial().key else Status.SKIPPED)
+    Engine(tmp_path, fingerprint()).run([trial()], [measurement(trial())])
+    assert children.jobs == [trial().key, trial().key, measurement(trial()).key]
+
+
+def test_two_runs_over_one_folder_do_not_mix(tmp_path: Path, children: FakeChildren) -> None:
+    inner = Engine(tmp_path, fingerprint())
+
+    def run_inside(key: str) -> Outcome:
+        with pytest.raises(lrb.InvalidRecord, match="in use"):
+            inner.run([trial(1)], [])
+        return Outcome(status=Status.OK)
+
+    children.ends = run_inside
+    Engine(tmp_path, fingerprint()).run([trial()], [])
+
+
+BAD_METHODS = """
+    import os, time
+    from lowrank_bench.compression.method import Job, Method
+
+    class Raises(Method):
+        "Raises."
+        name, version = "raises", 1
+        def compress(self, model, job): raise RuntimeError("no luck")
+
+    class Exits(Method):
+        "Leaves."
+        name, version = "exits", 1
+        def compress(self, model, job): os._exit(7)
+
+    class Hangs(Method):
+        "Hangs."
+        name, version = "hangs", 1
+        def compress(self, model, job): time.sleep(600)
+"""
+
+
+def run_bad(method: str, tmp_path: Path, timeout: float = 100) -> Ended:
+    folder = tmp_path / "methods"
+    folder.mkdir()
+    (folder / "bad.py").write_text(textwrap.dedent(BAD_METHODS))
+    job = TrialJob(trial=trial(method=method), models=tmp_path / "models", methods_folders=[folder])
+    return run_child(job, 1, timeout, lambda stage, share: None)
+
+
+def test_a_method_that_raises_is_failed_with_its_traceback(tmp_path: Path) -> None:
+    ended = run_bad("raises", tmp_path)
+    assert (ended.outcome.status, ended.outcome.reason) == (Status.FAILED, "RuntimeError: no luck")
+    assert "bad.py" in ended.stderr
+
+
+def test_a_method_that_leaves_is_crashed(tmp_path: Path) -> None:
+    ended = run_bad("exits", tmp_path)
+    assert ended.outcome.status is Status.CRASHED and "7" in ended.outcome.reason
+
+
+def test_a_method_that_hangs_is_timed_out_and_gone(tmp_path: Path) -> None:
+    started = time.monotonic()
+    assert run_bad("hangs", tmp_path, timeout=15).outcome.status is Status.TIMEOUT
+    assert time.monotonic() - started < 60
+
+
+def test_a_child_dies_with_its_parent_however_the_parent_dies(tmp_path: Path) -> None:
+    folder = tmp_path / "methods"
+    folder.mkdir()
+    mark = tmp_path / "pid"
+    (folder / "slow.py").write_text(
+        "import os, pathlib, time\nfrom lowrank_bench.compression.method import Method\n"
+        "class Slow(Method):\n    'Slow.'\n    name, version = 'slow', 1\n"
+        f"    def compress(self, model, job):\n        pathlib.Path({str(mark)!r}).write_text(str(os.getpid()))\n      "
+        "  time.sleep(600)\n"
+    )
+    job = TrialJob(trial=trial(method="slow"), models=tmp_path / "models", methods_folders=[folder])
+    script = (
+        "import sys; from lowrank_bench.running.child import run_child; from lowrank_bench.running.worker import JOB\n"
+        "run_child(JOB.validate_json(sys.argv[1]), 1, 600, lambda stage, share: None)"
+    )
+    parent = subprocess.Popen([sys.executable, "-P", "-c", script, job.model_dump_json()])
+    while not (mark.exists() and mark.read_text()):
+        assert parent.poll() is None
+        time.sleep(0.2)
+    parent.kill()
+    parent.wait()
+    for _ in range(100):
+        try:
+            os.kill(int(mark.read_text()), 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    pytest.fail("the child outlived its parent")
+
+
+def test_threads_are_set_before_the_child_imports_anything(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen: dict[str, str] = {}
+
+    class Stop(Exception):
+        pass
+
+    def popen(command: list[str], **arguments: object) -> None:
+        seen.update(arguments["env"])  # type: ignore[call-overload]
+        raise Stop
+
+    monkeypatch.setattr(child.subprocess, "Popen", popen)
+    with pytest.raises(Stop):
+        run_child(TrialJob(trial=trial(), models=tmp_path), 3, 1, lambda stage, share: None)
+    assert seen["OMP_NUM_THREADS"] == seen["MKL_NUM_THREADS"] == "3"

@@ -1,0 +1,303 @@
+"""Regularised training: each regulariser does what its paper says, and the budget is met by what comes out."""
+
+from itertools import product
+
+import pytest
+import torch
+from torch import nn
+
+import lowrank_bench as lrb
+from lowrank_bench.compression.budget import Choice, allocate
+from lowrank_bench.compression.ranks import energy_rank
+from lowrank_bench.compression.registry import method_class
+from lowrank_bench.decomposition.separable_basis import singular_value_threshold
+from lowrank_bench.training import recipes
+from lowrank_bench.training.recipes import Recipe
+from lowrank_bench.training.regularizers import (
+    LearningCompression,
+    NuclearNorm,
+    RankPruning,
+    UnfoldedKernel,
+    cut_to_energy,
+)
+
+TOY = Recipe(name="toy", epochs=4, images_per_epoch=256, batch_size=32, learning_rate=3e-3)
+SIZE = (4, 8, 8)
+BUDGET = lrb.Budget(macs=2.5)
+REGULARIZERS = ("nuclear", "trp", "lc")
+
+
+@pytest.fixture(autouse=True)
+def toy_recipe(monkeypatch):
+    monkeypatch.setitem(recipes.RECIPES, "toy", TOY)
+
+
+def matrix(*shape, seed=0):
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def nuclear_norm(values):
+    return torch.linalg.svdvals(values).sum()
+
+
+def toy_net():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(4, 16, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(16, 16, 3, padding=1, groups=2),
+        nn.ReLU(),
+        nn.Conv2d(16, 16, 3, padding=1),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(16, 2),
+    ).eval()
+
+
+def toy_batches(index):
+    """Two classes, told apart by the sign of the mean."""
+    generator = torch.Generator().manual_seed(index)
+    labels = torch.randint(2, (256,), generator=generator)
+    images = torch.randn(256, *SIZE, generator=generator) + (labels - 0.5)[:, None, None, None]
+    return list(zip(images.split(32), labels.split(32), strict=True))
+
+
+def compress(recipe="toy", model=None, data=toy_batches, seed=0, budget=BUDGET, ranks=None, **options):
+    return lrb.compress(
+        model or toy_net(), "lowrank_training", budget, ranks, options, SIZE, data=data, recipe=recipe, seed=seed
+    )
+
+
+def truncation_error(compressed):
+    layers = compressed.plan.layers.values()
+    return sum(layer.notes["truncation_error"] ** 2 for layer in layers) ** 0.5
+
+
+# -- nuclear norm ------------------------------------------------------------------------------------------------------
+
+
+def test_svt_is_the_prox_of_the_nuclear_norm():
+    w, threshold = matrix(6, 9), 1.5
+    x = singular_value_threshold(w, torch.tensor([threshold], dtype=w.dtype))
+    # optimality: (W - X) / threshold is a subgradient of the nuclear norm at X, so its spectral norm is at most 1
+    # and its inner product with X is the norm of X
+    residual = (w - x) / threshold
+    assert 0 < torch.linalg.matrix_rank(x) < 6
+    assert torch.linalg.matrix_norm(residual, 2) <= 1 + 1e-12
+    assert (residual * x).sum() == pytest.approx(float(nuclear_norm(x)), rel=1e-12)
+
+
+def test_nothing_near_the_prox_has_a_lower_objective():
+    w, threshold = matrix(4, 5), 1.0
+    x = singular_value_threshold(w, torch.tensor([threshold], dtype=w.dtype))
+
+    def objective(values):
+        return (values - w).square().sum() / 2 + threshold * nuclear_norm(values)
+
+    for seed in range(1, 200):
+        for scale in (1e-4, 1e-2, 1.0):
+            assert objective(x + scale * matrix(4, 5, seed=seed)) > objective(x)
+
+
+def test_the_proximal_steps_of_a_training_take_strength_times_the_spectral_norm_in_all():
+    weight = matrix(8, 6, 3, 3)
+    before = torch.linalg.svdvals(weight.flatten(1))
+    kernel = UnfoldedKernel(weight, 1, lambda w: w.flatten(1))
+    regularizer = NuclearNorm([kernel], TOY, strength=0.25, every=4)
+    for step in range(TOY.epochs * TOY.steps_per_epoch):
+        regularizer.after_step(step)
+    after = torch.linalg.svdvals(weight.flatten(1))
+    assert torch.allclose(after, (before - 0.25 * before[0]).clamp(min=0), atol=1e-10)
+
+
+# -- trained rank pruning ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("share", [0.3, 0.9, 0.99, 1.0])
+def test_a_cut_keeps_the_energy_asked_for_at_the_smallest_such_rank(share):
+    w = matrix(3, 7, 12)
+    cut = cut_to_energy(w, share).matrices
+    for before, after in zip(w, cut, strict=True):
+        energy = torch.linalg.svdvals(before).square()
+        rank = int(torch.linalg.matrix_rank(after))
+        assert after.square().sum() >= (share - 1e-12) * energy.sum()
+        assert energy[: rank - 1].sum() < share * energy.sum()
+        assert rank == energy_rank(before, share)
+        # Eckart-Young: no matrix of this rank is nearer
+        assert (before - after).square().sum() == pytest.approx(float(energy[rank:].sum()), abs=1e-12)
+
+
+@pytest.mark.parametrize("share", [0.6, 1.0])
+def test_the_inner_product_of_u_vt_and_w_is_the_nuclear_norm(share):
+    cut, polar = cut_to_energy(matrix(7, 5), share)
+    assert (polar * cut).sum() == pytest.approx(float(nuclear_norm(cut)), rel=1e-12)
+
+
+def test_the_penalty_after_a_cut_is_the_nuclear_norm_and_its_gradient_u_vt():
+    weight = matrix(8, 6, 3, 3).requires_grad_()
+    regularizer = RankPruning([UnfoldedKernel(weight, 1, lambda w: w.flatten(1))], 0.8, every=2, subgradient=0.5)
+    regularizer.after_step(0)
+    assert regularizer.penalty() == 0
+    regularizer.after_step(1)
+    cut = weight.detach().flatten(1)
+    penalty = regularizer.penalty()
+    penalty.backward()
+    assert float(penalty) == pytest.approx(0.5 * float(nuclear_norm(cut)), rel=1e-12)
+    singular = torch.linalg.svdvals(weight.grad.flatten(1))
+    rank = int(torch.linalg.matrix_rank(cut))
+    assert torch.allclose(singular, 0.5 * (torch.arange(8) < rank).double(), atol=1e-12)
+
+
+def test_a_zero_kernel_stays_zero():
+    weight = torch.zeros(4, 3, 3, 3, dtype=torch.float64)
+    kernel = UnfoldedKernel(weight, 1, lambda w: w.flatten(1))
+    RankPruning([kernel], 0.9, every=1, subgradient=1.0).after_step(0)
+    NuclearNorm([kernel], TOY, strength=0.5, every=1).after_step(0)
+    assert torch.equal(weight, torch.zeros_like(weight))
+
+
+@pytest.mark.parametrize("scheme", ["channel_svd", "jaderberg"])
+@pytest.mark.parametrize("shape", [(8, 3, 3, 5), (8, 6)])
+def test_an_unfolded_kernel_reads_as_the_scheme_unfolds_and_writes_back_in_place(scheme, shape):
+    weight, groups = matrix(*shape), 2 if len(shape) == 4 else 1
+    unfold = method_class(scheme)().unfoldings
+    kernel = UnfoldedKernel(weight, groups, lambda w: unfold(w)[0])
+    parts = weight.reshape(groups, shape[0] // groups, *shape[1:], *[1] * (4 - len(shape)))
+    assert torch.equal(kernel.read(), torch.stack([unfold(part)[0] for part in parts]))
+    before = weight.clone()
+    kernel.write(2 * kernel.read())
+    assert torch.equal(weight, 2 * before)
+
+
+# -- learning compression ----------------------------------------------------------------------------------------------
+
+
+def ladder(values, per_rank, dense):
+    """A layer's choices: cost per rank times r, error the energy beyond r."""
+    energy = torch.linalg.svdvals(values).square()
+    errors = [float(energy[r:].sum() / energy.sum()) for r in range(1, len(energy) + 1)]
+    return [Choice(None, dense, 0.0), *(Choice((r,), r * per_rank, e) for r, e in enumerate(errors, start=1))]
+
+
+def test_lc_ranks_are_those_of_brute_force():
+    layers = {"a": ladder(matrix(6, 40), 46, 240), "b": ladder(matrix(8, 30, seed=1), 38, 240)}
+    layers = {name: [c for c in choices if c.ranks is None or c.cost < 240] for name, choices in layers.items()}
+    total = 480
+    for ratio in (1.6, 2, 2.5, 3, 4):
+        chosen = allocate(lrb.Budget(params=ratio), total, layers)
+        picked = [next(c for c in layers[name] if c.ranks == chosen[name]) for name in layers]
+        assert all(c.ranks is not None for c in picked)
+        spent, lost = sum(c.cost for c in picked), sum(c.error for c in picked)
+        # tails of sorted squares are convex in the rank, so the Lagrangian misses the optimum by one rank at most
+        rivals = [
+            sum(c.error for c in pair) for pair in product(*layers.values()) if sum(c.cost for c in pair) <= spent - 46
+        ]
+        assert lost <= min(rivals) + 1e-12
+
+
+def test_lc_ranks_fall_as_the_price_of_a_rank_rises():
+    layers = {"a": ladder(matrix(30, 40), 10, 1200)}
+    ranks = [allocate(lrb.Budget(params=ratio), 1200, layers)["a"][0] for ratio in (5, 6, 8, 12, 20, 40)]
+    assert ranks == sorted(ranks, reverse=True)
+    assert ranks[0] > ranks[-1]
+
+
+def test_lc_converges_to_weights_of_the_wanted_rank_where_the_loss_is_lowest():
+    """L = ||W - A||^2 / 2 with rank at most 2: the answer is A's truncated SVD, error its tail (Eckart-Young)."""
+    a = matrix(6, 8)
+    weight = a.clone().requires_grad_()
+
+    def rank_two(values):
+        u, s, vh = torch.linalg.svd(values["w"], full_matrices=False)
+        return {"w": (u[:, :2] * s[:2]) @ vh[:2]}
+
+    lc = LearningCompression({"w": weight}, rank_two, (1.0, 1e5), every=10, steps=600)
+
+    def gradient(values):
+        with torch.no_grad():
+            weight.copy_(values)
+        return torch.autograd.grad((weight - a).square().sum() / 2 + lc.penalty(), weight)[0]
+
+    for step in range(600):
+        w = weight.detach().clone()
+        slope = gradient(w)
+        curvature = gradient(w + 1) - slope  # of a quadratic, the same everywhere: the L step is exact
+        gradient(w - slope / curvature)
+        lc.after_step(step)
+    singular = torch.linalg.svdvals(weight.detach())
+    tail = torch.linalg.svdvals(a)[2:].square().sum()
+    assert singular[2] < 1e-3 * singular[0]
+    assert (weight.detach() - a).square().sum() == pytest.approx(float(tail), rel=1e-3)
+
+
+# -- the method --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheme", ["channel", "spatial"])
+@pytest.mark.parametrize("regularizer", REGULARIZERS)
+def test_the_budget_is_met_and_the_input_model_is_unchanged(regularizer, scheme):
+    model = toy_net()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    compressed = compress(model=model, regularizer=regularizer, scheme=scheme)
+    assert compressed.dense_cost.macs / compressed.cost.macs == pytest.approx(2.5, rel=0.05)
+    assert compressed.plan.layers
+    assert not model.training
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+@pytest.mark.parametrize("regularizer", REGULARIZERS)
+def test_regularised_kernels_lose_less_in_the_cut(regularizer):
+    options = {"nuclear": {"strength": 0.5}, "trp": {"energy": 0.8}, "lc": {}}[regularizer]
+    plain = compress(regularizer="trp", energy=1.0)  # a cut that keeps all the energy: training alone
+    assert truncation_error(compress(regularizer=regularizer, **options)) < 0.7 * truncation_error(plain)
+
+
+@pytest.mark.parametrize("regularizer", REGULARIZERS)
+def test_the_same_seed_gives_the_same_model(regularizer):
+    one, two = (compress(regularizer=regularizer).model.state_dict() for _ in range(2))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_ranks_instead_of_a_budget_hold_in_the_c_step_and_in_the_cut():
+    compressed = compress(budget=None, ranks={"4": 3}, regularizer="lc", scheme="channel")
+    assert {name: layer.ranks for name, layer in compressed.plan.layers.items()} == {"4": (3,)}
+
+
+def test_no_epochs_is_plain_truncation():
+    for data in (None, toy_batches):
+        ours = compress("none", data=data, scheme="channel")
+        plain = lrb.compress(toy_net(), "channel_svd", BUDGET, input_size=SIZE)
+        assert ours.plan.layers == plain.plan.layers
+        assert all(torch.equal(a, b) for a, b in zip(ours.model.parameters(), plain.model.parameters(), strict=True))
+
+
+def test_the_plan_says_that_it_was_trained_and_saves(tmp_path):
+    compressed = compress()
+    assert compressed.plan.method == "lowrank_training"
+    for layer in compressed.plan.layers.values():
+        assert layer.error is None
+        assert layer.notes["regularised_epochs"] == TOY.epochs
+    compressed.save(tmp_path)
+    x = torch.randn(2, *SIZE)
+    assert torch.equal(lrb.load(tmp_path, toy_net()).model(x), compressed.model(x))
+
+
+def test_training_without_data_or_recipe_says_what_to_give():
+    with pytest.raises(lrb.InvalidInput, match="4 epochs of recipe 'toy': give data"):
+        compress(data=None)
+    with pytest.raises(lrb.InvalidInput, match="recipe='short'"):
+        compress(recipe=None)
+
+
+def test_a_budget_out_of_reach_is_refused_before_any_training():
+    def never(_epoch):
+        pytest.fail("trained for a budget that cannot be met")
+
+    with pytest.raises(lrb.InvalidBudget, match="out of reach"):
+        compress(data=never, budget=lrb.Budget(macs=1000))
+
+
+def test_an_option_of_another_regulariser_is_refused():
+    with pytest.raises(lrb.InvalidOptions, match="energy would do nothing with regularizer='lc'"):
+        compress(regularizer="lc", energy=0.9)

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lowrank_bench.errors import InvalidInput, InvalidRecord
+from lowrank_bench.measurement.quality import agreement, pack_hits, paired_drop, unpack_hits
+
+RNG = np.random.default_rng(0)
+
+
+def test_drop_is_the_difference_of_top1_in_points():
+    control, compressed = RNG.random(1000) < 0.9, RNG.random(1000) < 0.8
+    expected = 100 * control.mean() - 100 * compressed.mean()
+    assert paired_drop(control, compressed).drop == pytest.approx(expected)
+    assert paired_drop(compressed, control).drop == pytest.approx(-expected)
+    assert paired_drop(control, compressed, [250] * 4).drop == pytest.approx(expected)
+
+
+def test_images_on_their_own_have_the_normal_interval_of_paired_differences():
+    control, compressed = RNG.random(4000) < 0.9, RNG.random(4000) < 0.85
+    lost = control.astype(float) - compressed
+    drop, low, high = paired_drop(control, compressed)
+    half = 100 * 1.96 * lost.std() / np.sqrt(len(lost))
+    assert (low, high) == pytest.approx((drop - half, drop + half), abs=0.06 * half)
+
+
+def test_models_that_agree_on_every_image_do_not_differ_at_all():
+    hits = RNG.random(500) < 0.9
+    assert paired_drop(hits, hits) == (0, 0, 0)
+
+
+def test_pairing_keeps_hard_images_out_of_the_interval():
+    control = RNG.random(2000) < 0.7
+    compressed = control.copy()
+    compressed[np.flatnonzero(control)[:20]] = False
+    drop, low, high = paired_drop(control, compressed)
+    assert drop == 1
+    assert 0.5 < low < high < 1.6  # an unpaired interval would reach 2.8 points to each side
+
+
+def test_groups_that_fail_together_widen_the_interval():
+    control = np.ones(1000, dtype=bool)
+    compressed = np.repeat(RNG.random(50) < 0.9, 20)
+    _, low, high = paired_drop(control, compressed)
+    _, group_low, group_high = paired_drop(control, compressed, [20] * 50)
+    assert (group_high - group_low) / (high - low) == pytest.approx(np.sqrt(20), rel=0.1)
+
+
+def test_groups_of_one_image_are_images_on_their_own():
+    control, compressed = RNG.random(300) < 0.9, RNG.random(300) < 0.8
+    assert paired_drop(control, compressed, [1] * 300) == paired_drop(control, compressed)
+
+
+def test_stated_interval_of_unequal_groups_holds_the_true_drop():
+    held = 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        sizes = rng.integers(5, 30, size=100)
+        difficulty = np.repeat(rng.beta(2, 18, size=100), sizes)  # the chance to lose an image: 10 % on average
+        control = np.ones(sizes.sum(), dtype=bool)
+        drop = paired_drop(control, rng.random(sizes.sum()) >= difficulty, sizes.tolist(), seed=seed)
+        held += drop.low <= 10 <= drop.high
+    assert 0.91 <= held / 200 <= 0.99
+
+
+def test_the_same_seed_gives_the_same_interval():
+    control, compressed = RNG.random(300) < 0.9, RNG.random(300) < 0.8
+    assert paired_drop(control, compressed, seed=3) == paired_drop(control, compressed, seed=3)
+    assert paired_drop(control, compressed, seed=3) != paired_drop(control, compressed, seed=4)
+
+
+@pytest.mark.parametrize(
+    ("control", "compressed", "groups", "confidence"),
+    [
+        ([True], [True, False], None, 0.95),
+        ([], [], None, 0.95),
+        ([1, 0], [1, 1], None, 0.95),
+        ([True, False], [True, True], [1], 0.95),
+        ([True, False], [True, True], [0, 2], 0.95),
+        ([True, False], [True, True], [], 0.95),
+        ([True, False], [True, True], None, 1.0),
+    ],
+)
+def test_hits_or_groups_that_do_not_match_are_refused(control, compressed, groups, confidence):
+    with pytest.raises(InvalidInput):
+        paired_drop(control, compressed, groups, confidence)
+
+
+@given(st.lists(st.booleans(), max_size=100))
+def test_packed_hits_come_back_bit_for_bit(hits):
+    assert unpack_hits(pack_hits(np.array(hits, dtype=bool)), len(hits)).tolist() == hits
+
+
+def test_packed_hits_are_small():
+    assert len(pack_hits(RNG.random(10_000) < 0.95)) < 10_000 / 8
+
+
+@pytest.mark.parametrize(("text", "n"), [("", 3), ("not base64!", 3), ("AAAA", 3), (pack_hits(np.ones(9, bool)), 8)])
+def test_damaged_hits_are_a_bad_record(text, n):
+    with pytest.raises(InvalidRecord, match="run the trial again"):
+        unpack_hits(text, n)
+
+
+def test_agreement_is_the_percentage_of_equal_predictions():
+    assert agreement([1, 2, 3, 4], [1, 2, 3, 5]) == 75
+    with pytest.raises(InvalidInput, match="shapes"):
+        agreement([1, 2], [1, 2, 3])
+    with pytest.raises(InvalidInput):
+        agreement([], [])

@@ -1,0 +1,112 @@
+"""A sweep file becomes trials and measurements; every mistake in it names file, field, value and remedy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import lowrank_bench as lrb
+from lowrank_bench.running.engine import select
+from lowrank_bench.running.sweep import load_sweep, plan, shipped_sweeps
+
+GOOD = """
+[sweep]
+task = "chars36"
+models = ["charnet"]
+methods = ["tucker", {name = "jaderberg", options = {order = "hv"}}]
+budgets = [{macs = 4}, {params = 2, scope = "convs"}]
+ranks = ["evbmf", {conv2 = 8}]
+seeds = [0, 1]
+recipe = "none"
+[measure]
+runtimes = ["eager", "eager-nhwc"]
+threads = [1, "all"]
+batches = [1, 64]
+"""
+
+
+def written(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "sweep.toml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_every_list_multiplies_and_each_seed_has_one_dense_control(tmp_path: Path) -> None:
+    trials, measurements = plan(written(tmp_path, GOOD), "this-machine")
+    assert [t.method for t in trials].count("identity") == 2
+    assert len(trials) == 2 * (1 + 2 * 4)
+    assert len({t.key for t in trials}) == len(trials)
+    threads = {m.threads for m in measurements}
+    assert len(measurements) == len(trials) * 2 * 2 * len(threads) and 1 in threads
+    assert {m.machine for m in measurements} == {"this-machine"}
+
+
+def test_another_runtime_leaves_the_trials_as_they_are(tmp_path: Path) -> None:
+    trials, _ = plan(written(tmp_path, GOOD), "m")
+    more, _ = plan(written(tmp_path, GOOD.replace('"eager-nhwc"]', '"eager-nhwc", "onnxruntime"]')), "m")
+    assert trials == more
+
+
+def test_the_key_changes_with_the_declared_version_of_the_method(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {t.key for t in plan(written(tmp_path, GOOD), "m")[0] if t.method == "tucker"}
+    monkeypatch.setattr(lrb.methods()["tucker"], "version", 99)
+    after = {t.key for t in plan(written(tmp_path, GOOD), "m")[0] if t.method == "tucker"}
+    assert not before & after
+
+
+@pytest.mark.parametrize("name", shipped_sweeps())
+def test_shipped_sweeps_are_valid(name: str) -> None:
+    trials, measurements = plan(name, "m")
+    assert trials and measurements
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('"tucker"', '"tuckr"', "did you mean 'tucker'"),
+        ('"chars36"', '"chars63"', "did you mean 'chars36'"),
+        ('["charnet"]', '["charnett"]', "did you mean 'charnet'"),
+        ('"none"', '"shrot"', "did you mean 'short'"),
+        ('["eager", "eager-nhwc"]', '["eagr"]', "did you mean 'eager'"),
+        ('order = "hv"', 'order = "up"', "order = 'up'"),
+        ('order = "hv"', 'rank = "hv"', "rank = 'hv'"),
+        ("macs = 4", "macs = -4", "macs = -4"),
+        ("macs = 4", "macs = nan", "budget: macs = nan"),
+        ("macs = 4", "flops = 4", "flops = 4"),
+        ('models = ["charnet"]', "models = []", r"sweep\.models = \[\]"),
+        ("seeds = [0, 1]", 'seeds = ["x"]', r"sweep\.seeds\.0 = 'x'"),
+        ("seeds = [0, 1]", "sedes = [0, 1]", r"sweep\.sedes"),
+        ("batches = [1, 64]", "batches = [0]", r"measure\.batches\.0 = 0"),
+        ('threads = [1, "all"]', "threads = [4096]", r"measure\.threads = 4096.*this machine has"),
+        ("[sweep]", "[sweep", "not valid TOML"),
+        ('recipe = "none"', "", r"sweep\.recipe"),
+    ],
+)
+def test_mistakes_are_named(tmp_path: Path, old: str, new: str, words: str) -> None:
+    assert old in GOOD
+    source = written(tmp_path, GOOD.replace(old, new, 1))
+    with pytest.raises(lrb.InvalidSweep, match=words) as caught:
+        plan(source, "m")
+    assert "sweep.toml" in str(caught.value)
+
+
+def test_a_sweep_without_targets_or_that_is_not_there_is_named(tmp_path: Path) -> None:
+    text = GOOD.replace('ranks = ["evbmf", {conv2 = 8}]', "").replace(
+        'budgets = [{macs = 4}, {params = 2, scope = "convs"}]', ""
+    )
+    with pytest.raises(lrb.InvalidSweep, match="budgets is empty"):
+        plan(written(tmp_path, text), "m")
+    with pytest.raises(lrb.UnknownName, match="did you mean 'quick'"):
+        load_sweep("quik")
+
+
+def test_only_selects_by_pattern_and_a_pattern_without_a_match_is_named(tmp_path: Path) -> None:
+    trials, measurements = plan(written(tmp_path, GOOD), "m")
+    chosen, timed = select(trials, measurements, "*evbmf*")
+    assert chosen and all(t.ranks == "evbmf" for t in chosen)
+    assert {m.trial for m in timed} == {t.key for t in chosen}
+    with pytest.raises(lrb.InvalidInput, match="matches no trial"):
+        select(trials, measurements, "*resnet*")
