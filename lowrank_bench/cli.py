@@ -22,7 +22,7 @@ from lowrank_bench.record import Status
 from lowrank_bench.reporting.board import make_boards
 from lowrank_bench.reporting.leaderboard import to_terminal
 from lowrank_bench.reporting.records_frame import load_records
-from lowrank_bench.reporting.report import write_report
+from lowrank_bench.reporting.report import update_readme, write_report
 from lowrank_bench.running.engine import Engine, Event, Summary, select
 from lowrank_bench.running.sweep import plan, shipped_sweeps
 from lowrank_bench.store import latest, read_records
@@ -104,9 +104,15 @@ def list_(
 
 
 @app.command()
-def report(out: Out = DEFAULT_OUT) -> None:
+def report(
+    out: Out = DEFAULT_OUT,
+    readme: Annotated[Path | None, typer.Option(help="Also renew the board between this file's board markers.")] = None,
+) -> None:
     """Rebuild leaderboard.md, leaderboard.csv and figures/ from the records in a results folder."""
     paths = write_report(out)
+    if readme is not None:
+        update_readme(readme, out)
+        paths.append(readme)
     out_console.print(to_terminal(make_boards(load_records(out))))
     out_console.print("written: " + ", ".join(str(path) for path in paths), soft_wrap=True)
 

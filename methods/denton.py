@@ -82,8 +82,8 @@ class Denton(LayerMethod):
         return Chain(stages)
 
     def errors(self, weight: Tensor, candidates: Sequence[tuple[int, ...]]) -> Sequence[float]:
-        """What the SVDs cut off ("svd": a bound, "monochromatic": exact), or what the first greedy terms leave, from then
-        on linear in K down to the full rank.
+        """What the SVDs cut off ("svd": a bound, "monochromatic": exact), or what the first greedy terms leave, and
+        then linear in K down to the full rank.
         """
         energy = float(weight.square().sum().clamp(min=TINY))
         if self.options.variant == "monochromatic":

@@ -19,14 +19,14 @@ from lowrank_bench.decomposition.tt_matrix import channel_modes, interleave_chan
 
 
 class TTConvOptions(method.Options):
-    """``mode``: "naive" runs the train of the 4-D kernel as four convolutions. Of a train over split channels, "rebuild"
-    contracts the kernel in every forward and "core_by_core" convolves with one core after another.
+    """``mode``: "naive" runs the train of the 4-D kernel as four convolutions. Of a train over split channels,
+    "rebuild" contracts the kernel in every forward and "core_by_core" convolves with one core after another.
 
     ``modes``: into how many factors the last two split the channels, as equal as divisors allow.
     """
 
     mode: Literal["naive", "core_by_core", "rebuild"] = "naive"
-    modes: int = Field(3, ge=1)
+    modes: int = Field(3, ge=1, le=8)
 
 
 class TTConv(LayerMethod):
@@ -35,8 +35,8 @@ class TTConv(LayerMethod):
     "naive", in the mode order (S, dh, dw, T): 1x1 S -> r1, dh x 1 r1 -> r2, 1 x dw r2 -> r3, 1x1 r3 -> T; S r1 + r1 dh
     r2 + r2 dw r3 + r3 T weights. It is the default since it alone saves MACs as a rule: "rebuild" runs the dense
     convolution, and is for budgets in parameters; "core_by_core" may run several times the dense MACs. Both store dh dw
-    r1 + sum_i c_i s_i r_i r_i+1 weights (eq. 5) for channels S = prod c_i and T = prod s_i. Linear layers are TT-matrices
-    (Novikov et al. 2015) with "rebuild" and stay dense otherwise.
+    r1 + sum_i c_i s_i r_i r_i+1 weights (r_D+1 = 1) for channels S = prod c_i and T = prod s_i, and no dh dw r1 for a
+    1x1 kernel. Linear layers are TT-matrices (Novikov et al. 2015) with "rebuild" and stay dense otherwise.
     """
 
     name, version = "tt_conv", 1
@@ -65,10 +65,12 @@ class TTConv(LayerMethod):
             return Chain(_naive(weight, ranks))
         shape = KernelShape(*weight.shape)
         in_modes, out_modes = self._modes(shape)
+        spatial: list[Tensor] = []  # of a matrix none, the train is that of a linear layer
         if shape.dh * shape.dw == 1:
-            spatial, cores = weight.new_ones(1, 1, 1), tt_matrix(weight[:, :, 0, 0], in_modes, out_modes, ranks)
+            cores = tt_matrix(weight[:, :, 0, 0], in_modes, out_modes, ranks)
         else:
-            spatial, *cores = tt_conv(weight, in_modes, out_modes, ranks)
+            first, *cores = tt_conv(weight, in_modes, out_modes, ranks)
+            spatial = [first]
         if self.options.mode == "rebuild":
             return Chain([_rebuilt(spatial, cores, shape)])
         return Chain(_core_by_core(spatial, cores, shape))
@@ -112,31 +114,34 @@ def _naive(weight: Tensor, ranks: tuple[int, ...]) -> list[Factor]:
     return [*stages, Factor(last)]
 
 
-def _rebuilt(spatial: Tensor, cores: Sequence[Tensor], shape: KernelShape) -> Rebuilt:
-    """One dense convolution of the kernel G0[x, y] G1[c1, s1] ... GD[cD, sD]."""
+def _rebuilt(spatial: Sequence[Tensor], cores: Sequence[Tensor], shape: KernelShape) -> Rebuilt:
+    """One dense convolution of the kernel G0[x, y] G1[c1, s1] ... GD[cD, sD]; ``spatial`` holds G0, if there is one."""
     count = len(cores)
-    ins, outs, bonds = ("".join(chr(ord(start) + i) for i in range(count + 1)) for start in "cCR")
-    terms = [f"zxy{bonds[0]}", *(f"z{ins[i]}{outs[i]}{bonds[i]}{bonds[i + 1]}" for i in range(count))]
-    equation = f"{','.join(terms)}->z{outs[:count]}{ins[:count]}xy"
-    return Rebuilt(tuple(core.unsqueeze(0) for core in (spatial, *cores)), equation, tuple(shape), "hw")
+    ins, outs, bonds = ([chr(ord(start) + i) for i in range(count + 1)] for start in "cCR")
+    terms = [f"zxy{bonds[0]}" for _ in spatial]
+    terms += [f"z{ins[i]}{outs[i]}{bonds[i]}{bonds[i + 1]}" for i in range(count)]
+    result = ["z", *outs[:count], *ins[:count], *("xy" if spatial else "")]
+    equation = f"{','.join(terms)}->{''.join(result)}"
+    return Rebuilt(tuple(core.unsqueeze(0) for core in (*spatial, *cores)), equation, shape, "hw")
 
 
-def _core_by_core(spatial: Tensor, cores: Sequence[Tensor], shape: KernelShape) -> list[Stage]:
-    """The spatial core on every input channel, then each core on its mode, at every position of the other modes.
+def _core_by_core(spatial: Sequence[Tensor], cores: Sequence[Tensor], shape: KernelShape) -> list[Stage]:
+    """G0 on every input channel, then each core on its modes, at every position of the other modes.
 
-    Channels before core i lie in the order (s_1 .. s_i-1 if i > 1, with c_i .. c_D around): see ``layout``.
+    Before core i the channels lie in the order (c_i, ..., c_D, s_1, ..., s_i-1, r_i); it takes (c_i, r_i) to (s_i,
+    r_i+1), as one group for each position of the modes between.
     """
     stages: list[Stage] = [
-        Rebuilt((spatial.unsqueeze(0),), "zxyr->zrxy", (spatial.shape[2], 1, shape.dh, shape.dw), "hw", repeat=shape.S)
+        Rebuilt((core.unsqueeze(0),), "zxyr->zrxy", (core.shape[2], 1, shape.dh, shape.dw), "hw", repeat=shape.S)
+        for core in spatial
     ]
-    todo, done = [core.shape[0] for core in cores], list[int]()  # modes still of the input, already of the output
-    layout = [*todo, spatial.shape[2]]  # of the channels as they lie
-    for core in cores:
+    layout = [*(core.shape[0] for core in cores), cores[0].shape[2]]
+    for number, core in enumerate(cores):
         c, s, r, q = core.shape
-        position = _moved(layout, len(todo), len(done))
-        rest = [*todo[1:], *done]
-        channels = math.prod(layout)
-        stages.append(Permute(position, channels))
-        stages.append(Rebuilt((core.unsqueeze(0),), "zcsrq->zsqcr", (s * q, c * r, 1, 1), repeat=math.prod(rest)))
-        todo, done, layout = todo[1:], [*done, s], [*rest, s, q]
+        channels, positions = math.prod(layout), math.prod(layout[1:-1])
+        if c > 1 and positions > 1:
+            stages.append(Permute(torch.arange(channels).reshape(layout).movedim(0, -2).flatten(), channels))
+        axes: Axes = "" if spatial or number else "hw"
+        stages.append(Rebuilt((core.unsqueeze(0),), "zcsrq->zsqcr", (s * q, c * r, 1, 1), axes, repeat=positions))
+        layout = [*layout[1:-1], s, q]
     return stages

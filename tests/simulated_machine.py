@@ -54,8 +54,10 @@ class SimulatedMachine:
         work = self._work[side] * math.exp(self._random.gauss(0, self._jitter))
         if side != self._last:
             self._last, self._switched = side, self._now
-        if side == "compressed":
-            work *= 1 + self._cold * math.exp((self._switched - self._now) / COLD_NS)
+        if side == "compressed":  # the integral of a slowness that fades from 1 + cold to 1
+            work += (
+                self._cold * COLD_NS * math.exp((self._switched - self._now) / COLD_NS) * -math.expm1(-work / COLD_NS)
+            )
         if not self._noisy:
             self._now += work
             return

@@ -6,6 +6,7 @@ methods folder is the only other code that is ever imported, and only when the u
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import inspect
@@ -81,7 +82,8 @@ def _sources() -> Iterator[tuple[str, Callable[[], Any]]]:
 
 
 def _import_file(path: Path) -> ModuleType:
-    name = f"lowrank_bench_user_methods.{path.stem}"
+    folder = hashlib.sha256(str(path.parent).encode()).hexdigest()[:8]  # two folders may hold files of one name
+    name = f"lowrank_bench_user_methods.{folder}.{path.stem}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)

@@ -78,7 +78,7 @@ class Descent:
     """
 
     def __init__(self, problem: Unfolded, rows: Rows) -> None:
-        self.problem, self.here = problem, Point(problem, even_rows(rows))
+        self.problem, self.here = problem, Point(problem, torch.cat(even_rows(rows), dim=1))
         self.damping, self.growth, self.cg_steps = FIRST_DAMPING, 2.0, CG_STEPS
 
     @property
@@ -89,7 +89,8 @@ class Descent:
     def attempt(self, ridge: float, limit: float) -> Outcome:
         """Tries one step and takes it if it leads downhill to a cost below `limit`."""
         step, predicted = damped_step(self.here, ridge, self.damping, self.cg_steps)
-        there = Point(self.problem, even_rows(split(self.here.factors + step, self.problem.shape)))
+        there = Point(self.problem, torch.cat(even_rows(split(step.add_(self.here.factors), self.problem.shape)), dim=1))
+        del step
         decrease = self.here.penalised(ridge) - there.penalised(ridge)
         if not decrease > 0:  # NaN is uphill
             self.damping, self.growth = self.damping * self.growth, self.growth * 2
@@ -105,45 +106,40 @@ class Descent:
 class Point:
     """Factors with their cost and its gradient."""
 
-    def __init__(self, problem: Unfolded, rows: Rows) -> None:
-        self.rows, self.factors, self.gram = rows, torch.cat(list(rows), dim=1), grams(rows)
-        mttkrps = problem.mttkrps(rows)
-        squared_error, rest = problem.squared_error(rows, mttkrps[problem.pivot], hadamard(self.gram))
+    def __init__(self, problem: Unfolded, factors: Tensor) -> None:
+        self.factors, self.rows = factors, split(factors, problem.shape)
+        self.gram, mttkrps = grams(self.rows), problem.mttkrps(self.rows)
+        squared_error, rest = problem.squared_error(self.rows, mttkrps[problem.pivot], hadamard(self.gram))
         self.cost = squared_error / 2
         if rest is None:
-            blocks = [hadamard(self.gram, n) @ rows[n] - mttkrp for n, mttkrp in enumerate(mttkrps)]
+            blocks = [hadamard(self.gram, n) @ self.rows[n] - mttkrp for n, mttkrp in enumerate(mttkrps)]
         else:
-            blocks = [-mttkrp for mttkrp in rest.mttkrps(rows)]
+            blocks = [-mttkrp for mttkrp in rest.mttkrps(self.rows)]
         self.gradient = torch.cat(blocks, dim=1)
 
     def penalised(self, ridge: float) -> float:
         """The cost plus ridge / 2 times the factors' sum of squares."""
         return self.cost + ridge / 2 * float(self.factors.square().sum())
 
-
-class NormalMatrix:
-    """J^T J at some factors, as products with vectors in the shape of the factors, (R, sum n_i)."""
-
-    def __init__(self, rows: Rows, gram: Tensor) -> None:
-        self.rows, self.sizes = rows, [row.shape[1] for row in rows]
-        self.blocks = [hadamard(gram, n) for n in range(len(rows))]
-        self.pairs = {(n, m): hadamard(gram, n, m) for n in range(len(rows)) for m in range(n)}
-
-    def __matmul__(self, vector: Tensor) -> Tensor:
-        parts = split(vector, self.sizes)
+    def normal_product(self, vector: Tensor) -> Tensor:
+        """(J^T J) vector, in the shape of the factors."""
+        sizes = [row.shape[1] for row in self.rows]
+        parts, product = split(vector, sizes), torch.empty_like(vector)
         inner = [row @ part.T for row, part in zip(self.rows, parts, strict=True)]
-        mixed = [torch.zeros_like(block) for block in self.blocks]
-        for (n, m), pair in self.pairs.items():
-            mixed[n].addcmul_(pair, inner[m])
-            mixed[m].addcmul_(pair, inner[n])
-        terms = zip(self.blocks, parts, mixed, self.rows, strict=True)
-        return torch.cat([torch.addmm(block @ part, mix, row) for block, part, mix, row in terms], dim=1)
+        for n, out in enumerate(split(product, sizes)):
+            first, *rest = (m for m in range(len(sizes)) if m != n)
+            block, mixed = self.gram[first], inner[first]  # W_n, and its derivative by the product rule: sum_m W_nm * (X_m^T U_m)
+            for m in rest:
+                block, mixed = block * self.gram[m], (mixed * self.gram[m]).addcmul_(block, inner[m])
+            out.addmm_(block, parts[n], beta=0).addmm_(mixed, self.rows[n])
+        return product
 
     def block_jacobi(self, shift: float) -> Callable[[Tensor], Tensor]:
         """The inverse of the diagonal blocks of J^T J + shift I; at shift 0, a simultaneous ALS update of all modes."""
-        eye = shift * torch.eye(len(self.blocks[0])).to(self.blocks[0])
-        inverses = [inverse_psd(block + eye) for block in self.blocks]
-        return lambda vector: torch.cat([inverse @ part for inverse, part in zip(inverses, split(vector, self.sizes), strict=True)], dim=1)
+        eye = shift * torch.eye(len(self.factors)).to(self.factors)
+        inverses = [inverse_psd(hadamard(self.gram, n) + eye) for n in range(len(self.rows))]
+        sizes = [row.shape[1] for row in self.rows]
+        return lambda vector: torch.cat([inverse @ part for inverse, part in zip(inverses, split(vector, sizes), strict=True)], dim=1)
 
 
 def damped_step(point: Point, ridge: float, damping: float, most_steps: int) -> tuple[Tensor, float]:
@@ -151,25 +147,26 @@ def damped_step(point: Point, ridge: float, damping: float, most_steps: int) -> 
 
     (J^T J + ridge I + shift I) p ~ -gradient by preconditioned conjugate gradients, the shift relative to the mean diagonal of J^T J.
     """
-    normal = NormalMatrix(point.rows, point.gram)
-    shift = damping * sum(float(block.diagonal().mean()) for block in normal.blocks) / len(normal.blocks)
-    precondition = normal.block_jacobi(ridge + shift)
-    gradient = point.gradient + ridge * point.factors
-    step, residual = torch.zeros_like(gradient), -gradient
+    shift = damping * float(torch.stack([hadamard(point.gram, n).diagonal().mean() for n in range(len(point.gram))]).mean())
+    precondition = point.block_jacobi(ridge + shift)
+    step, residual = torch.zeros_like(point.factors), point.gradient.neg().sub_(point.factors, alpha=ridge)
     direction = precondition(residual)
     size = first = float((residual * direction).sum())
+    gain = 0.0
     for _ in range(most_steps):
         if size <= CG_TOLERANCE**2 * first:
             break
-        product = (normal @ direction).add_(direction, alpha=ridge + shift)
+        product = point.normal_product(direction).add_(direction, alpha=ridge + shift)
         length = size / float((direction * product).sum())
+        gain += length * size / 2
         step.add_(direction, alpha=length)
         residual.sub_(product, alpha=length)
+        del product
         conditioned = precondition(residual)
         size, last = float((residual * conditioned).sum()), size
         direction = conditioned.add_(direction, alpha=size / last)
-    # -g'p - p'(J^T J + ridge I)p / 2, where (J^T J + ridge I + shift I)p = -g - residual
-    return step, 0.5 * float((step * (residual - gradient + shift * step)).sum())
+    # CG has lowered the damped model by `gain`; without the damping's own term the model falls by more.
+    return step, gain + shift / 2 * float(step.square().sum())
 
 
 def split(factors: Tensor, sizes: Sequence[int]) -> list[Tensor]:

@@ -52,7 +52,7 @@ def unit_tensor(tensor: Tensor) -> tuple[Tensor, float]:
     unit = as_float64(tensor, "tensor")
     if unit.is_meta:
         return unit, math.nan
-    largest = float(unit.abs().max())  # first, since squares of entries below 1e-160 or above 1e150 leave the range of float64
+    largest = max(map(abs, map(float, unit.aminmax())))  # first, since squares of entries below 1e-160 or above 1e150 leave the range of float64
     if largest == 0:
         return unit, 0.0
     unit = unit / largest

@@ -94,8 +94,8 @@ class Unfolded:
         return rest.squared_norm, rest
 
     def _blocks(self, rank: int) -> Iterator[slice]:
-        """Terms that are worked on together, so that a partial contraction holds at most half as many numbers as the tensor."""
-        size = max(16, len(self.cube) // 2)
+        """Terms that are worked on together, so that a partial contraction holds about a quarter as many numbers as the tensor."""
+        size = max(64, len(self.cube) // 4)
         return (slice(start, start + size) for start in range(0, rank, size))
 
     def _contract_pivot(self, rows: Rows) -> Tensor:

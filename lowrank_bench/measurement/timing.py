@@ -125,10 +125,10 @@ def time_pairs(
 
     The loop stops when the 95 % interval of the median pair ratio is at most ``precision`` to each side, relative to
     the ratio, at two looks in a row. It never looks at where the interval lies: stopping on significance would turn
-    chance into speed. It also stops before ``max_seconds`` (counted after the warm-up) or ``max_pairs`` are exceeded,
-    though not before the 6 pairs without which there is no interval. The warm-up ends after ``warmup_pairs`` pairs or
-    ``warmup_seconds``, whichever comes first. ``clock`` returns nanoseconds. Raises InvalidInput for a bound out of its
-    range.
+    chance into speed. It also stops where two more pairs would exceed ``max_pairs`` or, going by those before them,
+    ``max_seconds`` after the warm-up; though not before the 6 pairs without which there is no interval. The warm-up
+    ends after ``warmup_pairs`` pairs or ``warmup_seconds``, whichever comes first. ``clock`` returns nanoseconds.
+    Raises InvalidInput for a bound out of its range.
 
     What interleaving alone would leave wrong:
     calls under 1 ms are looped to 2 ms, equally often on both sides, so that the clock does not count;

@@ -62,6 +62,9 @@ class MeasureTable(_Table):
     precision: float = Field(default=0.01, gt=0, lt=1)
     max_seconds: float = Field(default=60, gt=0)
     processes: PositiveInt = 1
+    seeds: list[int] = Field(
+        default=[], description="time these seeds' models only: time depends on shapes, not values"
+    )
 
 
 class Sweep(_Table):
@@ -127,6 +130,7 @@ class Sweep(_Table):
                 processes=table.processes,
             )
             for runtime, count, batch, trial in product(table.runtimes, threads, table.batches, trials)
+            if not table.seeds or trial.seed in table.seeds
         ]
 
     def _targets(self, method: str) -> list[tuple[Budget | None, Ranks | dict[str, Ranks] | None]]:

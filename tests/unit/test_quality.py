@@ -56,14 +56,14 @@ def test_groups_of_one_image_are_images_on_their_own():
 
 def test_stated_interval_of_unequal_groups_holds_the_true_drop():
     held = 0
-    for seed in range(200):
+    for seed in range(100):
         rng = np.random.default_rng(seed)
         sizes = rng.integers(5, 30, size=100)
         difficulty = np.repeat(rng.beta(2, 18, size=100), sizes)  # the chance to lose an image: 10 % on average
         control = np.ones(sizes.sum(), dtype=bool)
         drop = paired_drop(control, rng.random(sizes.sum()) >= difficulty, sizes.tolist(), seed=seed)
         held += drop.low <= 10 <= drop.high
-    assert 0.91 <= held / 200 <= 0.99
+    assert 90 <= held <= 99
 
 
 def test_the_same_seed_gives_the_same_interval():

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lowrank_bench.errors import InvalidInput
+from lowrank_bench.measurement import cores
+from lowrank_bench.measurement.cores import cgroup_cores, pin_cores, usable_cores
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+    """A Linux machine of 8 cores whose system files the test writes."""
+    monkeypatch.setattr(cores, "SYS", tmp_path / "sys")
+    monkeypatch.setattr(cores, "PROC", tmp_path / "proc")
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(cores, "visible_cores", lambda: list(range(8)))
+
+    def write(files: dict[str, str]) -> None:
+        for name, text in files.items():
+            path = Path(tmp_path, name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text + "\n")
+
+    return write
+
+
+V2 = {"proc/self/cgroup": "0::/user.slice/job"}
+V1 = {"proc/self/cgroup": "4:memory:/x\n3:cpu,cpuacct:/job\n2:cpuset:/job\n0::/"}
+
+
+@pytest.mark.parametrize(
+    ("files", "limit", "threads"),
+    [
+        ({}, None, 8),
+        (V2, None, 8),
+        (V2 | {"sys/fs/cgroup/user.slice/job/cpu.max": "max 100000"}, None, 8),
+        (V2 | {"sys/fs/cgroup/user.slice/job/cpu.max": "250000 100000"}, 2.5, 2),
+        (V2 | {"sys/fs/cgroup/user.slice/cpu.max": "50000 100000"}, 0.5, 1),
+        (V2 | {"sys/fs/cgroup/cpu.max": "300000 100000"}, 3, 3),
+        (V2 | {"sys/fs/cgroup/user.slice/job/cpuset.cpus.effective": "0-2,6"}, 4, 4),
+        (V2 | {"sys/fs/cgroup/cpuset.cpus.effective": "0-7", "sys/fs/cgroup/cpu.max": "9900000 100000"}, None, 8),
+        (V1 | {"sys/fs/cgroup/cpu,cpuacct/job/cpu.cfs_quota_us": "-1"}, None, 8),
+        (
+            V1
+            | {
+                "sys/fs/cgroup/cpu,cpuacct/job/cpu.cfs_quota_us": "150000",
+                "sys/fs/cgroup/cpu,cpuacct/job/cpu.cfs_period_us": "100000",
+            },
+            1.5,
+            1,
+        ),
+        (V1 | {"sys/fs/cgroup/cpuset/job/cpuset.effective_cpus": "1,3"}, 2, 2),
+    ],
+)
+def test_the_tightest_cgroup_limit_holds_and_a_fraction_of_a_core_runs_no_thread(machine, files, limit, threads):
+    machine(files)
+    assert cgroup_cores() == limit
+    assert usable_cores() == threads
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="affinity is Linux's")
+@pytest.mark.parametrize(("n", "pinned"), [(1, (3,)), (2, (2, 3)), (4, (0, 1, 2, 3)), (6, (0, 1, 2, 3, 6, 7))])
+def test_pinning_takes_one_thread_of_each_physical_core_first_and_core_0_last(machine, monkeypatch, n, pinned):
+    siblings = {
+        f"sys/devices/system/cpu/cpu{i}/topology/thread_siblings_list": f"{i % 4},{i % 4 + 4}" for i in range(8)
+    }
+    machine(siblings)
+    bound = []
+    monkeypatch.setattr(os, "sched_setaffinity", lambda pid, chosen: bound.append((pid, sorted(chosen))))
+    assert pin_cores(n) == pinned
+    assert bound == [(0, list(pinned))]
+
+
+@pytest.mark.parametrize("n", [0, -1, 9])
+def test_pinning_to_cores_that_do_not_exist_is_refused(machine, n):
+    with pytest.raises(InvalidInput, match="1 to 8"):
+        pin_cores(n)
+
+
+def test_a_pinned_process_runs_on_those_cores_only():
+    script = (
+        "from lowrank_bench.measurement.cores import pin_cores, visible_cores\n"
+        "pinned = pin_cores(1)\n"
+        "print(len(pinned) <= 1 and (not pinned or tuple(visible_cores()) == pinned))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "True"

@@ -1,0 +1,44 @@
+"""Batch-norm recalibration finds the statistics that the compressed network really has, and changes nothing else."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from lowrank_bench.training.recalibrate import recalibrate
+
+
+def batches() -> list[tuple[torch.Tensor, torch.Tensor]]:
+    generator = torch.Generator().manual_seed(0)
+    return [(3 + 2 * torch.randn(64, 4, 6, 6, generator=generator), torch.zeros(64)) for _ in range(5)]
+
+
+def test_running_statistics_become_those_of_the_data() -> None:
+    norm = nn.BatchNorm2d(4)
+    norm.running_mean.fill_(100)
+    model = nn.Sequential(norm, nn.Dropout(0.5))
+    assert recalibrate(model, batches()) == 1
+    images = torch.cat([x for x, _ in batches()])
+    torch.testing.assert_close(norm.running_mean, images.mean((0, 2, 3)), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(norm.running_var, images.var((0, 2, 3)), rtol=1e-2, atol=1e-2)
+    assert norm.momentum == 0.1 and not model.training
+
+
+def test_weights_stay_and_layers_behind_see_recalibrated_inputs() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(4, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8))
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    recalibrate(model, batches())
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+    with torch.no_grad():
+        out = model(torch.cat([x for x, _ in batches()]))
+    assert out.mean((0, 2, 3)).abs().max() < 0.1
+    assert (out.var((0, 2, 3)) - 1).abs().max() < 0.1
+
+
+def test_without_a_batch_norm_no_batch_is_drawn() -> None:
+    def none() -> object:
+        raise AssertionError("a batch was drawn")
+        yield
+
+    assert recalibrate(nn.Sequential(nn.Conv2d(4, 8, 3)), none()) == 0

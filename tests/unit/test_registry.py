@@ -1,0 +1,78 @@
+"""Methods are found by scan, by entry point and in folders; one that is broken stops nobody else."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from pathlib import Path
+
+import pytest
+
+import lowrank_bench as lrb
+from lowrank_bench.compression import registry
+
+PLUG_IN = """
+import copy
+from lowrank_bench.compression.method import Method
+
+class Mine(Method):
+    "Mine."
+    name, version = "mine", 1
+    def compress(self, model, job): return copy.deepcopy(model)
+"""
+
+
+@pytest.fixture(autouse=True)
+def no_folders(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_folders", [])
+
+
+def test_the_package_lists_its_methods_when_called_and_holds_them_as_modules() -> None:
+    import lowrank_bench.methods.tucker as module
+
+    assert lrb.methods()["tucker"] is module.Tucker
+    assert lrb.methods() == registry.methods() and list(lrb.methods()) == sorted(lrb.methods())
+
+
+def test_no_built_in_method_is_broken() -> None:
+    assert registry.broken() == {}
+
+
+def test_a_folder_adds_its_methods(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(PLUG_IN)
+    registry.add_methods_folder(tmp_path)
+    assert registry.method_class("mine").name == "mine"
+    with pytest.raises(lrb.InvalidInput, match="not a folder"):
+        registry.add_methods_folder(tmp_path / "nowhere")
+
+
+def test_an_entry_point_adds_its_method(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "somebodys_package.py").write_text(PLUG_IN)
+    monkeypatch.syspath_prepend(tmp_path)
+    points = [
+        importlib.metadata.EntryPoint("mine", "somebodys_package:Mine", registry.GROUP),
+        importlib.metadata.EntryPoint("gone", "nothing_of_that_name:Gone", registry.GROUP),
+    ]
+    monkeypatch.setattr(registry, "entry_points", lambda group: points)
+    assert "mine" in lrb.methods()
+    assert "nothing_of_that_name" in registry.broken()["entry point gone"]
+
+
+@pytest.mark.parametrize(
+    ("code", "why"),
+    [
+        ("raise RuntimeError('no')", "RuntimeError: no"),
+        ("syntax error", "SyntaxError"),
+        (PLUG_IN.replace('name, version = "mine", 1', 'name = "mine"'), "version"),
+        (PLUG_IN.replace('"mine", 1', '"tucker", 1'), "already taken"),
+    ],
+)
+def test_a_broken_plug_in_is_named_and_the_others_work(tmp_path: Path, code: str, why: str) -> None:
+    (tmp_path / f"broken_{abs(hash(code))}.py").write_text(code)
+    registry.add_methods_folder(tmp_path)
+    assert why in next(iter(registry.broken().values()))
+    assert "tucker" in lrb.methods()
+
+
+def test_an_unknown_method_suggests_the_nearest() -> None:
+    with pytest.raises(lrb.UnknownName, match="did you mean 'jaderberg'"):
+        registry.method_class("jaderburg")

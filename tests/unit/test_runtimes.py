@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import copy
+import sys
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lowrank_bench.errors import ExportFailed, InvalidInput, RuntimeMissing, UnknownName
+from lowrank_bench.measurement import runtimes
+from lowrank_bench.measurement.runtimes import (
+    RUNTIMES,
+    Runtime,
+    available_runtimes,
+    inference_state,
+    prepare,
+    relative_error,
+)
+
+IMAGES = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+def network() -> nn.Module:
+    """A small network with what compressed ones are made of: strides, groups, rectangular kernels, batch norm."""
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        nn.Conv2d(16, 16, (3, 1), padding=(1, 0), groups=16, bias=False),
+        nn.Conv2d(16, 32, 1),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(32, 5),
+    )
+
+
+class Failing(nn.Module):
+    """Raises what it is told to."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+    def forward(self, images: Tensor) -> Tensor:
+        raise self.error
+
+
+@pytest.mark.parametrize("name", [name for name in RUNTIMES if name != "compile"])
+def test_every_runtime_that_is_installed_computes_what_eager_computes_and_the_others_say_how_to_get_them(name):
+    missing = available_runtimes()[name]
+    if missing is not None:
+        assert "pip install 'lowrank-bench[runtimes]'" in missing
+        with pytest.raises(RuntimeMissing, match="pip install"):
+            prepare(name, network(), IMAGES, 1)
+        return
+    model = network().eval()
+    prepared = prepare(name, model, IMAGES, 1)
+    assert prepared.output_error <= 1e-5
+    assert prepared.model_bytes >= sum(4 * p.numel() for p in model.parameters())
+    assert prepared.convert_seconds > 0
+    with torch.no_grad():
+        assert relative_error(prepared.run(), model(IMAGES)) <= 1e-5
+
+
+def test_compile_freezes_each_model_for_itself_beyond_the_8_that_torch_keeps_of_one_class():
+    models = [nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).eval() for _ in range(10)]
+    prepared = [prepare("compile", model, IMAGES, 1) for model in models]
+    for model, one in zip(models, prepared, strict=True):
+        with torch.no_grad():
+            assert relative_error(one.run(), model(IMAGES)) <= 1e-5
+
+
+def test_the_model_is_left_as_it_is():
+    model = network().train()
+    model[0].weight.requires_grad_(False)
+    before = copy.deepcopy(model.state_dict())
+    for name in ("eager", "eager-nhwc"):
+        prepare(name, model, IMAGES, 1)
+    assert all(module.training for module in model.modules())
+    assert [p.requires_grad for p in model.parameters()] == [False] + [True] * 6
+    assert model[0].weight.is_contiguous()
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
+def test_nhwc_runs_on_channels_last_tensors_and_eager_on_contiguous_ones():
+    seen = {}
+
+    class Watch(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 8, 3)
+
+        def forward(self, images: Tensor) -> Tensor:
+            key = images.is_contiguous(), self.conv.weight.is_contiguous()
+            seen[key] = images.is_contiguous(memory_format=torch.channels_last)
+            output: Tensor = self.conv(images)
+            return output
+
+    prepare("eager", Watch(), IMAGES, 1)
+    assert seen == {(True, True): False}
+    prepare("eager-nhwc", Watch(), IMAGES, 1)
+    assert seen == {(True, True): False, (False, False): True}
+
+
+def test_unknown_runtime_suggests_the_nearest():
+    with pytest.raises(UnknownName, match="did you mean 'onnxruntime'"):
+        prepare("onnx-runtime", network(), IMAGES, 1)
+
+
+def test_missing_package_is_named_with_the_install_hint(monkeypatch):
+    monkeypatch.setattr(runtimes, "find_spec", lambda name: None)
+    assert available_runtimes()["openvino"] == (
+        "onnx, onnxscript, openvino not installed: pip install 'lowrank-bench[runtimes]'"
+    )
+    with pytest.raises(RuntimeMissing, match=r"onnxruntime.*pip install 'lowrank-bench\[runtimes\]'"):
+        prepare("onnxruntime", network(), IMAGES, 1)
+
+
+def test_missing_compiler_is_named(monkeypatch):
+    monkeypatch.setattr(runtimes.shutil, "which", lambda name: None)
+    with pytest.raises(RuntimeMissing, match=r"install g\+\+"):
+        prepare("compile", network(), IMAGES, 1)
+
+
+def test_a_runtime_that_computes_something_else_is_refused(monkeypatch):
+    def in_bfloat16(model: nn.Module, images: Tensor, threads: int):
+        return lambda: model.bfloat16()(images.bfloat16()).float(), 0
+
+    monkeypatch.setitem(RUNTIMES, "sloppy", Runtime(in_bfloat16))
+    with pytest.raises(ExportFailed, match="'sloppy' differs from eager by"):
+        prepare("sloppy", network(), IMAGES, 1)
+
+
+def test_a_runtime_that_rejects_the_model_is_named_with_the_reason(monkeypatch):
+    def reject(model: nn.Module, images: Tensor, threads: int):
+        raise NotImplementedError("no such operator: aten::strange")
+
+    monkeypatch.setitem(RUNTIMES, "strict", Runtime(reject))
+    with pytest.raises(ExportFailed, match="'strict' cannot take this model: NotImplementedError: no such operator"):
+        prepare("strict", network(), IMAGES, 1)
+
+
+def test_an_input_that_the_model_rejects_is_named_with_its_shape():
+    with pytest.raises(InvalidInput, match=r"\(2, 3, 16, 16\)"):
+        prepare("eager", nn.Conv2d(4, 8, 3), IMAGES, 1)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_running_out_of_memory_is_not_mistaken_for_a_bad_input_or_model(error):
+    with pytest.raises(type(error)) as raised:
+        prepare("eager", Failing(error), IMAGES, 1)
+    assert not isinstance(raised.value, InvalidInput | ExportFailed)
+
+
+def test_outputs_that_are_no_tensor_or_not_finite_are_refused():
+    class Pair(nn.Module):
+        def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+            return images, images
+
+    with pytest.raises(InvalidInput, match="one tensor.*tuple"):
+        prepare("eager", Pair(), IMAGES, 1)
+    broken = nn.Conv2d(3, 4, 3)
+    nn.init.constant_(broken.bias, torch.nan)
+    with pytest.raises(InvalidInput, match="not finite"):
+        prepare("eager", broken, IMAGES, 1)
+
+
+@pytest.mark.parametrize("flushed", [False, True])
+def test_inference_state_gives_threads_grad_mode_and_denormals_back_even_after_an_error(flushed):
+    threads = torch.get_num_threads()
+    torch.set_flush_denormal(flushed)
+    try:
+        with pytest.raises(KeyError), inference_state(threads + 1):
+            assert torch.get_num_threads() == threads + 1
+            assert torch.is_inference_mode_enabled()
+            torch.set_flush_denormal(not flushed)
+            raise KeyError
+        assert torch.get_num_threads() == threads
+        assert torch.is_grad_enabled()
+        assert not torch.is_inference_mode_enabled()
+        assert (sys.float_info.min / 2 == 0) is flushed
+    finally:
+        torch.set_flush_denormal(False)
+
+
+def test_relative_error_is_scale_free_and_infinite_between_shapes():
+    reference = torch.randn(3, 4, dtype=torch.float64)
+    assert relative_error(1.01 * reference, reference) == pytest.approx(0.01)
+    assert relative_error(101 * reference.numpy(), 100 * reference.numpy()) == pytest.approx(0.01)
+    assert relative_error(reference[:2], reference) == float("inf")

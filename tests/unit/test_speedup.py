@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import copy
+import gc
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from lowrank_bench.errors import InvalidInput, UnknownName
+from lowrank_bench.measurement.speedup import measure_speedup
+
+
+def convolutions(n: int) -> nn.Module:
+    layers = [nn.Conv2d(16, 16, 3, padding=1) for _ in range(n)]
+    return nn.Sequential(nn.Conv2d(3, 16, 3), *layers, nn.BatchNorm2d(16))
+
+
+def test_a_network_against_four_times_itself_is_slower_and_the_other_way_round_faster():
+    short, long = convolutions(4), convolutions(16)
+    bounds = {"input_size": (3, 24, 24), "batch": 4, "precision": 0.05, "max_seconds": 4}
+    faster, slower = measure_speedup(long, short, **bounds), measure_speedup(short, long, **bounds)
+    assert (faster.verdict, slower.verdict) == ("faster", "slower")
+    # 4 times the work and a first layer that both have.
+    assert 2.5 < faster.low <= faster.ratio <= faster.high < 5
+    assert 1 / 5 < slower.ratio < 1 / 2.5
+    assert faster.pairs == len(faster.raw) == len(faster.raw.ratios)
+    assert faster.compressed_ms <= faster.p90_ms
+    assert faster.dense_ms <= faster.dense_p90_ms
+    assert faster.dense_ms / faster.compressed_ms == pytest.approx(faster.ratio, rel=0.3)
+    assert faster.noise_floor >= faster.control.interval.high - 1
+
+
+def test_a_network_against_its_copy_is_the_same_and_computes_the_same():
+    model = convolutions(4)
+    speedup = measure_speedup(model, copy.deepcopy(model), (3, 24, 24), precision=0.05, max_seconds=2)
+    assert speedup.verdict == "same"
+    assert speedup.output_error == speedup.runtime_error == 0
+
+
+def test_models_and_global_state_are_left_as_they_were():
+    model = convolutions(1).train()
+    before, rng = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    threads = torch.get_num_threads()
+    measure_speedup(model, model, (3, 8, 8), precision=1, max_seconds=0.1)
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    assert model.training
+    assert all(p.requires_grad for p in model.parameters())
+    assert torch.equal(rng, torch.get_rng_state())
+    assert torch.get_num_threads() == threads
+    assert torch.is_grad_enabled()
+    assert gc.isenabled()
+
+
+def test_double_precision_models_are_timed_in_double_precision():
+    model = convolutions(1).double()
+    assert measure_speedup(model, model, (3, 8, 8), precision=1, max_seconds=0.1).output_error == 0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"batch": 0}, "batch.*0"),
+        ({"batch": 1.5}, "batch"),
+        ({"threads": 0}, "threads.*0"),
+        ({"threads": 4096}, "threads.*4096"),
+        ({"precision": math.nan}, "precision"),
+        ({"precision": -1}, "precision"),
+        ({"max_seconds": math.inf}, "max_seconds"),
+        ({"input_size": (3, 8)}, "input_size"),
+        ({"input_size": (3, 0, 8)}, "input_size"),
+        ({"input_size": (4, 8, 8)}, r"\(1, 4, 8, 8\)"),
+    ],
+)
+def test_bad_input_is_named_with_its_value(wrong, named):
+    model = convolutions(1)
+    with pytest.raises(InvalidInput, match=named):
+        measure_speedup(model, model, **{"input_size": (3, 8, 8), **wrong})
+
+
+def test_unknown_runtime_is_named():
+    with pytest.raises(UnknownName, match="did you mean 'eager'"):
+        measure_speedup(convolutions(1), convolutions(1), (3, 8, 8), runtime="eagre")
+
+
+def test_models_whose_outputs_differ_in_shape_do_not_do_the_same_work():
+    with pytest.raises(InvalidInput, match="differ in shape"):
+        measure_speedup(nn.Conv2d(3, 4, 3), nn.Conv2d(3, 8, 3), (3, 8, 8))
