@@ -94,11 +94,11 @@ class Denton(LayerMethod):
         blocks = self._biclustered(weight)[2]
         if self.options.variant == "outer":
             full = candidates[-1][0]
-            probed = min(PROBED_TERMS, full)
+            probed = max(1, min(PROBED_TERMS, full - 1))  # at the full rank the terms are no longer greedy ones
             input_, taps, output, _ = outer_products(blocks, probed)
             norms = input_.square().sum(-1) * taps.square().sum((-1, -2)) * output.square().sum(-2)
             left = [1.0, *(1 - norms.sum((0, 1)).cumsum(0) / energy).clamp(min=0).tolist()]
-            return [left[r] if r <= probed else left[-1] * (full - r) / (full - probed) for (r,) in candidates]
+            return [left[r] if r <= probed else left[-1] * (full - r) / max(1, full - probed) for (r,) in candidates]
         tails = [_tails(blocks.flatten(3), energy), _tails(blocks.transpose(2, 3).flatten(3), energy)]
         return [sum(tail[min(r, len(tail) - 1)] for tail, r in zip(tails, k, strict=True)) for k in candidates]
 

@@ -30,13 +30,14 @@ OPTIONS_OF = {"nuclear": {"strength"}, "trp": {"energy", "subgradient"}, "lc": {
 class LowRankTrainingOptions(method.Options):
     """``scheme``: the factors, channel (channel_svd) or spatial (jaderberg). ``every``: steps from one proximal step,
     cut or C step to the next. The others belong to one regulariser each: see lowrank_bench.training.regularizers.
+    TRP's published energy of 0.9 goes with SGD at rate 0.1; AdamW's small steps do not win back so much at each cut.
     """
 
     regularizer: Literal["nuclear", "trp", "lc"] = "trp"
     scheme: Literal["channel", "spatial"] = "spatial"
     every: int = Field(default=5, ge=1)
-    strength: float = Field(default=0.3, gt=0)
-    energy: float = Field(default=0.9, gt=0, le=1)
+    strength: float = Field(default=0.1, gt=0)
+    energy: float = Field(default=0.98, gt=0, le=1)
     subgradient: float = Field(default=0.0, ge=0)
     mu: tuple[PositiveFloat, PositiveFloat] = (1.0, 1000.0)
 

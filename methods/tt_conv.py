@@ -26,7 +26,7 @@ class TTConvOptions(method.Options):
     """
 
     mode: Literal["naive", "core_by_core", "rebuild"] = "naive"
-    modes: int = Field(3, ge=1, le=8)
+    modes: int = Field(3, ge=2, le=8)
 
 
 class TTConv(LayerMethod):

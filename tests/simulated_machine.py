@@ -62,8 +62,11 @@ class SimulatedMachine:
             self._now += work
             return
         work *= 1 + 0.1 * math.sin(2 * math.pi * self._now / 20e9 + self._phase)
-        if self._random.random() < 1 - math.exp(-work / 200e6):
-            work += self._random.expovariate(1 / 3e6)
+        spikes, at = 0.0, self._random.expovariate(1 / 200e6)
+        while at < work:
+            spikes += self._random.expovariate(1 / 3e6)
+            at += self._random.expovariate(1 / 200e6)
+        work += spikes
         while True:  # the burst may begin or end within the call
             slowness = 1.7 if self._in_burst else 1.0
             if self._now + work * slowness < self._turn:

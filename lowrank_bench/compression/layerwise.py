@@ -6,7 +6,6 @@ import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
@@ -19,6 +18,7 @@ from lowrank_bench.compression.model import Compressed
 from lowrank_bench.compression.plan import LayerPlan, Plan, describe_stage
 from lowrank_bench.compression.ranks import resolve_ranks
 from lowrank_bench.compression.surgery import kernel_of, named_layer, swap
+from lowrank_bench.decomposition.matrix import relative_error
 from lowrank_bench.errors import InvalidBudget, InvalidInput, UnsupportedLayer
 from lowrank_bench.trial import Budget
 
@@ -60,7 +60,9 @@ def compress_layers(method: LayerMethod, model: nn.Module, job: Job) -> Compress
         weight = kernel_of(layer)
         chain = method.factorize_layer(weight, site.geometry.groups, layer_ranks, f"layer {name!r}")
         swap(compressed, name, build(chain, site.geometry, layer.bias, layer.weight.dtype))
-        layers[name] = planned(site, chain, layer_ranks, relative_error(weight, chain, site.geometry.groups))
+        layers[name] = planned(
+            site, chain, layer_ranks, relative_error(compose_chain(chain, site.geometry.groups), weight.double())
+        )
     plan = Plan(
         method=method.name,
         version=method.version,
@@ -118,13 +120,6 @@ def planned(site: Site, chain: Chain, ranks: tuple[int, ...], error: float | Non
         dense_macs=site.dense_macs,
         notes=chain.notes or {},
     )
-
-
-def relative_error(weight: Tensor, chain: Chain, groups: int) -> float:
-    """||W - W^|| / ||W|| in the Frobenius norm; 0 for an all-zero kernel that is reproduced exactly."""
-    difference = torch.linalg.vector_norm(compose_chain(chain, groups) - weight.double())
-    norm = torch.linalg.vector_norm(weight.double())
-    return float(difference / norm) if norm > 0 else float(difference)
 
 
 def _choices(method: LayerMethod, budget: Budget, site: Site, weight: Tensor) -> list[Choice]:

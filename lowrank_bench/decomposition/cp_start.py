@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import prod
 
 import torch
 from torch import Tensor
@@ -25,12 +26,12 @@ def start(problem: Unfolded, rank: int, init: str, seed: int, solver: Solver, de
 
     Solving the core first is the MLSVD compression of Tensorlab's cpd; the caller refines on the whole tensor.
     """
-    bases = [singular_vectors(problem.tensor, mode, rank) for mode in range(len(problem.shape))]
+    bases = [singular_vectors(problem, mode, rank) for mode in range(len(problem.shape))]
+    if prod(basis.shape[1] for basis in bases) > CORE_SIZE * prod(problem.shape):
+        return _best_trial(problem, bases, rank, init, seed, deadline)
     core = problem.tensor
     for basis in bases:
         core = torch.tensordot(core, basis, dims=([0], [0]))
-    if core.numel() > CORE_SIZE * problem.cube.numel():
-        return _best_trial(problem, bases, rank, init, seed, deadline)
     small = Unfolded(core)
     axes = [torch.eye(n).to(core) for n in small.shape]
     rows = _best_trial(small, axes, rank, init, seed, deadline)
@@ -38,12 +39,11 @@ def start(problem: Unfolded, rank: int, init: str, seed: int, solver: Solver, de
     return [row @ basis.T for row, basis in zip(rows, bases, strict=True)]
 
 
-def singular_vectors(tensor: Tensor, mode: int, most: int) -> Tensor:
+def singular_vectors(problem: Unfolded, mode: int, most: int) -> Tensor:
     """At most `most` leading left singular vectors of the mode's unfolding, fewer where the others hold almost no energy."""
-    unfolding = tensor.movedim(mode, 0).flatten(1)
-    energy, vectors = torch.linalg.eigh(unfolding @ unfolding.T)  # ascending
+    energy, vectors = torch.linalg.eigh(problem.unfolding_gram(mode))  # ascending
     negligible = int((energy.cumsum(0) <= LOST_ENERGY * energy.sum()).sum())
-    return vectors.flip(1)[:, : min(most, len(energy) - negligible)]
+    return vectors[:, negligible:].flip(1)[:, :most].contiguous()
 
 
 def _best_trial(problem: Unfolded, bases: Sequence[Tensor], rank: int, init: str, seed: int, deadline: float) -> list[Tensor]:

@@ -57,6 +57,13 @@ def truncated_svd(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
     """
     rows, columns = matrix.shape[-2:]
     check_rank("rank", rank, min(rows, columns))
+    if matrix.is_meta:  # torch's own meta kernels take milliseconds, and a budget asks for hundreds of shapes
+        batch = matrix.shape[:-2]
+        return (
+            matrix.new_empty(*batch, rows, rank),
+            matrix.new_empty(*batch, rank),
+            matrix.new_empty(*batch, rank, columns),
+        )
     if rows > columns:
         v, s, uh = _svd_of_wide(matrix.mT, rank)
         u, vh = uh.mT, v.mT
@@ -80,9 +87,7 @@ def weighted_svd(matrix: Tensor, covariance: Tensor, rank: int) -> tuple[Tensor,
             f"covariance has shape {tuple(covariance.shape)}, but the matrix needs ({columns}, {columns}), its columns"
         )
     eigenvalues, eigenvectors = torch.linalg.eigh((covariance + covariance.mT) / 2)
-    root = eigenvectors * eigenvalues.clamp_min(0).sqrt().unsqueeze(
-        -2
-    )  # root root^T = Sigma: as good as Sigma^(1/2) here
+    root = eigenvectors * eigenvalues.clamp_min(0).sqrt().unsqueeze(-2)  # root root^T = Sigma: as good as its root
     # Inside the range of W, a full set of left vectors loses nothing even where a singular Sigma leaves them arbitrary.
     basis, inner = torch.linalg.qr(matrix)
     u, _, _ = truncated_svd(inner @ root, rank)

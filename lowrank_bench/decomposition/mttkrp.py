@@ -39,6 +39,13 @@ class Unfolded:
         layout = [self.pivot, *self.taps, self.middle]
         return self.cube.view([self.shape[mode] for mode in layout]).permute([layout.index(mode) for mode in range(len(layout))])
 
+    def unfolding_gram(self, mode: int) -> Tensor:
+        """The unfolding of one mode times its transpose, (n_i, n_i)."""
+        if mode == self.pivot:
+            return self.cube.flatten(1) @ self.cube.flatten(1).T
+        slices = (part.movedim(mode, 0).flatten(1) for part in self.tensor.split(64, dim=self.pivot))  # never a whole copy
+        return torch.stack([part @ part.T for part in slices]).sum(dim=0)
+
     def mttkrps(self, rows: Rows) -> list[Tensor]:
         """The MTTKRP of every mode, as (R, n_i) rows, from two contractions of the tensor."""
         out = [torch.empty_like(matrix) for matrix in rows]

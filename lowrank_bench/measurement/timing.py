@@ -146,7 +146,8 @@ def time_pairs(
     with _no_garbage_collection():
         times = _warm_up(a, b, warmup_pairs, warmup_seconds, clock)
         loops = math.ceil(LOOPED_NS / min(times)) if min(times) < SHORT_NS else 1
-        a.lead_in, b.lead_in = (math.ceil(LEAD_IN_NS / t) if t < LONG_NS else 0 for t in times)
+        lead_in = max(LEAD_IN_NS, *times) if max(times) < LONG_NS else 0  # one for both: then ABBA cancels a drift
+        a.lead_in, b.lead_in = (math.ceil(lead_in / t) for t in times)
         a.repeats, b.repeats = repeats = (round(max(times) / times[0]), round(max(times) / times[1]))
         start, look_at, was_narrow, reason = clock(), float(min_pairs), False, None
         while reason is None:

@@ -94,12 +94,11 @@ class RankPruning:
 
     def __init__(self, kernels: Sequence[UnfoldedKernel], energy: float, every: int, subgradient: float = 0.0) -> None:
         self._kernels, self._energy, self._every, self._weight = kernels, energy, every, subgradient
-        self._polars: list[Tensor] = []
+        self._polars: list[tuple[UnfoldedKernel, Tensor]] = []
 
     def penalty(self) -> Tensor | float:
         """lambda <U_r V_r^T, W> right after a cut, where it is lambda times the nuclear norm; else nothing."""
-        pairs = zip(self._kernels, self._polars, strict=False)
-        return sum((self._weight * (kernel.read() * polar).sum() for kernel, polar in pairs), start=0.0)
+        return sum((self._weight * (kernel.read() * polar).sum() for kernel, polar in self._polars), start=0.0)
 
     def after_step(self, step: int) -> None:
         """Cut every kernel, and write it back."""
@@ -110,7 +109,7 @@ class RankPruning:
             cut = cut_to_energy(kernel.read().detach().double(), self._energy)
             kernel.write(cut.matrices)
             if self._weight:
-                self._polars.append(cut.polar.to(kernel.weight))
+                self._polars.append((kernel, cut.polar.to(kernel.weight)))
 
 
 class LearningCompression:

@@ -17,6 +17,8 @@ from lowrank_bench.measurement.statistics import (
 )
 from lowrank_bench.measurement.timing import time_pairs
 
+pytestmark = pytest.mark.timeout(1800)
+
 TRIALS = 2000
 PROCESSES = 5
 

@@ -24,7 +24,7 @@ from lowrank_bench.training.regularizers import (
 TOY = Recipe(name="toy", epochs=3, images_per_epoch=256, batch_size=32, learning_rate=3e-3)
 SIZE = (4, 8, 8)
 BUDGET = lrb.Budget(macs=2.5)
-REGULARIZERS = {"nuclear": {"strength": 0.5}, "trp": {"energy": 0.8}, "lc": {"every": 8}}
+REGULARIZERS = {"nuclear": {"strength": 0.5}, "trp": {"energy": 0.8}, "lc": {"every": 4}}
 
 
 @pytest.fixture(autouse=True)
@@ -251,7 +251,7 @@ def test_the_budget_is_met_and_the_input_model_is_unchanged(regularizer, options
 def test_regularised_kernels_are_nearer_to_low_rank(regularizer, options):
     unregularised = compress(budget=None, ranks=4, regularizer="trp", energy=1.0)  # cuts that keep all the energy
     regularised = compress(budget=None, ranks=4, regularizer=regularizer, **options)
-    assert truncation_error(regularised) < 0.7 * truncation_error(unregularised)
+    assert truncation_error(regularised) < 0.8 * truncation_error(unregularised)
 
 
 @pytest.mark.parametrize(("regularizer", "options"), REGULARIZERS.items(), ids=REGULARIZERS)

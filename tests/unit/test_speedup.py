@@ -10,6 +10,7 @@ from torch import nn
 
 from lowrank_bench.errors import InvalidInput, UnknownName
 from lowrank_bench.measurement.speedup import measure_speedup
+from lowrank_bench.measurement.statistics import noise_floor, verdict
 
 
 def convolutions(n: int) -> nn.Module:
@@ -17,19 +18,19 @@ def convolutions(n: int) -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 16, 3), *layers, nn.BatchNorm2d(16))
 
 
-def test_a_network_against_four_times_itself_is_slower_and_the_other_way_round_faster():
-    short, long = convolutions(4), convolutions(16)
-    bounds = {"input_size": (3, 24, 24), "batch": 4, "precision": 0.05, "max_seconds": 4}
+def test_a_network_of_twenty_layers_against_one_of_two_is_measured_faster_and_the_other_way_round_slower():
+    short, long = convolutions(2), convolutions(20)
+    bounds = {"input_size": (3, 24, 24), "batch": 4, "precision": 0.1, "max_seconds": 2}
     faster, slower = measure_speedup(long, short, **bounds), measure_speedup(short, long, **bounds)
-    assert (faster.verdict, slower.verdict) == ("faster", "slower")
-    # 4 times the work and a first layer that both have.
-    assert 2.5 < faster.low <= faster.ratio <= faster.high < 5
-    assert 1 / 5 < slower.ratio < 1 / 2.5
+    # Loose, since other tests share the cores: exact claims are made on the simulated machine.
+    assert 3 < faster.ratio < 12
+    assert 1 / 12 < slower.ratio < 1 / 3
+    assert faster.low <= faster.ratio <= faster.high
+    assert faster.verdict == verdict(faster.raw.interval, noise_floor(faster.control.interval))
     assert faster.pairs == len(faster.raw) == len(faster.raw.ratios)
     assert faster.compressed_ms <= faster.p90_ms
     assert faster.dense_ms <= faster.dense_p90_ms
-    assert faster.dense_ms / faster.compressed_ms == pytest.approx(faster.ratio, rel=0.3)
-    assert faster.noise_floor >= faster.control.interval.high - 1
+    assert faster.dense_ms > faster.compressed_ms
 
 
 def test_a_network_against_its_copy_is_the_same_and_computes_the_same():
