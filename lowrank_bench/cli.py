@@ -175,9 +175,14 @@ def _progress() -> Progress:
 
 
 def _shower(progress: Progress) -> Callable[[Event], None]:
+    """A bar on a terminal; a line for each item elsewhere, such as in a log."""
     overall = progress.add_task("starting", total=None)
+    titles: set[str] = set()
 
     def show(event: Event) -> None:
+        if not console.is_terminal and event.title not in titles:
+            titles.add(event.title)
+            console.print(f"{event.done}/{event.total} {_escape(event.title)}", soft_wrap=True)
         stage = f": {event.stage}" + (f" {event.share:.0%}" if event.share else "") if event.stage else ""
         progress.update(
             overall, total=event.total, completed=event.done, description=_escape(event.title + stage), refresh=True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,9 @@ TOLERANCE = 0.05
 """A budget counts as met within this relative distance."""
 
 BISECTIONS = 60
+
+LEAST_ENERGY = 1e-12
+"""Below this a layer keeps nothing: bounds on errors may reach 1."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +36,11 @@ Picks = dict[str, Choice]
 def allocate(budget: Budget, total: int, choices: Mapping[str, Sequence[Choice]]) -> dict[str, tuple[int, ...] | None]:
     """Ranks per layer (None: dense) such that ``total`` over the compressed total meets the budget's ratio within 5 %.
 
-    ``total``: dense cost of the budget's scope; ``choices``: per layer, the dense choice among them. The sum of the
-    layers' squared relative errors is minimised by Lagrangian relaxation: every layer takes the choice with the least
-    error + price * cost, and the price is bisected. Where errors are unknown, every layer gets the same fraction of its
-    dense cost instead. What is then left of the target goes to the upgrades that fit, the largest first. No layer is
-    made dearer than dense. Raises InvalidBudget, naming the largest reachable ratio.
+    ``total``: dense cost of the budget's scope; ``choices``: per layer, the dense choice among them. The product of the
+    layers' kept energies, 1 - error each, is maximised (as Zhang et al. 2016 choose ranks) by Lagrangian relaxation: every
+    layer takes the choice with the least -log(1 - error) + price * cost, and the price is bisected. Where errors are
+    unknown, every layer gets the same fraction of its dense cost instead. What is then left of the target goes to the
+    largest layers. No layer is made dearer than dense. Raises InvalidBudget, naming the largest reachable ratio.
     """
     ladders = {name: _ladder(options) for name, options in choices.items()}
     fixed = total - sum(ladder[-1].cost for ladder in ladders.values())
@@ -48,9 +52,7 @@ def allocate(budget: Budget, total: int, choices: Mapping[str, Sequence[Choice]]
     known = all(choice.error is not None for ladder in ladders.values() for choice in ladder)
     pick: Callable[[Ladder, float], Choice] = _least_penalty if known else _least_fraction
     picks = _bisect(ladders, pick, lambda chosen: fixed + _spent(chosen) <= target)
-    for name in sorted(ladders, key=lambda name: -ladders[name][-1].cost):
-        left = target - fixed - _spent(picks)
-        picks[name] = _costliest(ladders[name], picks[name].cost + max(left, 0.0))
+    picks = _use_up(picks, ladders, target - fixed)
     reached = total / (fixed + _spent(picks))
     if abs(reached / budget.ratio - 1) > TOLERANCE:
         nearest = f"the nearest that these layers and this method allow is {reached:.4g}"
@@ -80,13 +82,23 @@ def _bisect(
     return best
 
 
+def _use_up(picks: Picks, ladders: Mapping[str, Ladder], target: float) -> Picks:
+    """Give what is left of the target to the layers, the largest first; then the one change that comes nearest to it."""
+    picks = dict(picks)
+    for name in sorted(ladders, key=lambda name: -ladders[name][-1].cost):
+        left = target - _spent(picks)
+        picks[name] = _costliest(ladders[name], picks[name].cost + max(left, 0.0))
+    changes = [picks | {name: choice} for name, ladder in ladders.items() for choice in ladder]
+    return min([picks, *changes], key=lambda chosen: abs(_spent(chosen) - target))
+
+
 def _least_penalty(ladder: Ladder, price: float) -> Choice:
     """The Lagrangian's minimiser; the dearer choice on a tie."""
     return min(reversed(ladder), key=partial(_penalty, price=price))
 
 
 def _penalty(choice: Choice, price: float) -> float:
-    return (choice.error or 0.0) + price * choice.cost
+    return -math.log(max(1 - (choice.error or 0.0), LEAST_ENERGY)) + price * choice.cost
 
 
 def _least_fraction(ladder: Ladder, price: float) -> Choice:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from lowrank_bench.compression.chain import Chain, Permute
 from lowrank_bench.compression.modules import Factored
 from lowrank_bench.compression.surgery import kernel_of
+from lowrank_bench.decomposition.matrix import relative_error
 from lowrank_bench.errors import UnsupportedLayer
 
 
@@ -37,6 +38,11 @@ def compose_chain(chain: Chain, groups: int = 1) -> Tensor:
             continue
         kernel = _apply(stage.kernel().double(), stage.groups, kernel)
     return _diagonal_blocks(kernel, groups)
+
+
+def chain_error(weight: Tensor, chain: Chain, groups: int = 1) -> float:
+    """||W - W^|| / ||W|| (Frobenius) of a chain that stands for the kernel W (T, S / groups, dh, dw)."""
+    return relative_error(compose_chain(chain, groups), weight.double())
 
 
 def _apply(weight: Tensor, groups: int, kernel: Tensor) -> Tensor:

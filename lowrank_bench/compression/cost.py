@@ -92,17 +92,19 @@ def trace(model: nn.Module, input_size: tuple[int, ...]) -> dict[str, Site]:
     """
     ghost = _without_values(model)
     sites: dict[str, Site] = {}
+    called: dict[str, None] = {}
     for name, layer in ghost.named_modules():
         if isinstance(layer, nn.Conv2d | nn.Linear) and refusal(layer) is None:
             sites[name] = Site(Geometry.of(layer), layer.bias is not None)
-            layer.register_forward_pre_hook(_recorder(sites[name]))
+            layer.register_forward_pre_hook(_recorder(name, sites[name], called))
     _dry_run(ghost, input_size)
-    return {name: site for name, site in sites.items() if site.sizes}
+    return {name: sites[name] for name in called}
 
 
-def _recorder(site: Site) -> Any:
+def _recorder(name: str, site: Site, called: dict[str, None]) -> Any:
     def record(_layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         x = inputs[0]
+        called[name] = None
         site.sizes.append(
             (x.shape[-2], x.shape[-1]) if site.geometry.kind == "conv2d" else (x.numel() // x.shape[-1], 1)
         )

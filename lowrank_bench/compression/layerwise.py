@@ -11,14 +11,13 @@ from torch.nn.modules.conv import _ConvNd
 
 from lowrank_bench.compression.budget import Choice, allocate
 from lowrank_bench.compression.chain import Chain
-from lowrank_bench.compression.compose import compose_chain
+from lowrank_bench.compression.compose import chain_error
 from lowrank_bench.compression.cost import Cost, Site, count, trace
 from lowrank_bench.compression.geometry import build, refusal
 from lowrank_bench.compression.model import Compressed
 from lowrank_bench.compression.plan import LayerPlan, Plan, describe_stage
 from lowrank_bench.compression.ranks import resolve_ranks
 from lowrank_bench.compression.surgery import kernel_of, named_layer, swap
-from lowrank_bench.decomposition.matrix import relative_error
 from lowrank_bench.errors import InvalidBudget, InvalidInput, UnsupportedLayer
 from lowrank_bench.trial import Budget
 
@@ -42,9 +41,7 @@ def compress_layers(method: LayerMethod, model: nn.Module, job: Job) -> Compress
     open_sites = {name: site for name, site in sites.items() if name not in skipped}
     if job.budget is not None:
         ranks = ranks_for_budget(method, model, job.budget, dense_cost, sites, open_sites)
-        why_dense = (
-            f"no factorisation of it within the budget {job.budget} is cheaper, or the budget is met with it dense"
-        )
+        why_dense = f"the budget {job.budget} is met with it dense, or no factorisation of it is cheaper"
     else:
         ranks, why_dense = (
             _given_ranks(method, model, job, open_sites, skipped),
@@ -60,9 +57,8 @@ def compress_layers(method: LayerMethod, model: nn.Module, job: Job) -> Compress
         weight = kernel_of(layer)
         chain = method.factorize_layer(weight, site.geometry.groups, layer_ranks, f"layer {name!r}")
         swap(compressed, name, build(chain, site.geometry, layer.bias, layer.weight.dtype))
-        layers[name] = planned(
-            site, chain, layer_ranks, relative_error(compose_chain(chain, site.geometry.groups), weight.double())
-        )
+        error = chain_error(weight, chain, site.geometry.groups)
+        layers[name] = planned(site, chain, layer_ranks, error)
     plan = Plan(
         method=method.name,
         version=method.version,
@@ -81,8 +77,10 @@ def ranks_for_budget(
     sites: dict[str, Site],
     open_sites: dict[str, Site],
 ) -> LayerRanks:
-    """Ranks for every open layer within the budget's scope; a linear layer is outside of ``scope="convs"``. Raises
-    InvalidBudget.
+    """Ranks for every open layer within the budget's scope; a linear layer is outside of ``scope="convs"``.
+
+    The first convolution, which reads the image, stays dense wherever the budget can be met without it, as in the papers
+    (Garipov et al. 2016; Wang et al. 2021): its error counts for more than its share. Raises InvalidBudget.
     """
     if budget.metric == "latency":
         raise InvalidBudget(
@@ -95,7 +93,12 @@ def ranks_for_budget(
     else:
         total = dense_cost.macs if budget.metric == "macs" else dense_cost.params
     weights = {name: kernel_of(named_layer(model, name)) for name in open_sites}
-    return allocate(budget, total, {n: _choices(method, budget, site, weights[n]) for n, site in open_sites.items()})
+    choices = {n: _choices(method, budget, site, weights[n]) for n, site in open_sites.items()}
+    first = next(iter(convs), None)
+    try:
+        return allocate(budget, total, {name: options for name, options in choices.items() if name != first})
+    except InvalidBudget:
+        return allocate(budget, total, choices)
 
 
 def untouched(model: nn.Module, sites: dict[str, Site]) -> dict[str, str]:

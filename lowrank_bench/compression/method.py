@@ -107,8 +107,8 @@ class LayerMethod(Method):
     def errors(self, weight: Tensor, candidates: Sequence[tuple[int, ...]]) -> Sequence[float] | None:
         """Squared relative error to expect at each candidate, for the sharing of a budget between layers.
 
-        By default the energy that the unfoldings lose when they are cut at the candidate's ranks: equal to the error
-        for one unfolding, a bound for several (De Lathauwer et al. 2000). None where there is no unfolding.
+        By default the share of energy that the unfoldings lose when they are cut at the candidate's ranks: equal to the
+        error for one unfolding, a bound for several (De Lathauwer et al. 2000). None where there is no unfolding.
         """
         tails = []
         for matrix in self.unfoldings(weight):
@@ -117,7 +117,8 @@ class LayerMethod(Method):
             tails.append([*left.tolist(), 0.0])
         if not tails:
             return None
-        return [sum(t[min(r, len(t) - 1)] for t, r in zip(tails, ranks, strict=True)) for ranks in candidates]
+        lost = [sum(t[min(r, len(t) - 1)] for t, r in zip(tails, ranks, strict=True)) for ranks in candidates]
+        return [min(1.0, share) for share in lost]  # no approximation need err more than none at all
 
     def spread(self, shape: KernelShape, rank: int) -> tuple[int, ...]:
         """What a single integer means: by default that rank everywhere."""

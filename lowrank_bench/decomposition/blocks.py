@@ -85,13 +85,15 @@ def double_svd(blocks: Tensor, in_rank: int, out_rank: int, covariance: Tensor |
     check_rank("the block's output rank K2", out_rank, min(t, in_rank * taps))
     by_input = blocks.flatten(-2).mT.reshape(*lead, t * taps, s)
     if covariance is None:
-        wide, input_ = _orthonormal_svd(by_input, in_rank)
+        u, s_in, input_ = truncated_svd(by_input, in_rank)
+        wide = u * s_in.unsqueeze(-2)  # orthonormal input_, so that the second cut is weighted as the kernel is
     else:
         sigma = as_float64(covariance, "covariance").unflatten(-1, (s, taps)).unflatten(-3, (s, taps))
         wide, input_ = weighted_svd(by_input, torch.einsum("...axbx->...ab", sigma), in_rank)
     by_output = wide.reshape(*lead, t, taps, in_rank).mT.flatten(-2)
     if covariance is None:
-        output, core = _orthonormal_svd(by_output, out_rank)
+        output, s_out, vh = truncated_svd(by_output, out_rank)
+        core = s_out.unsqueeze(-1) * vh
     else:
         sigma = torch.einsum("...ka,...axby,...lb->...kxly", input_, sigma, input_)
         output, core = weighted_svd(by_output, sigma.flatten(-4, -3).flatten(-2), out_rank)
@@ -161,8 +163,3 @@ def _unit_terms(tensor: Tensor) -> list[Tensor]:
 def _unit(vector: Tensor) -> Tensor:
     norm: Tensor = torch.linalg.vector_norm(vector, dim=-2, keepdim=True)
     return vector / norm.clamp_min(TINY)
-
-
-def _orthonormal_svd(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    u, s, vh = truncated_svd(matrix, rank)
-    return u, s.unsqueeze(-1) * vh

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -12,7 +13,6 @@ from lowrank_bench.decomposition.cp_gauss_newton import shrink_terms
 from lowrank_bench.decomposition.cp_problem import decompose, given_rows
 from lowrank_bench.decomposition.cp_result import CPResult
 from lowrank_bench.decomposition.cp_stopping import Stopping
-from lowrank_bench.decomposition.cp_sweeps import even_rows
 from lowrank_bench.decomposition.mttkrp import Rows, Unfolded, grams, hadamard
 from lowrank_bench.errors import InvalidInput
 
@@ -44,18 +44,18 @@ def cp_epc(
 
     def iterate(problem: Unfolded, scale: float) -> tuple[list[Tensor], list[float]]:
         rows = given_rows(factors, rank, problem, scale)
-        error = math.sqrt(problem.residual(rows).squared_norm)
+        error = math.sqrt(problem.residual(rows).squared_norm())
         if error > error_bound * (1 + 1e-9) + EXACT:
             raise InvalidInput(f"error_bound is {error_bound}, below {error}, the error of the factors: fit them better or raise the bound")
         if error_bound < EXACT:
             return rows, [error]
         shrunk, history = shrink_terms(problem, rows, error_bound, stopping)
         rows = min(rows, shrunk, key=_term_energy)
-        constrained = _Constrained(error_bound**2 * (1 - 1e-9), problem.residual(rows).squared_norm)
-        for _ in range(SWEEPS):
-            if not stopping.out_of_time():
-                rows, _ = problem.sweep(even_rows(rows), constrained)
-                history.append(math.sqrt(constrained.squared_error))
+        constrained = _Constrained(error_bound**2 * (1 - 1e-9), problem.residual(rows).squared_norm())
+        for rows, _ in islice(problem.sweeps(rows, constrained), SWEEPS):  # noqa
+            history.append(math.sqrt(constrained.squared_error))
+            if stopping.out_of_time():
+                break
         return rows, history
 
     return decompose(tensor, rank, iterate)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -39,8 +40,7 @@ def _rank_one(problem: Unfolded, max_sweeps: int) -> Rows:
     modes = range(len(problem.shape))
     rows: Rows = [_unit(problem.tensor.mean(dim=[m for m in modes if m != mode])[None]) for mode in modes]
     norm = 0.0
-    for _ in range(max_sweeps):
-        rows, pivot_mttkrp = problem.sweep(rows, lambda _gram, mttkrp, _row: _unit(mttkrp))
+    for rows, pivot_mttkrp in islice(problem.sweeps(rows, lambda _gram, mttkrp, _row: _unit(mttkrp)), max_sweeps):
         norm, last = float(torch.linalg.vector_norm(pivot_mttkrp)), norm
         if norm - last <= PRECISION * norm:
             break

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from lowrank_bench.decomposition.cp_stopping import Stopping
-from lowrank_bench.decomposition.cp_sweeps import even_rows, inverse_psd
-from lowrank_bench.decomposition.mttkrp import Rows, Unfolded, grams, hadamard
+from lowrank_bench.decomposition.cp_sweeps import inverse_psd
+from lowrank_bench.decomposition.mttkrp import Rows, Unfolded, even_rows, grams, hadamard
 
 FIRST_DAMPING, LEAST_DAMPING, LAST_DAMPING = 1e-2, 1e-12, 1e16
 # While the quadratic model is poor, an inexact inner solve goes further per second: few CG steps first, one more with every iteration.

@@ -24,18 +24,31 @@ Iteration = Callable[[Unfolded, float], tuple[list[Tensor], list[float]]]
 def decompose(tensor: Tensor, rank: int, iterate: Iteration) -> CPResult:
     """The closed form where there is one, otherwise what `iterate` finds. Raises InvalidRanks and InvalidWeights."""
     rank = checked_rank(rank)
-    unit, scale = unit_tensor(tensor)
-    if unit.is_meta:
-        factors = [unit.new_empty(size, rank) for size in unit.shape]
+    if tensor.ndim < 2 or tensor.is_complex():
+        raise InvalidWeights(f"CP needs a real tensor with at least 2 modes, not {tensor.dtype} of shape {tuple(tensor.shape)}")
+    if tensor.is_meta:
+        factors = [tensor.new_empty(size, rank, dtype=torch.float64) for size in tensor.shape]
         return CPResult(factors, math.nan, [math.nan], Degeneracy(math.nan, math.nan))
-    exact = closed_form(unit, rank)
+    problem, scale = _normalised(as_float64(tensor, "tensor"))
+    exact = closed_form(problem.tensor, rank)
     if exact is not None:
-        error = relative_error(cp_tensor(exact), unit)
+        error = relative_error(cp_tensor(exact), problem.tensor)
         return _result(exact, scale, error, [error])
-    problem = Unfolded(unit)
-    del unit  # the layout is usually a copy
     rows, history = iterate(problem, scale)
-    return solution(problem, rows, scale, history)
+    error = math.sqrt(problem.residual(rows).squared_norm())
+    return _result([row.T for row in rows], scale, error, history)
+
+
+def _normalised(tensor: Tensor) -> tuple[Unfolded, float]:
+    """The tensor at Frobenius norm 1, and its norm; zero stays zero."""
+    # By the largest entry first: squares of entries below 1e-160 or above 1e150 leave the range of float64.
+    largest = max(abs(float(extreme)) for extreme in tensor.aminmax())
+    if largest == 0:
+        return Unfolded(tensor), 0.0
+    problem = Unfolded(tensor, largest)
+    norm = math.sqrt(problem.squared_norm())
+    problem.cube.div_(norm)
+    return problem, largest * norm
 
 
 def checked_rank(rank: int) -> int:
@@ -45,21 +58,6 @@ def checked_rank(rank: int) -> int:
     return operator.index(rank)
 
 
-def unit_tensor(tensor: Tensor) -> tuple[Tensor, float]:
-    """The tensor in float64 at Frobenius norm 1, and its norm; zero stays zero. Raises InvalidWeights."""
-    if tensor.ndim < 2 or tensor.is_complex():
-        raise InvalidWeights(f"CP needs a real tensor with at least 2 modes, not {tensor.dtype} of shape {tuple(tensor.shape)}")
-    unit = as_float64(tensor, "tensor")
-    if unit.is_meta:
-        return unit, math.nan
-    largest = max(map(abs, map(float, unit.aminmax())))  # first, since squares of entries below 1e-160 or above 1e150 leave the range of float64
-    if largest == 0:
-        return unit, 0.0
-    unit = unit / largest
-    norm = float(torch.linalg.vector_norm(unit))
-    return unit.div_(norm), largest * norm
-
-
 def given_rows(factors: Sequence[Tensor], rank: int, problem: Unfolded, scale: float) -> list[Tensor]:
     """A user's factors as rows that fit the tensor of norm 1. Raises InvalidInput and InvalidWeights."""
     shapes, wanted = [tuple(factor.shape) for factor in factors], [(size, rank) for size in problem.shape]
@@ -67,12 +65,6 @@ def given_rows(factors: Sequence[Tensor], rank: int, problem: Unfolded, scale: f
         raise InvalidInput(f"factors have shapes {shapes}, but rank {rank} of a tensor {problem.shape} needs {wanted}")
     share = scale ** (1 / len(factors))
     return [as_float64(factor, f"factor {mode}").to(problem.cube.device).T / share for mode, factor in enumerate(factors)]
-
-
-def solution(problem: Unfolded, rows: Rows, scale: float, history: list[float]) -> CPResult:
-    """Rows that fit a tensor of norm 1, as the decomposition of the tensor of norm `scale`."""
-    error = math.sqrt(problem.residual(rows).squared_norm)
-    return _result([row.T for row in rows], scale, error, history)
 
 
 def _result(factors: list[Tensor], scale: float, error: float, history: list[float]) -> CPResult:

@@ -47,12 +47,19 @@ def singular_vectors(problem: Unfolded, mode: int, most: int) -> Tensor:
 
 
 def _best_trial(problem: Unfolded, bases: Sequence[Tensor], rank: int, init: str, seed: int, deadline: float) -> list[Tensor]:
+    """The start that is ahead after a few sweeps of ALS."""
     generator = torch.Generator().manual_seed(seed)
-    trials = []
-    for kind in STARTS[init]:
-        rows = [torch.randn(rank, n, dtype=torch.float64, generator=generator).to(problem.cube) / n**0.5 for n in problem.shape]
-        if kind == "svd":
-            for row, basis in zip(rows, bases, strict=True):
-                row[: basis.shape[1]] = basis.T
-        trials.append(alternating_least_squares(problem, rows, Stopping(TRIAL_SWEEPS, 0, deadline)))
+    sweeps = Stopping(TRIAL_SWEEPS, 0, deadline)
+    trials = (
+        alternating_least_squares(problem, _first_rows(problem, bases if kind == "svd" else (), rank, generator), sweeps)
+        for kind in STARTS[init]
+    )
     return min(trials, key=lambda trial: trial[1][-1])[0]
+
+
+def _first_rows(problem: Unfolded, bases: Sequence[Tensor], rank: int, generator: torch.Generator) -> list[Tensor]:
+    """Normal vectors of norm about 1; the first ones of a mode are its singular vectors, if given."""
+    rows = [torch.randn(rank, n, dtype=torch.float64, generator=generator).to(problem.cube) / n**0.5 for n in problem.shape]
+    for row, basis in zip(rows, bases, strict=False):
+        row[: basis.shape[1]] = basis.T
+    return rows

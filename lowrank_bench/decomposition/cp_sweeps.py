@@ -9,16 +9,21 @@ from torch import Tensor
 
 from lowrank_bench.decomposition.cp_stopping import Stopping
 from lowrank_bench.decomposition.mttkrp import Rows, Unfolded, grams, hadamard
+from lowrank_bench.errors import Diverged
 
 
 def alternating_least_squares(problem: Unfolded, rows: Rows, stopping: Stopping) -> tuple[list[Tensor], list[float]]:
     """ALS from `rows`; returns the last rows, and the errors of the start and after every sweep."""
-    rows = list(rows)
-    history = [math.sqrt(problem.residual(rows).squared_norm)]
+    rows, history = list(rows), [_error(problem, rows, problem.mttkrps(rows)[problem.pivot])]
+    sweeps = problem.sweeps(rows, least_squares)
     while not stopping.reached(history):
-        rows, pivot_mttkrp = problem.sweep(even_rows(rows), least_squares)
-        history.append(math.sqrt(problem.squared_error(rows, pivot_mttkrp, hadamard(grams(rows)))[0]))
+        rows, pivot_mttkrp = next(sweeps)
+        history.append(_error(problem, rows, pivot_mttkrp))
     return rows, history
+
+
+def _error(problem: Unfolded, rows: Rows, pivot_mttkrp: Tensor) -> float:
+    return math.sqrt(problem.squared_error(rows, pivot_mttkrp, hadamard(grams(rows)))[0])
 
 
 def least_squares(gram: Tensor, mttkrp: Tensor, rows: Tensor) -> Tensor:
@@ -29,16 +34,9 @@ def least_squares(gram: Tensor, mttkrp: Tensor, rows: Tensor) -> Tensor:
 def inverse_psd(matrix: Tensor) -> Tensor:
     """The inverse of a positive semi-definite matrix after the least ridge, relative to its trace, that lets Cholesky succeed."""
     ridge = max(1e-14 * float(matrix.diagonal().mean()), 1e-100)
-    while True:
+    while math.isfinite(ridge):
         factor, info = torch.linalg.cholesky_ex(matrix + ridge * torch.eye(len(matrix)).to(matrix))
         if not info:
             return torch.cholesky_inverse(factor)
         ridge *= 100
-
-
-def even_rows(rows: Rows) -> list[Tensor]:
-    """The same terms, the norm of each spread evenly over its vectors; a zero vector stays, and its partners keep a scale."""
-    norms = torch.stack([torch.linalg.vector_norm(matrix, dim=1) for matrix in rows])
-    norms = torch.where(norms == 0, 1.0, norms)
-    mean = norms.log().mean(dim=0).exp()
-    return [matrix * (mean / norm)[:, None] for matrix, norm in zip(rows, norms, strict=True)]
+    raise Diverged("a CP factor is no longer finite: start from another seed, or from factors of the tensor's scale")

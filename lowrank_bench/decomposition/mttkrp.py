@@ -23,15 +23,19 @@ Update = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class Unfolded:
-    """A tensor in the layout (pivot, taps, middle)."""
+    """A copy of tensor / divisor in the layout (pivot, taps, middle)."""
 
-    def __init__(self, tensor: Tensor) -> None:
+    def __init__(self, tensor: Tensor, divisor: float = 1.0) -> None:
         self.shape = tuple(tensor.shape)
         self.pivot, self.middle, *taps = sorted(range(tensor.ndim), key=lambda mode: -self.shape[mode])
         self.taps = sorted(taps)
-        cube = tensor.permute(self.pivot, *self.taps, self.middle).contiguous()
-        self.cube = cube.reshape(self.shape[self.pivot], -1, self.shape[self.middle])
-        self.squared_norm = float(torch.linalg.vector_norm(self.cube)) ** 2
+        ordered = tensor.permute(self.pivot, *self.taps, self.middle)
+        cube = torch.div(ordered, divisor, out=tensor.new_empty(ordered.shape))
+        self.cube = cube.view(self.shape[self.pivot], -1, self.shape[self.middle])
+
+    def squared_norm(self) -> float:
+        """The squared Frobenius norm."""
+        return float(torch.linalg.vector_norm(self.cube)) ** 2
 
     @property
     def tensor(self) -> Tensor:
@@ -43,41 +47,46 @@ class Unfolded:
         """The unfolding of one mode times its transpose, (n_i, n_i)."""
         if mode == self.pivot:
             return self.cube.flatten(1) @ self.cube.flatten(1).T
-        slices = (part.movedim(mode, 0).flatten(1) for part in self.tensor.split(64, dim=self.pivot))  # never a whole copy
-        return torch.stack([part @ part.T for part in slices]).sum(dim=0)
+        gram = self.cube.new_zeros(self.shape[mode], self.shape[mode])
+        for part in self.tensor.split(64, dim=self.pivot):  # an unfolding is a copy: never of the whole
+            unfolding = part.movedim(mode, 0).flatten(1)
+            gram.addmm_(unfolding, unfolding.T)
+        return gram
 
     def mttkrps(self, rows: Rows) -> list[Tensor]:
         """The MTTKRP of every mode, as (R, n_i) rows, from two contractions of the tensor."""
         out = [torch.empty_like(matrix) for matrix in rows]
         for block in self._blocks(len(rows[0])):
             part = [matrix[block] for matrix in rows]
-            partial = self._contract_pivot(part)
+            partial = self._contract_pivot(part, self._workspace(len(part[0])))
             out[self.middle][block] = self._middle_mttkrp(partial, part)
             weights = partial.mul_(part[self.middle][:, None]).sum(dim=2)
             for mode in self.taps:
                 out[mode][block] = self._tap_mttkrp(weights, part, mode)
-            del partial
-            out[self.pivot][block] = self._khatri_rao(part) @ self.cube.flatten(1).T
+            out[self.pivot][block] = self._khatri_rao(part, partial) @ self.cube.flatten(1).T
         return out
 
-    def sweep(self, rows: Rows, update: Update) -> tuple[list[Tensor], Tensor]:
-        """New rows, mode after mode (middle, taps, pivot), from two contractions of the tensor; and the last, the pivot's, MTTKRP."""
-        rows = list(rows)
-        gram = grams(rows)
+    def sweeps(self, rows: Rows, update: Update) -> Iterator[tuple[list[Tensor], Tensor]]:
+        """Endless sweeps of new rows, middle, taps, pivot, two contractions each: the rows, and the pivot's MTTKRP.
 
-        def renew(mode: int, mttkrp: Tensor) -> None:
-            rows[mode] = update(hadamard(gram, mode), mttkrp, rows[mode])
-            gram[mode] = rows[mode] @ rows[mode].T
+        Every sweep starts from even norms.
+        """
+        partial = self._workspace(len(rows[0]))  # one for all sweeps
+        while True:
+            rows = even_rows(rows)
+            gram = grams(rows)
 
-        partial = self._contract_pivot(rows)
-        renew(self.middle, self._middle_mttkrp(partial, rows))
-        weights = partial.mul_(rows[self.middle][:, None]).sum(dim=2)
-        del partial
-        for mode in self.taps:
-            renew(mode, self._tap_mttkrp(weights, rows, mode))
-        mttkrp = self._khatri_rao(rows) @ self.cube.flatten(1).T
-        renew(self.pivot, mttkrp)
-        return rows, mttkrp
+            def renew(mode: int, mttkrp: Tensor, rows: list[Tensor] = rows, gram: Tensor = gram) -> None:
+                rows[mode] = update(hadamard(gram, mode), mttkrp, rows[mode])
+                gram[mode] = rows[mode] @ rows[mode].T
+
+            renew(self.middle, self._middle_mttkrp(self._contract_pivot(rows, partial), rows))
+            weights = partial.mul_(rows[self.middle][:, None]).sum(dim=2)
+            for mode in self.taps:
+                renew(mode, self._tap_mttkrp(weights, rows, mode))
+            pivot_mttkrp = self._khatri_rao(rows, partial) @ self.cube.flatten(1).T
+            renew(self.pivot, pivot_mttkrp)
+            yield rows, pivot_mttkrp
 
     def residual(self, rows: Rows) -> Self:
         """The tensor minus the sum of the terms, entry by entry: exact where the formula with Gram matrices cancels."""
@@ -85,8 +94,7 @@ class Unfolded:
         rest.cube = self.cube.clone()
         for block in self._blocks(len(rows[0])):
             part = [matrix[block] for matrix in rows]
-            rest.cube.flatten(1).addmm_(part[self.pivot].T, self._khatri_rao(part), alpha=-1)
-        rest.squared_norm = float(torch.linalg.vector_norm(rest.cube)) ** 2
+            rest.cube.flatten(1).addmm_(part[self.pivot].T, self._khatri_rao(part, self._workspace(len(part[0]))), alpha=-1)
         return rest
 
     def squared_error(self, rows: Rows, pivot_mttkrp: Tensor, model: Tensor) -> tuple[float, Self | None]:
@@ -94,20 +102,22 @@ class Unfolded:
 
         Where rounding would leave fewer than 8 digits of that: from the residual, which is returned too.
         """
-        squared = self.squared_norm - 2 * float((rows[self.pivot] * pivot_mttkrp).sum()) + float(model.sum())
-        if squared > 1e-8 * (self.squared_norm + float(model.abs().sum())):  # the summands' rounding is about 1e-16 of them
+        norm = self.squared_norm()
+        squared = norm - 2 * float((rows[self.pivot] * pivot_mttkrp).sum()) + float(model.sum())
+        if squared > 1e-8 * (norm + float(model.abs().sum())):  # the summands' rounding is about 1e-16 of them
             return squared, None
         rest = self.residual(rows)
-        return rest.squared_norm, rest
+        return rest.squared_norm(), rest
 
     def _blocks(self, rank: int) -> Iterator[slice]:
         """Terms that are worked on together, so that a partial contraction holds about a quarter as many numbers as the tensor."""
         size = max(64, len(self.cube) // 4)
         return (slice(start, start + size) for start in range(0, rank, size))
 
-    def _contract_pivot(self, rows: Rows) -> Tensor:
-        """sum_t W[t, p, s] A[r, t]: the (R, taps, middle) partial contraction."""
-        return (rows[self.pivot] @ self.cube.flatten(1)).view(-1, *self.cube.shape[1:])
+    def _contract_pivot(self, rows: Rows, out: Tensor) -> Tensor:
+        """sum_t W[t, p, s] A[r, t]: the (R, taps, middle) partial contraction, written to `out`."""
+        torch.mm(rows[self.pivot], self.cube.flatten(1), out=out.view(len(out), -1))
+        return out
 
     def _middle_mttkrp(self, partial: Tensor, rows: Rows) -> Tensor:
         return torch.bmm(self._tap_rows(rows)[:, None], partial)[:, 0]
@@ -124,8 +134,12 @@ class Unfolded:
     def _tap_rows(self, rows: Rows) -> Tensor:
         return khatri_rao([torch.ones_like(rows[0][:, :1]), *(rows[mode] for mode in self.taps)])
 
-    def _khatri_rao(self, rows: Rows) -> Tensor:
-        return khatri_rao([self._tap_rows(rows), rows[self.middle]])
+    def _khatri_rao(self, rows: Rows, out: Tensor) -> Tensor:
+        """The Khatri-Rao product of all modes but the pivot, written to `out` and flattened to (R, taps * middle)."""
+        return torch.mul(self._tap_rows(rows)[:, :, None], rows[self.middle][:, None, :], out=out).view(len(out), -1)
+
+    def _workspace(self, rank: int) -> Tensor:
+        return self.cube.new_empty(rank, *self.cube.shape[1:])
 
 
 def khatri_rao(rows: Rows) -> Tensor:
@@ -144,3 +158,11 @@ def grams(rows: Rows) -> Tensor:
 def hadamard(gram: Tensor, *without: int) -> Tensor:
     """The elementwise product (R, R) of the Gram matrices of all modes but those named."""
     return gram[[mode for mode in range(len(gram)) if mode not in without]].prod(dim=0)
+
+
+def even_rows(rows: Rows) -> list[Tensor]:
+    """The same terms, the norm of each spread evenly over its vectors; a zero vector stays, its partners keep a scale."""
+    norms = torch.stack([torch.linalg.vector_norm(matrix, dim=1) for matrix in rows])
+    norms = torch.where(norms == 0, 1.0, norms)
+    mean = norms.log().mean(dim=0).exp()
+    return [matrix * (mean / norm)[:, None] for matrix, norm in zip(rows, norms, strict=True)]

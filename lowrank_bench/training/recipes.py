@@ -51,7 +51,7 @@ RECIPES = {
     for recipe in (
         Recipe(name="none", epochs=0, images_per_epoch=1, learning_rate=1e-3),
         Recipe(name="short", epochs=1, images_per_epoch=12_800, learning_rate=3e-4),
-        Recipe(name="standard", epochs=3, images_per_epoch=16_384, learning_rate=5e-4),
+        Recipe(name="standard", epochs=3, images_per_epoch=16_384, learning_rate=3e-4),
         Recipe(
             name="charnet",
             epochs=20,

@@ -38,7 +38,8 @@ def test_weighted_svd_loses_exactly_the_tail_of_the_weighted_matrix():
     responses = weight @ x
     for rank in (1, 4, 7):
         left, right = weighted_svd(weight, x @ x.T, rank)
-        # Denton's metric is PCA of the responses: their best approximation of that rank is reached by changing the weights alone.
+        # Denton's metric is PCA of the responses: their best approximation of that rank is reached by changing the
+        # weights alone.
         tail = svdvals(responses)[rank:].square().sum().sqrt()
         torch.testing.assert_close(matrix_norm(responses - left @ (right @ x)), tail)
         u, s, vh = truncated_svd(weight, rank)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import lowrank_bench as lrb
 from lowrank_bench.compression.chain import Factor, KernelShape
-from lowrank_bench.compression.layerwise import relative_error
+from lowrank_bench.compression.compose import chain_error
 from lowrank_bench.compression.method import LayerMethod
 
 
@@ -55,15 +55,13 @@ def test_a_1x1_kernel_is_cut_by_svd() -> None:
     tail = torch.linalg.svdvals(weight[:, :, 0, 0])[3:].square().sum() / weight.square().sum()
     chain = cp().factorize(weight, (3,))
     assert len(chain.stages) == 2
-    assert relative_error(weight, chain, 1) ** 2 == pytest.approx(float(tail))
+    assert chain_error(weight, chain, 1) ** 2 == pytest.approx(float(tail))
     assert cp().errors(weight, [(3,)]) == pytest.approx([float(tail)])
 
 
 def test_all_factors_at_once_fit_better_than_term_after_term() -> None:
     weight = kernel()
-    errors = {
-        name: relative_error(weight, cp(algorithm=name).factorize(weight, (24,)), 1) for name in ("nls", "greedy")
-    }
+    errors = {name: chain_error(weight, cp(algorithm=name).factorize(weight, (24,)), 1) for name in ("nls", "greedy")}
     assert errors["nls"] < 0.8 * errors["greedy"]
 
 
@@ -75,7 +73,7 @@ def test_correction_tames_the_terms_of_a_border_rank_kernel() -> None:
     assert plain.notes is not None and corrected.notes is not None
     assert plain.notes["term_energy"] > 10 and plain.notes["cosine"] > 0.9
     assert corrected.notes["term_energy"] < plain.notes["term_energy"]
-    assert relative_error(weight, corrected, 1) <= 1.01 * relative_error(weight, plain, 1) + 1e-9
+    assert chain_error(weight, corrected, 1) <= 1.01 * chain_error(weight, plain, 1) + 1e-9
 
 
 def test_expected_errors_fall_from_below_one_to_zero() -> None:
@@ -85,7 +83,7 @@ def test_expected_errors_fall_from_below_one_to_zero() -> None:
     assert errors is not None
     assert all(more >= less for more, less in pairwise(errors))
     assert errors[0] < 1 and errors[-1] == 0
-    found = relative_error(weight, method.factorize(weight, (16,)), 1) ** 2
+    found = chain_error(weight, method.factorize(weight, (16,)), 1) ** 2
     assert errors[candidates.index((16,))] == pytest.approx(found, abs=0.05)
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 import lowrank_bench as lrb
 from lowrank_bench.compression.chain import Factor, KernelShape
-from lowrank_bench.compression.layerwise import relative_error
+from lowrank_bench.compression.compose import chain_error
 from lowrank_bench.compression.method import LayerMethod
 
 
@@ -52,7 +52,7 @@ def test_scheme_1_runs_depthwise_filters_and_mixes_them() -> None:
 def test_scheme_1_recovers_separable_filters() -> None:
     basis = torch.einsum("smi,smj->smij", torch.randn(4, 2, 3).double(), torch.randn(4, 2, 5).double())
     weight = torch.einsum("tsm,smij->tsij", torch.randn(8, 4, 2).double(), basis)
-    assert relative_error(weight, jaderberg(scheme=1).factorize(weight, (2,)), 1) < 0.02
+    assert chain_error(weight, jaderberg(scheme=1).factorize(weight, (2,)), 1) < 0.02
 
 
 def test_scheme_1_expects_no_more_error_than_it_makes() -> None:
@@ -61,4 +61,4 @@ def test_scheme_1_expects_no_more_error_than_it_makes() -> None:
     expected = method.errors(weight, candidates)
     assert expected is not None and expected[-1] == pytest.approx(0, abs=1e-12)
     for ranks, bound in zip(candidates, expected, strict=True):
-        assert bound <= relative_error(weight, method.factorize(weight, ranks), 1) ** 2 + 1e-12
+        assert bound <= chain_error(weight, method.factorize(weight, ranks), 1) ** 2 + 1e-12

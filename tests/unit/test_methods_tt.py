@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 import lowrank_bench as lrb
 from lowrank_bench.compression.chain import KernelShape, Permute
-from lowrank_bench.compression.compose import compose_chain
-from lowrank_bench.compression.layerwise import relative_error
+from lowrank_bench.compression.compose import chain_error, compose_chain
 from lowrank_bench.compression.method import LayerMethod
 
 
@@ -66,7 +65,7 @@ def test_every_mode_is_exact_at_full_rank_and_within_the_tails_below(mode: str, 
     bounds = method.errors(weight, candidates)
     assert bounds is not None
     for ranks, bound in zip(candidates, bounds, strict=True):
-        assert relative_error(weight, method.factorize(weight, ranks), 1) ** 2 <= bound + 1e-12
+        assert chain_error(weight, method.factorize(weight, ranks), 1) ** 2 <= bound + 1e-12
     conv = nn.Conv2d(12, 8, taps, 2, (1, 2), dtype=torch.float64)
     x = torch.randn(2, 12, 9, 8, dtype=torch.float64)
     torch.testing.assert_close(lrb.factorize(conv, "tt_conv", "full", mode=mode)(x), conv(x))
@@ -77,7 +76,7 @@ def test_the_naive_train_of_a_1x1_kernel_is_its_svd() -> None:
     chain = tt().factorize(weight, (3, 3, 3))
     tail = torch.linalg.svdvals(weight[:, :, 0, 0])[3:].square().sum() / weight.square().sum()
     assert len(chain.stages) == 2
-    assert relative_error(weight, chain, 1) ** 2 == pytest.approx(float(tail))
+    assert chain_error(weight, chain, 1) ** 2 == pytest.approx(float(tail))
 
 
 def test_one_integer_is_every_rank_that_can_be_so_large() -> None:

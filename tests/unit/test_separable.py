@@ -125,7 +125,8 @@ def test_scheme_1_error_lies_between_that_of_any_basis_and_that_of_the_taps_left
     kernel = normal(20, 6, 3, 3)
     slices = kernel.transpose(0, 1).flatten(2)
     for bases in (1, 3, 6):
-        # Below: the best `bases` filters per channel, separable or not. Above: the strongest taps of each channel kept as they are.
+        # Below: the best `bases` filters per channel, separable or not. Above: the strongest taps of each channel kept
+        # as they are.
         unconstrained = svdvals(slices)[:, bases:].square().sum().sqrt()
         strongest = slices.square().sum(1).sort(dim=1, descending=True).values[:, bases:].sum().sqrt()
         error = separable_basis(kernel, bases).error * vector_norm(kernel)
