@@ -1,6 +1,7 @@
 """The compression methods that come with lowrank_bench, one per file: found by scan, so a new file is a new method.
 
-The package is callable, so that ``lowrank_bench.methods()`` lists every method and ``lowrank_bench.methods.tucker`` is one.
+The package is callable, so that ``lowrank_bench.methods()`` lists every method and ``lowrank_bench.methods.tucker`` is
+one.
 """
 
 from __future__ import annotations

@@ -37,10 +37,10 @@ def allocate(budget: Budget, total: int, choices: Mapping[str, Sequence[Choice]]
     """Ranks per layer (None: dense) such that ``total`` over the compressed total meets the budget's ratio within 5 %.
 
     ``total``: dense cost of the budget's scope; ``choices``: per layer, the dense choice among them. The product of the
-    layers' kept energies, 1 - error each, is maximised (as Zhang et al. 2016 choose ranks) by Lagrangian relaxation: every
-    layer takes the choice with the least -log(1 - error) + price * cost, and the price is bisected. Where errors are
-    unknown, every layer gets the same fraction of its dense cost instead. What is then left of the target goes to the
-    largest layers. No layer is made dearer than dense. Raises InvalidBudget, naming the largest reachable ratio.
+    layers' kept energies, 1 - error each, is maximised (as Zhang et al. 2016 choose ranks) by Lagrangian relaxation:
+    every layer takes the choice with the least -log(1 - error) + price * cost, and the price is bisected. Where errors
+    are unknown, every layer gets the same fraction of its dense cost instead. What is then left of the target goes to
+    the largest layers. No layer is made dearer than dense. Raises InvalidBudget, naming the largest reachable ratio.
     """
     ladders = {name: _ladder(options) for name, options in choices.items()}
     fixed = total - sum(ladder[-1].cost for ladder in ladders.values())
@@ -83,7 +83,7 @@ def _bisect(
 
 
 def _use_up(picks: Picks, ladders: Mapping[str, Ladder], target: float) -> Picks:
-    """Give what is left of the target to the layers, the largest first; then the one change that comes nearest to it."""
+    """Give what is left of the target to the layers, the largest first; then the one change that comes nearest."""
     picks = dict(picks)
     for name in sorted(ladders, key=lambda name: -ladders[name][-1].cost):
         left = target - _spent(picks)

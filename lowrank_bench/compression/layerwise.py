@@ -79,8 +79,8 @@ def ranks_for_budget(
 ) -> LayerRanks:
     """Ranks for every open layer within the budget's scope; a linear layer is outside of ``scope="convs"``.
 
-    The first convolution, which reads the image, stays dense wherever the budget can be met without it, as in the papers
-    (Garipov et al. 2016; Wang et al. 2021): its error counts for more than its share. Raises InvalidBudget.
+    The first convolution, which reads the image, stays dense wherever the budget can be met without it, as in the
+    papers (Garipov et al. 2016; Wang et al. 2021): its error counts for more than its share. Raises InvalidBudget.
     """
     if budget.metric == "latency":
         raise InvalidBudget(

@@ -28,14 +28,16 @@ def cp_nls(
     max_seconds: float | None = None,
     seed: int = 0,
 ) -> CPResult:
-    """CP by non-linear least squares, minimising ||tensor - sum of rank-1 terms||_F over all factors at once (Lebedev et al. 2015, section 3).
+    """CP by non-linear least squares, minimising ||tensor - sum of rank-1 terms||_F over all factors at once (Lebedev
+    et al. 2015, section 3).
 
-    Damped Gauss-Newton on the structured J^T J. `tensor` has any order from 2 and stays as it is; everything runs in float64 on its device.
-    Closed forms replace the iteration at rank `cp_full_rank(shape)` and above, which is exact, and for matrices. `init` is "svd", "random",
-    "auto" (the better of both after a few ALS sweeps) or (n_i, rank) factors; other than factors are first improved on a compressed tensor
-    where that pays. Ends after `max_iter` iterations, when one lowers the error by less than `tol` of it, or after `max_seconds`, which is
-    looked at between iterations. On meta tensors only shapes are computed.
-    Raises InvalidRanks unless `rank` is an integer above 0, InvalidWeights, InvalidInput and UnknownName (for `init`).
+    Damped Gauss-Newton on the structured J^T J. `tensor` has any order from 2 and stays as it is; everything runs in
+    float64 on its device. Closed forms replace the iteration at rank `cp_full_rank(shape)` and above, which is exact,
+    and for matrices. `init` is "svd", "random", "auto" (the better of both after a few ALS sweeps) or (n_i, rank)
+    factors; other than factors are first improved on a compressed tensor where that pays. Ends after `max_iter`
+    iterations, when one lowers the error by less than `tol` of it, or after `max_seconds`, which is looked at between
+    iterations. On meta tensors only shapes are computed. Raises InvalidRanks unless `rank` is an integer above 0,
+    InvalidWeights, InvalidInput and UnknownName (for `init`).
     """
     return _decompose(tensor, rank, init, Stopping.after(max_iter, tol, max_seconds), seed, gauss_newton)
 
@@ -50,7 +52,7 @@ def cp_als(
     max_seconds: float | None = None,
     seed: int = 0,
 ) -> CPResult:
-    """CP by alternating least squares, one mode at a time; arguments, starts, result and errors are those of `cp_nls`."""
+    """CP by alternating least squares, one mode at a time; arguments, result and errors are those of `cp_nls`."""
     return _decompose(tensor, rank, init, Stopping.after(max_iter, tol, max_seconds), seed, alternating_least_squares)
 
 

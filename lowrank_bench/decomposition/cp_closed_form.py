@@ -14,13 +14,15 @@ from lowrank_bench.decomposition.matrix import truncated_svd
 def cp_full_rank(shape: Sequence[int]) -> int:
     """A rank at which every tensor of this shape has an exact CP: the product of all its modes but the largest.
 
-    For a kernel (T, S, dh, dw) whose channels are the larger modes that is dh dw min(S, T), one term per row or column of every tap.
+    For a kernel (T, S, dh, dw) whose channels are the larger modes that is dh dw min(S, T), one term per row or column
+    of every tap.
     """
     return prod(shape) // max(shape)
 
 
 def closed_form(tensor: Tensor, rank: int) -> list[Tensor] | None:
-    """The best (n_i, rank) factors where mathematics has them: an exact decomposition at full rank, the SVD of a matrix; otherwise None.
+    """The best (n_i, rank) factors where mathematics has them: an exact decomposition at full rank, the SVD of a
+    matrix; otherwise None.
 
     Modes of size 1 do not count: a 1x1 kernel is a matrix. Surplus columns, above the full rank, are zero.
     """
@@ -40,7 +42,9 @@ def closed_form(tensor: Tensor, rank: int) -> list[Tensor] | None:
 
 
 def _fibres(tensor: Tensor) -> list[Tensor]:
-    """One term per fibre of the largest mode; the other vectors of a term are unit vectors, so it is exact without any arithmetic."""
+    """One term per fibre of the largest mode; the other vectors of a term are unit vectors, so it is exact without any
+    arithmetic.
+    """
     shape = tensor.shape
     largest = max(range(tensor.ndim), key=lambda mode: shape[mode])
     others = [mode for mode in range(tensor.ndim) if mode != largest]

@@ -29,12 +29,14 @@ def cp_epc(
     max_iter: int = 100,
     max_seconds: float | None = None,
 ) -> CPResult:
-    """Error-preserving correction (CPD-EPC, Phan et al. 2020): a smaller sum_r ||term_r||^2 within a relative error of `error_bound`.
+    """Error-preserving correction (CPD-EPC, Phan et al. 2020): a smaller sum_r ||term_r||^2 within a relative error of
+    `error_bound`.
 
-    Starts from a result, or (n_i, rank) factors, within that bound. A bound slightly above its error, such as 1.01 of it, is the room in
-    which cancelling terms shrink. First `max_iter` Gauss-Newton steps under a ridge that grows until the bound stops it, then sweeps that
-    solve the constrained problem mode by mode. Closed forms (see `cp_nls`) need no correction and are returned instead: their terms are orthogonal.
-    `history` holds the errors. Raises InvalidInput for a bound below the error of the start, or not in [0, 1), and InvalidWeights.
+    Starts from a result, or (n_i, rank) factors, within that bound. A bound slightly above its error, such as 1.01 of
+    it, is the room in which cancelling terms shrink. First `max_iter` Gauss-Newton steps under a ridge that grows until
+    the bound stops it, then sweeps that solve the constrained problem mode by mode. Closed forms (see `cp_nls`) need no
+    correction and are returned instead: their terms are orthogonal. `history` holds the errors. Raises InvalidInput for
+    a bound below the error of the start, or not in [0, 1), and InvalidWeights.
     """
     stopping = Stopping.after(max_iter, 0, max_seconds)
     if not 0 <= error_bound < 1:
@@ -46,7 +48,10 @@ def cp_epc(
         rows = given_rows(factors, rank, problem, scale)
         error = math.sqrt(problem.residual(rows).squared_norm())
         if error > error_bound * (1 + 1e-9) + EXACT:
-            raise InvalidInput(f"error_bound is {error_bound}, below {error}, the error of the factors: fit them better or raise the bound")
+            raise InvalidInput(
+                f"error_bound is {error_bound}, below {error}, the error of the factors: fit them better or raise the "
+                "bound"
+            )
         if error_bound < EXACT:
             return rows, [error]
         shrunk, history = shrink_terms(problem, rows, error_bound, stopping)
@@ -66,15 +71,17 @@ def _term_energy(rows: Rows) -> float:
 
 
 class _Constrained:
-    """The update of one mode that minimises sum_r ||term_r||^2 within the bound; it keeps track of the squared error."""
+    """The update of one mode that minimises sum_r ||term_r||^2 within the bound; it keeps the squared error."""
 
     def __init__(self, squared_bound: float, squared_error: float) -> None:
         self.squared_bound, self.squared_error = squared_bound, squared_error
 
     def __call__(self, gram: Tensor, mttkrp: Tensor, rows: Tensor) -> Tensor:
-        """(G + mu I) V = M at the largest mu within the bound, in units in which the other modes' vectors have norm 1: then the sum is ||V||^2.
+        """(G + mu I) V = M at the largest mu within the bound, in units in which the other modes' vectors have norm 1:
+        then the sum is ||V||^2.
 
-        With G = Q diag(s) Q^T the squared error is `least` + sum_i ||m_i||^2 mu^2 / (s_i (s_i + mu)^2), which rises with mu.
+        With G = Q diag(s) Q^T the squared error is `least` + sum_i ||m_i||^2 mu^2 / (s_i (s_i + mu)^2), which rises
+        with mu.
         """
         lengths = gram.diagonal().sqrt()
         lengths = torch.where(lengths == 0, 1.0, lengths)[:, None]
@@ -93,4 +100,5 @@ class _Constrained:
             mu = math.sqrt(low * high)
             low, high = (mu, high) if squared_error(mu) <= self.squared_bound else (low, mu)
         self.squared_error = squared_error(low)
-        return q @ (target / (s + low)[:, None]) / lengths
+        updated: Tensor = q @ (target / (s + low)[:, None]) / lengths
+        return updated

@@ -1,10 +1,12 @@
-"""CP by non-linear least squares: damped Gauss-Newton with a matrix-free, preconditioned inner solve (Lebedev et al. 2015, section 3).
+"""CP by non-linear least squares: damped Gauss-Newton with a matrix-free, preconditioned inner solve (Lebedev et al.
+2015, section 3).
 
-The cost is 1/2 ||W - sum of terms||^2. With Gram matrices G_n = U_n^T U_n, W_n = Hadamard_{m != n} G_m and W_nm = Hadamard_{k != n, m} G_k,
+The cost is 1/2 ||W - sum of terms||^2. With Gram matrices G_n = U_n^T U_n, W_n = Hadamard_{m != n} G_m and W_nm =
+Hadamard_{k != n, m} G_k,
     gradient, block n     U_n W_n - MTTKRP_n
     (J^T J) x, block n    X_n W_n + U_n sum_{m != n} W_nm * (X_m^T U_m)
-so that a product costs O(sum n_i R^2) and J is never formed (Tensorlab's cpd_nls; Sorber, Van Barel and De Lathauwer 2013). All factors
-stand side by side in one (R, sum n_i) matrix.
+so that a product costs O(sum n_i R^2) and J is never formed (Tensorlab's cpd_nls; Sorber, Van Barel and De Lathauwer
+2013). All factors stand side by side in one (R, sum n_i) matrix.
 """
 
 from __future__ import annotations
@@ -21,9 +23,11 @@ from lowrank_bench.decomposition.cp_sweeps import inverse_psd
 from lowrank_bench.decomposition.mttkrp import Rows, Unfolded, even_rows, grams, hadamard
 
 FIRST_DAMPING, LEAST_DAMPING, LAST_DAMPING = 1e-2, 1e-12, 1e16
-# While the quadratic model is poor, an inexact inner solve goes further per second: few CG steps first, one more with every iteration.
+# While the quadratic model is poor, an inexact inner solve goes further per second: few CG steps first, one more with
+# every iteration.
 CG_STEPS, MOST_CG_STEPS, CG_TOLERANCE = 10, 50, 0.03
-# A fading ridge keeps terms from diverging early: on 9x9 and 3x3 kernels lower errors in the same time, with a tenth of the term energy.
+# A fading ridge keeps terms from diverging early: on 9x9 and 3x3 kernels lower errors in the same time, with a tenth of
+# the term energy.
 # It may not exceed this part of the cost, so that it fades quadratically near an exact fit.
 RIDGE, FADE, TOO_STRONG = 5e-3, 0.9, 0.3
 # Under an error bound the ridge grows until the bound stops it.
@@ -31,7 +35,9 @@ FAINT, GROW, BACK_OFF = 3e-5, 1.2, 0.5
 
 
 def gauss_newton(problem: Unfolded, rows: Rows, stopping: Stopping) -> tuple[list[Tensor], list[float]]:
-    """Levenberg-Marquardt from `rows`; returns the last rows, and the errors of the start and of every accepted step: they only fall."""
+    """Levenberg-Marquardt from `rows`; returns the last rows, and the errors of the start and of every accepted step:
+    they only fall.
+    """
     descent = Descent(problem, rows)
     ridge = RIDGE * descent.here.cost
     history = [descent.error]
@@ -45,8 +51,12 @@ def gauss_newton(problem: Unfolded, rows: Rows, stopping: Stopping) -> tuple[lis
     return descent.here.rows, history
 
 
-def shrink_terms(problem: Unfolded, rows: Rows, error_bound: float, stopping: Stopping) -> tuple[list[Tensor], list[float]]:
-    """Smaller terms at an error of at most `error_bound`, from a fit within it: the ridge of Phan et al. 2020's surrogate, annealed."""
+def shrink_terms(
+    problem: Unfolded, rows: Rows, error_bound: float, stopping: Stopping
+) -> tuple[list[Tensor], list[float]]:
+    """Smaller terms at an error of at most `error_bound`, from a fit within it: the ridge of Phan et al. 2020's
+    surrogate, annealed.
+    """
     descent = Descent(problem, rows)
     ridge = FAINT * descent.here.cost
     history = [descent.error]
@@ -73,8 +83,8 @@ class Outcome(Enum):
 class Descent:
     """Levenberg-Marquardt steps on cost + ridge / 2 ||factors||^2, from factors whose norms are kept even.
 
-    Nielsen's rule for the damping, as in Tensorlab's nls_lm: with rho = actual / predicted decrease, a step taken multiplies it by
-    max(1/3, 1 - (2 rho - 1)^3); each uphill one in a row by 2, 4, 8, ...
+    Nielsen's rule for the damping, as in Tensorlab's nls_lm: with rho = actual / predicted decrease, a step taken
+    multiplies it by max(1/3, 1 - (2 rho - 1)^3); each uphill one in a row by 2, 4, 8, ...
     """
 
     def __init__(self, problem: Unfolded, rows: Rows) -> None:
@@ -89,7 +99,9 @@ class Descent:
     def attempt(self, ridge: float, limit: float) -> Outcome:
         """Tries one step and takes it if it leads downhill to a cost below `limit`."""
         step, predicted = damped_step(self.here, ridge, self.damping, self.cg_steps)
-        there = Point(self.problem, torch.cat(even_rows(split(step.add_(self.here.factors), self.problem.shape)), dim=1))
+        there = Point(
+            self.problem, torch.cat(even_rows(split(step.add_(self.here.factors), self.problem.shape)), dim=1)
+        )
         del step
         decrease = self.here.penalised(ridge) - there.penalised(ridge)
         if not decrease > 0:  # NaN is uphill
@@ -128,7 +140,10 @@ class Point:
         inner = [row @ part.T for row, part in zip(self.rows, parts, strict=True)]
         for n, out in enumerate(split(product, sizes)):
             first, *rest = (m for m in range(len(sizes)) if m != n)
-            block, mixed = self.gram[first], inner[first]  # W_n, and its derivative by the product rule: sum_m W_nm * (X_m^T U_m)
+            block, mixed = (
+                self.gram[first],
+                inner[first],
+            )  # W_n, and its derivative by the product rule: sum_m W_nm * (X_m^T U_m)
             for m in rest:
                 block, mixed = block * self.gram[m], (mixed * self.gram[m]).addcmul_(block, inner[m])
             out.addmm_(block, parts[n], beta=0).addmm_(mixed, self.rows[n])
@@ -139,15 +154,20 @@ class Point:
         eye = shift * torch.eye(len(self.factors)).to(self.factors)
         inverses = [inverse_psd(hadamard(self.gram, n) + eye) for n in range(len(self.rows))]
         sizes = [row.shape[1] for row in self.rows]
-        return lambda vector: torch.cat([inverse @ part for inverse, part in zip(inverses, split(vector, sizes), strict=True)], dim=1)
+        return lambda vector: torch.cat(
+            [inverse @ part for inverse, part in zip(inverses, split(vector, sizes), strict=True)], dim=1
+        )
 
 
 def damped_step(point: Point, ridge: float, damping: float, most_steps: int) -> tuple[Tensor, float]:
     """A step p on cost + ridge / 2 ||factors||^2, and the decrease of it that p predicts.
 
-    (J^T J + ridge I + shift I) p ~ -gradient by preconditioned conjugate gradients, the shift relative to the mean diagonal of J^T J.
+    (J^T J + ridge I + shift I) p ~ -gradient by preconditioned conjugate gradients, the shift relative to the mean
+    diagonal of J^T J.
     """
-    shift = damping * float(torch.stack([hadamard(point.gram, n).diagonal().mean() for n in range(len(point.gram))]).mean())
+    shift = damping * float(
+        torch.stack([hadamard(point.gram, n).diagonal().mean() for n in range(len(point.gram))]).mean()
+    )
     precondition = point.block_jacobi(ridge + shift)
     step, residual = torch.zeros_like(point.factors), point.gradient.neg().sub_(point.factors, alpha=ridge)
     direction = precondition(residual)

@@ -13,7 +13,7 @@ from lowrank_bench.decomposition.balance import balance_terms
 from lowrank_bench.decomposition.cp_closed_form import closed_form
 from lowrank_bench.decomposition.cp_result import CPResult, Degeneracy, cp_degeneracy, cp_tensor
 from lowrank_bench.decomposition.matrix import as_float64, relative_error
-from lowrank_bench.decomposition.mttkrp import Rows, Unfolded
+from lowrank_bench.decomposition.mttkrp import Unfolded
 from lowrank_bench.errors import InvalidInput, InvalidRanks, InvalidWeights
 
 Iteration = Callable[[Unfolded, float], tuple[list[Tensor], list[float]]]
@@ -25,7 +25,9 @@ def decompose(tensor: Tensor, rank: int, iterate: Iteration) -> CPResult:
     """The closed form where there is one, otherwise what `iterate` finds. Raises InvalidRanks and InvalidWeights."""
     rank = checked_rank(rank)
     if tensor.ndim < 2 or tensor.is_complex():
-        raise InvalidWeights(f"CP needs a real tensor with at least 2 modes, not {tensor.dtype} of shape {tuple(tensor.shape)}")
+        raise InvalidWeights(
+            f"CP needs a real tensor with at least 2 modes, not {tensor.dtype} of shape {tuple(tensor.shape)}"
+        )
     if tensor.is_meta:
         factors = [tensor.new_empty(size, rank, dtype=torch.float64) for size in tensor.shape]
         return CPResult(factors, math.nan, [math.nan], Degeneracy(math.nan, math.nan))
@@ -64,7 +66,9 @@ def given_rows(factors: Sequence[Tensor], rank: int, problem: Unfolded, scale: f
     if shapes != wanted:
         raise InvalidInput(f"factors have shapes {shapes}, but rank {rank} of a tensor {problem.shape} needs {wanted}")
     share = scale ** (1 / len(factors))
-    return [as_float64(factor, f"factor {mode}").to(problem.cube.device).T / share for mode, factor in enumerate(factors)]
+    return [
+        as_float64(factor, f"factor {mode}").to(problem.cube.device).T / share for mode, factor in enumerate(factors)
+    ]
 
 
 def _result(factors: list[Tensor], scale: float, error: float, history: list[float]) -> CPResult:

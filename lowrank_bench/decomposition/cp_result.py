@@ -17,7 +17,8 @@ from lowrank_bench.decomposition.mttkrp import grams, hadamard, khatri_rao
 class Degeneracy:
     """Diverging terms that cancel: both numbers grow with it, the first without bound.
 
-    `term_energy` is sum_r ||term_r||^2 / ||W||^2, about 1 when terms hardly overlap; `cosine` is the largest |cosine| between two terms.
+    `term_energy` is sum_r ||term_r||^2 / ||W||^2, about 1 when terms hardly overlap; `cosine` is the largest |cosine|
+    between two terms.
     """
 
     term_energy: float
@@ -26,10 +27,11 @@ class Degeneracy:
 
 @dataclass(frozen=True)
 class CPResult:
-    """W ~ sum_r factors[0][:, r] o factors[1][:, r] o ...; one (n_i, rank) float64 factor per mode, each term's norm spread evenly.
+    """W ~ sum_r factors[0][:, r] o factors[1][:, r] o ...; one (n_i, rank) float64 factor per mode, each term's norm
+    spread evenly.
 
-    `error` is ||W - sum of terms||_F / ||W||_F, from the explicit residual; `history` holds the errors of the start and after each
-    iteration on the whole tensor.
+    `error` is ||W - sum of terms||_F / ||W||_F, from the explicit residual; `history` holds the errors of the start and
+    after each iteration on the whole tensor.
     """
 
     factors: list[Tensor]

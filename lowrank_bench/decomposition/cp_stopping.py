@@ -26,7 +26,9 @@ class Stopping:
         if max_iter < 1:
             raise InvalidInput(f"max_iter is {max_iter}: at least one iteration is needed")
         if not 0 <= tol < 1:
-            raise InvalidInput(f"tol is {tol}: the least relative gain of an iteration is between 0 and 1, such as 1e-8")
+            raise InvalidInput(
+                f"tol is {tol}: the least relative gain of an iteration is between 0 and 1, such as 1e-8"
+            )
         if max_seconds is not None and not max_seconds > 0:
             raise InvalidInput(f"max_seconds is {max_seconds}: give a positive time, or None for no limit")
         return cls(max_iter, tol, math.inf if max_seconds is None else time.monotonic() + max_seconds)

@@ -1,9 +1,10 @@
 """MTTKRPs of a dense tensor by contractions that all modes share.
 
-Factors are kept transposed here, one row of length n_i per term, so that every product below is a plain or batched matrix product.
-The tensor is laid out once as (pivot, taps, middle): its largest mode, all smaller modes flattened, its second largest mode. For a
-kernel (T, S, dh, dw) with T >= S that is (T, dh dw, S): contracting the pivot is one matrix product T x S x R per tap, and what remains,
-(R, taps, middle), serves every other mode by cheap passes. No Khatri-Rao product of the two channel modes is ever formed.
+Factors are kept transposed here, one row of length n_i per term, so that every product below is a plain or batched
+matrix product. The tensor is laid out once as (pivot, taps, middle): its largest mode, all smaller modes flattened, its
+second largest mode. For a kernel (T, S, dh, dw) with T >= S that is (T, dh dw, S): contracting the pivot is one matrix
+product T x S x R per tap, and what remains, (R, taps, middle), serves every other mode by cheap passes. No Khatri-Rao
+product of the two channel modes is ever formed.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ class Unfolded:
     def tensor(self) -> Tensor:
         """The tensor, a view with its modes in their own order."""
         layout = [self.pivot, *self.taps, self.middle]
-        return self.cube.view([self.shape[mode] for mode in layout]).permute([layout.index(mode) for mode in range(len(layout))])
+        return self.cube.view([self.shape[mode] for mode in layout]).permute(
+            [layout.index(mode) for mode in range(len(layout))]
+        )
 
     def unfolding_gram(self, mode: int) -> Tensor:
         """The unfolding of one mode times its transpose, (n_i, n_i)."""
@@ -94,7 +97,9 @@ class Unfolded:
         rest.cube = self.cube.clone()
         for block in self._blocks(len(rows[0])):
             part = [matrix[block] for matrix in rows]
-            rest.cube.flatten(1).addmm_(part[self.pivot].T, self._khatri_rao(part, self._workspace(len(part[0]))), alpha=-1)
+            rest.cube.flatten(1).addmm_(
+                part[self.pivot].T, self._khatri_rao(part, self._workspace(len(part[0]))), alpha=-1
+            )
         return rest
 
     def squared_error(self, rows: Rows, pivot_mttkrp: Tensor, model: Tensor) -> tuple[float, Self | None]:
@@ -110,7 +115,9 @@ class Unfolded:
         return rest.squared_norm(), rest
 
     def _blocks(self, rank: int) -> Iterator[slice]:
-        """Terms that are worked on together, so that a partial contraction holds about a quarter as many numbers as the tensor."""
+        """Terms that are worked on together, so that a partial contraction holds about a quarter as many numbers as the
+        tensor.
+        """
         size = max(64, len(self.cube) // 4)
         return (slice(start, start + size) for start in range(0, rank, size))
 
@@ -128,7 +135,9 @@ class Unfolded:
         for axis in reversed(range(len(self.taps))):
             if self.taps[axis] != mode:
                 row = rows[self.taps[axis]]
-                weights = (weights * row.view(len(row), *(-1 if a == axis else 1 for a in range(weights.ndim - 1)))).sum(axis + 1)
+                weights = (
+                    weights * row.view(len(row), *(-1 if a == axis else 1 for a in range(weights.ndim - 1)))
+                ).sum(axis + 1)
         return weights
 
     def _tap_rows(self, rows: Rows) -> Tensor:
@@ -161,7 +170,7 @@ def hadamard(gram: Tensor, *without: int) -> Tensor:
 
 
 def even_rows(rows: Rows) -> list[Tensor]:
-    """The same terms, the norm of each spread evenly over its vectors; a zero vector stays, its partners keep a scale."""
+    """The same terms, the norm of each spread evenly over its vectors; a zero one stays, its partners keep theirs."""
     norms = torch.stack([torch.linalg.vector_norm(matrix, dim=1) for matrix in rows])
     norms = torch.where(norms == 0, 1.0, norms)
     mean = norms.log().mean(dim=0).exp()

@@ -31,9 +31,9 @@ def separable_basis(
 
     kernel (T, S, dh, dw) -> vertical (S M, 1, dh, 1), horizontal (S M, 1, 1, dw) and mixing (T, S M, 1, 1), M at most
     dh dw, where the delta basis is exact. As in the paper, least squares for the mixing alternate with proximal steps
-    on the nuclear norm of the filters, whose weight grows in `anneal` steps until they have rank 1. Least squares for one
-    factor after another follow, at most `max_iter` times or until a round lowers the relative error by less than `tol`.
-    Raises InvalidRanks and InvalidWeights.
+    on the nuclear norm of the filters, whose weight grows in `anneal` steps until they have rank 1. Least squares for
+    one factor after another follow, at most `max_iter` times or until a round lowers the relative error by less than
+    `tol`. Raises InvalidRanks and InvalidWeights.
     """
     kernel = as_float64(kernel)
     t, s, dh, dw = kernel.shape

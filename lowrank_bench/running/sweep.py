@@ -129,7 +129,7 @@ class Sweep(_Table):
                 max_seconds=table.max_seconds,
                 processes=table.processes,
             )
-            for runtime, count, batch, trial in product(table.runtimes, threads, table.batches, trials)
+            for count, batch, runtime, trial in product(threads, table.batches, table.runtimes, trials)
             if not table.seeds or trial.seed in table.seeds
         ]
 

@@ -74,7 +74,7 @@ def test_equal_rows_are_shared_out_and_seeds_repeat():
 
 
 def test_biclustering_lowers_the_error_of_blocks_that_were_shuffled():
-    mixing = torch.block_diag(normal(4, 4), normal(4, 4, seed=1)) + 0.01 * normal(8, 8, seed=2)
+    mixing = torch.block_diag(1 + 0.3 * normal(4, 4), 1 + 0.3 * normal(4, 4, seed=1)) + 0.01 * normal(8, 8, seed=2)
     kernel = torch.einsum("ts,ij->tsij", mixing, normal(3, 3, seed=3))
     shuffled = kernel[torch.randperm(8, generator=torch.Generator().manual_seed(0))][:, [0, 4, 1, 5, 2, 6, 3, 7]]
     order = bicluster(shuffled, 2, 2)

@@ -1,5 +1,7 @@
 """Separable filters: Tai's closed form (Jaderberg's scheme 2) and the separable basis of scheme 1."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch.linalg import svdvals, vector_norm
@@ -118,7 +120,7 @@ def test_scheme_1_never_raises_the_error_in_its_last_stage():
     for bases in (1, 2, 5, 8):
         history = separable_basis(normal(20, 6, 3, 3), bases, tol=0).history
         assert len(history) > 5
-        assert all(after <= before + 1e-13 for before, after in zip(history, history[1:], strict=False))
+        assert all(after <= before + 1e-13 for before, after in pairwise(history))
 
 
 def test_scheme_1_error_lies_between_that_of_any_basis_and_that_of_the_taps_left_out():

@@ -49,7 +49,7 @@ def test_the_error_lies_between_the_largest_tail_and_the_sum_of_tails(ranks):
 
 def test_the_squared_error_is_the_sum_of_what_each_truncation_loses():
     tensor, ranks = normal(4, 5, 6), (3, 4)
-    u, s, vh = truncated_svd(tensor.flatten(1), 3)
+    _, s, vh = truncated_svd(tensor.flatten(1), 3)
     rest = (s.unsqueeze(1) * vh).reshape(15, 6)
     lost = tail(tensor, 0, 3).square() + svdvals(rest)[4:].square().sum()
     error = vector_norm(tensor - tt_tensor(tt_svd(tensor, ranks)))
@@ -131,7 +131,7 @@ def test_rebuilding_is_differentiable():
 
 
 def test_published_counts():
-    """Garipov et al. 2016, table 1 and 3: 3.230x and 41.652x, with two batch norm parameters a channel and no biases."""
+    """Garipov et al. 2016, table 1 and 3: 3.230x and 41.652x, with two batch norm values a channel and no biases."""
 
     def count(shapes):
         return sum(math.prod(shape) for shape in shapes)
