@@ -28,8 +28,7 @@ def cp_nls(
     max_seconds: float | None = None,
     seed: int = 0,
 ) -> CPResult:
-    """CP by non-linear least squares, minimising ||tensor - sum of rank-1 terms||_F over all factors at once (Lebedev
-    et al. 2015, section 3).
+    """CP by non-linear least squares: min ||tensor - sum of `rank` rank-1 terms||_F (Lebedev et al. 2015, section 3).
 
     Damped Gauss-Newton on the structured J^T J. `tensor` has any order from 2 and stays as it is; everything runs in
     float64 on its device. Closed forms replace the iteration at rank `cp_full_rank(shape)` and above, which is exact,

@@ -21,8 +21,7 @@ def cp_full_rank(shape: Sequence[int]) -> int:
 
 
 def closed_form(tensor: Tensor, rank: int) -> list[Tensor] | None:
-    """The best (n_i, rank) factors where mathematics has them: an exact decomposition at full rank, the SVD of a
-    matrix; otherwise None.
+    """The best (n_i, rank) factors where mathematics has them: exact ones at full rank, a matrix's SVD; otherwise None.
 
     Modes of size 1 do not count: a 1x1 kernel is a matrix. Surplus columns, above the full rank, are zero.
     """
@@ -42,9 +41,7 @@ def closed_form(tensor: Tensor, rank: int) -> list[Tensor] | None:
 
 
 def _fibres(tensor: Tensor) -> list[Tensor]:
-    """One term per fibre of the largest mode; the other vectors of a term are unit vectors, so it is exact without any
-    arithmetic.
-    """
+    """One term per fibre of the largest mode, its other vectors unit vectors: exact, since nothing is computed."""
     shape = tensor.shape
     largest = max(range(tensor.ndim), key=lambda mode: shape[mode])
     others = [mode for mode in range(tensor.ndim) if mode != largest]

@@ -29,10 +29,9 @@ def cp_epc(
     max_iter: int = 100,
     max_seconds: float | None = None,
 ) -> CPResult:
-    """Error-preserving correction (CPD-EPC, Phan et al. 2020): a smaller sum_r ||term_r||^2 within a relative error of
-    `error_bound`.
+    """Error-preserving correction (CPD-EPC, Phan et al. 2020): a smaller sum_r ||term_r||^2 within `error_bound`.
 
-    Starts from a result, or (n_i, rank) factors, within that bound. A bound slightly above its error, such as 1.01 of
+    The bound is on ||tensor - sum of terms||_F / ||tensor||_F. Starts from a result, or (n_i, rank) factors, within that bound. A bound slightly above its error, such as 1.01 of
     it, is the room in which cancelling terms shrink. First `max_iter` Gauss-Newton steps under a ridge that grows until
     the bound stops it, then sweeps that solve the constrained problem mode by mode. Closed forms (see `cp_nls`) need no
     correction and are returned instead: their terms are orthogonal. `history` holds the errors. Raises InvalidInput for
@@ -49,15 +48,15 @@ def cp_epc(
         error = math.sqrt(problem.residual(rows).squared_norm())
         if error > error_bound * (1 + 1e-9) + EXACT:
             raise InvalidInput(
-                f"error_bound is {error_bound}, below {error}, the error of the factors: fit them better or raise the "
-                "bound"
+                f"error_bound is {error_bound}, below {error}, the error of the factors: raise the bound"
             )
         if error_bound < EXACT:
             return rows, [error]
         shrunk, history = shrink_terms(problem, rows, error_bound, stopping)
         rows = min(rows, shrunk, key=_term_energy)
         constrained = _Constrained(error_bound**2 * (1 - 1e-9), problem.residual(rows).squared_norm())
-        for rows, _ in islice(problem.sweeps(rows, constrained), SWEEPS):  # noqa
+        for swept, _ in islice(problem.sweeps(rows, constrained), SWEEPS):
+            rows = swept
             history.append(math.sqrt(constrained.squared_error))
             if stopping.out_of_time():
                 break
@@ -77,11 +76,10 @@ class _Constrained:
         self.squared_bound, self.squared_error = squared_bound, squared_error
 
     def __call__(self, gram: Tensor, mttkrp: Tensor, rows: Tensor) -> Tensor:
-        """(G + mu I) V = M at the largest mu within the bound, in units in which the other modes' vectors have norm 1:
-        then the sum is ||V||^2.
+        """(G + mu I) V = M at the largest mu within the bound.
 
-        With G = Q diag(s) Q^T the squared error is `least` + sum_i ||m_i||^2 mu^2 / (s_i (s_i + mu)^2), which rises
-        with mu.
+        In units in which the other modes' vectors have norm 1, the sum is ||V||^2. With G = Q diag(s) Q^T the squared
+        error is `least` + sum_i ||m_i||^2 mu^2 / (s_i (s_i + mu)^2), which rises with mu.
         """
         lengths = gram.diagonal().sqrt()
         lengths = torch.where(lengths == 0, 1.0, lengths)[:, None]

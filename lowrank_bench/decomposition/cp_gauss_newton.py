@@ -1,8 +1,7 @@
-"""CP by non-linear least squares: damped Gauss-Newton with a matrix-free, preconditioned inner solve (Lebedev et al.
-2015, section 3).
+"""CP by non-linear least squares (Lebedev et al. 2015, section 3): damped Gauss-Newton, its linear systems matrix-free.
 
-The cost is 1/2 ||W - sum of terms||^2. With Gram matrices G_n = U_n^T U_n, W_n = Hadamard_{m != n} G_m and W_nm =
-Hadamard_{k != n, m} G_k,
+The cost is 1/2 ||W - sum of terms||^2. With the Gram matrices G_n = U_n^T U_n and the Hadamard products
+W_n of all G_m, m != n, and W_nm of all G_k, k != n, m:
     gradient, block n     U_n W_n - MTTKRP_n
     (J^T J) x, block n    X_n W_n + U_n sum_{m != n} W_nm * (X_m^T U_m)
 so that a product costs O(sum n_i R^2) and J is never formed (Tensorlab's cpd_nls; Sorber, Van Barel and De Lathauwer
@@ -26,18 +25,15 @@ FIRST_DAMPING, LEAST_DAMPING, LAST_DAMPING = 1e-2, 1e-12, 1e16
 # While the quadratic model is poor, an inexact inner solve goes further per second: few CG steps first, one more with
 # every iteration.
 CG_STEPS, MOST_CG_STEPS, CG_TOLERANCE = 10, 50, 0.03
-# A fading ridge keeps terms from diverging early: on 9x9 and 3x3 kernels lower errors in the same time, with a tenth of
-# the term energy.
-# It may not exceed this part of the cost, so that it fades quadratically near an exact fit.
+# A fading ridge keeps terms from diverging early: on 9x9 and 3x3 kernels that means lower errors in the same time, with
+# a tenth of the term energy. It may not exceed this part of the cost: near an exact fit it fades with the fit's square.
 RIDGE, FADE, TOO_STRONG = 5e-3, 0.9, 0.3
 # Under an error bound the ridge grows until the bound stops it.
 FAINT, GROW, BACK_OFF = 3e-5, 1.2, 0.5
 
 
 def gauss_newton(problem: Unfolded, rows: Rows, stopping: Stopping) -> tuple[list[Tensor], list[float]]:
-    """Levenberg-Marquardt from `rows`; returns the last rows, and the errors of the start and of every accepted step:
-    they only fall.
-    """
+    """Levenberg-Marquardt from `rows`; returns the last rows, and the falling errors of the start and each step taken."""
     descent = Descent(problem, rows)
     ridge = RIDGE * descent.here.cost
     history = [descent.error]
@@ -54,9 +50,7 @@ def gauss_newton(problem: Unfolded, rows: Rows, stopping: Stopping) -> tuple[lis
 def shrink_terms(
     problem: Unfolded, rows: Rows, error_bound: float, stopping: Stopping
 ) -> tuple[list[Tensor], list[float]]:
-    """Smaller terms at an error of at most `error_bound`, from a fit within it: the ridge of Phan et al. 2020's
-    surrogate, annealed.
-    """
+    """Smaller terms within `error_bound`, from a fit within it: Phan et al. 2020's ridge on even factors, annealed."""
     descent = Descent(problem, rows)
     ridge = FAINT * descent.here.cost
     history = [descent.error]
@@ -99,10 +93,8 @@ class Descent:
     def attempt(self, ridge: float, limit: float) -> Outcome:
         """Tries one step and takes it if it leads downhill to a cost below `limit`."""
         step, predicted = damped_step(self.here, ridge, self.damping, self.cg_steps)
-        there = Point(
-            self.problem, torch.cat(even_rows(split(step.add_(self.here.factors), self.problem.shape)), dim=1)
-        )
-        del step
+        moved = even_rows(split(step.add_(self.here.factors), self.problem.shape))
+        there = Point(self.problem, torch.cat(moved, dim=1))
         decrease = self.here.penalised(ridge) - there.penalised(ridge)
         if not decrease > 0:  # NaN is uphill
             self.damping, self.growth = self.damping * self.growth, self.growth * 2
@@ -140,10 +132,8 @@ class Point:
         inner = [row @ part.T for row, part in zip(self.rows, parts, strict=True)]
         for n, out in enumerate(split(product, sizes)):
             first, *rest = (m for m in range(len(sizes)) if m != n)
-            block, mixed = (
-                self.gram[first],
-                inner[first],
-            )  # W_n, and its derivative by the product rule: sum_m W_nm * (X_m^T U_m)
+            # W_n, and by the product rule its derivative sum_m W_nm * (X_m^T U_m)
+            block, mixed = self.gram[first], inner[first]
             for m in rest:
                 block, mixed = block * self.gram[m], (mixed * self.gram[m]).addcmul_(block, inner[m])
             out.addmm_(block, parts[n], beta=0).addmm_(mixed, self.rows[n])
@@ -165,9 +155,8 @@ def damped_step(point: Point, ridge: float, damping: float, most_steps: int) -> 
     (J^T J + ridge I + shift I) p ~ -gradient by preconditioned conjugate gradients, the shift relative to the mean
     diagonal of J^T J.
     """
-    shift = damping * float(
-        torch.stack([hadamard(point.gram, n).diagonal().mean() for n in range(len(point.gram))]).mean()
-    )
+    diagonals = [hadamard(point.gram, n).diagonal() for n in range(len(point.gram))]
+    shift = damping * float(torch.stack(diagonals).mean())
     precondition = point.block_jacobi(ridge + shift)
     step, residual = torch.zeros_like(point.factors), point.gradient.neg().sub_(point.factors, alpha=ridge)
     direction = precondition(residual)

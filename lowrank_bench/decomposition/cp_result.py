@@ -27,8 +27,7 @@ class Degeneracy:
 
 @dataclass(frozen=True)
 class CPResult:
-    """W ~ sum_r factors[0][:, r] o factors[1][:, r] o ...; one (n_i, rank) float64 factor per mode, each term's norm
-    spread evenly.
+    """W ~ sum_r factors[0][:, r] o factors[1][:, r] o ...: an (n_i, rank) float64 factor per mode, norms spread evenly.
 
     `error` is ||W - sum of terms||_F / ||W||_F, from the explicit residual; `history` holds the errors of the start and
     after each iteration on the whole tensor.
@@ -45,13 +44,13 @@ def cp_tensor(factors: Sequence[Tensor]) -> Tensor:
     return (factors[0] @ khatri_rao([factor.T for factor in factors[1:]])).view([len(factor) for factor in factors])
 
 
-def cp_degeneracy(factors: Sequence[Tensor], norm: float = 1.0) -> Degeneracy:
-    """How far the terms of a decomposition of a tensor of that Frobenius norm cancel each other (Phan et al. 2020)."""
+def cp_degeneracy(factors: Sequence[Tensor]) -> Degeneracy:
+    """How far the terms of a decomposition of a tensor of Frobenius norm 1 cancel each other (Phan et al. 2020)."""
     terms = hadamard(grams([factor.T for factor in factors]))  # inner products
     lengths = terms.diagonal().clamp_min(0).sqrt()
     cosines = terms / lengths.clamp_min(TINY)[:, None] / lengths.clamp_min(TINY)
     largest = float(cosines.fill_diagonal_(0).abs().max())
-    return Degeneracy(float((lengths / norm).square().sum()), min(largest, 1.0))
+    return Degeneracy(float(lengths.square().sum()), min(largest, 1.0))
 
 
 def cp_sensitivity(factors: Sequence[Tensor]) -> float:

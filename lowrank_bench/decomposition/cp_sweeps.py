@@ -27,16 +27,12 @@ def _error(problem: Unfolded, rows: Rows, pivot_mttkrp: Tensor) -> float:
 
 
 def least_squares(gram: Tensor, mttkrp: Tensor, rows: Tensor) -> Tensor:
-    """The minimiser over one mode, as a Newton step: what a nearly singular Gram matrix cannot resolve then stays as it
-    was.
-    """
+    """The minimiser over one mode, as a Newton step: what a nearly singular Gram matrix cannot tell stays as it was."""
     return rows + inverse_psd(gram) @ (mttkrp - gram @ rows)
 
 
 def inverse_psd(matrix: Tensor) -> Tensor:
-    """The inverse of a positive semi-definite matrix after the least ridge, relative to its trace, that lets Cholesky
-    succeed.
-    """
+    """The inverse of a positive semi-definite matrix, with the least ridge, relative to its trace, that it needs."""
     ridge = max(1e-14 * float(matrix.diagonal().mean()), 1e-100)
     while math.isfinite(ridge):
         factor, info = torch.linalg.cholesky_ex(matrix + ridge * torch.eye(len(matrix)).to(matrix))

@@ -97,9 +97,8 @@ class Unfolded:
         rest.cube = self.cube.clone()
         for block in self._blocks(len(rows[0])):
             part = [matrix[block] for matrix in rows]
-            rest.cube.flatten(1).addmm_(
-                part[self.pivot].T, self._khatri_rao(part, self._workspace(len(part[0]))), alpha=-1
-            )
+            others = self._khatri_rao(part, self._workspace(len(part[0])))
+            rest.cube.flatten(1).addmm_(part[self.pivot].T, others, alpha=-1)
         return rest
 
     def squared_error(self, rows: Rows, pivot_mttkrp: Tensor, model: Tensor) -> tuple[float, Self | None]:
@@ -115,9 +114,7 @@ class Unfolded:
         return rest.squared_norm(), rest
 
     def _blocks(self, rank: int) -> Iterator[slice]:
-        """Terms that are worked on together, so that a partial contraction holds about a quarter as many numbers as the
-        tensor.
-        """
+        """Terms to work on together: a partial contraction then holds about a quarter as many numbers as the tensor."""
         size = max(64, len(self.cube) // 4)
         return (slice(start, start + size) for start in range(0, rank, size))
 
@@ -135,9 +132,8 @@ class Unfolded:
         for axis in reversed(range(len(self.taps))):
             if self.taps[axis] != mode:
                 row = rows[self.taps[axis]]
-                weights = (
-                    weights * row.view(len(row), *(-1 if a == axis else 1 for a in range(weights.ndim - 1)))
-                ).sum(axis + 1)
+                along = [-1 if other == axis else 1 for other in range(weights.ndim - 1)]
+                weights = (weights * row.view(len(row), *along)).sum(axis + 1)
         return weights
 
     def _tap_rows(self, rows: Rows) -> Tensor:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from lowrank_bench import cli
 
@@ -55,7 +56,7 @@ def test_bad_input_is_named_and_exits_with_2(
 def test_every_list_shows_what_there_is(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "250")
+    monkeypatch.setattr(cli, "out_console", Console(width=250))
     for what, words in {
         "methods": ["tucker", "Tucker-2 (Kim et al. 2016)", "order = 'vh'"],
         "models": ["charnet"],
@@ -72,7 +73,7 @@ def test_a_broken_plug_in_is_listed_with_its_reason_and_stops_nobody(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("lowrank_bench.compression.registry._folders", [])
-    monkeypatch.setenv("COLUMNS", "250")
+    monkeypatch.setattr(cli, "out_console", Console(width=250))
     (tmp_path / "bad.py").write_text("import nothing_of_that_name\n")
     (tmp_path / "taken.py").write_text(
         "from lowrank_bench.compression.method import Method\n"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -66,19 +67,22 @@ def test_a_foreign_line_is_named_and_costs_nothing_else(tmp_path: Path, line: by
         assert len(store.records()) == 2
 
 
-def _append(folder: Path, start: int) -> None:
-    store = Store(folder)
-    for seed in range(start, start + 20):
-        store.append(record(seed))
+APPEND_TWENTY = """
+import sys
+from lowrank_bench.record import TrialRecord
+from lowrank_bench.store import Store
+from lowrank_bench.trial import Trial
+
+for seed in range(int(sys.argv[2]), int(sys.argv[2]) + 20):
+    trial = Trial(task="t", model="m", method="x", recipe="none", seed=seed)
+    Store(sys.argv[1]).append(TrialRecord(key=trial.key, trial=trial, status="ok"))
+"""
 
 
 def test_processes_that_append_at_once_lose_and_double_nothing(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=_append, args=(tmp_path, 20 * k)) for k in range(2)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
+    command = [sys.executable, "-P", "-c", APPEND_TWENTY, str(tmp_path)]
+    writers = [subprocess.Popen([*command, str(start)]) for start in (0, 20)]
+    assert [writer.wait() for writer in writers] == [0, 0]
     assert sorted(item.trial.seed for item in read_records(tmp_path)) == list(range(40))
 
 
