@@ -31,11 +31,12 @@ def cp_epc(
 ) -> CPResult:
     """Error-preserving correction (CPD-EPC, Phan et al. 2020): a smaller sum_r ||term_r||^2 within `error_bound`.
 
-    The bound is on ||tensor - sum of terms||_F / ||tensor||_F. Starts from a result, or (n_i, rank) factors, within that bound. A bound slightly above its error, such as 1.01 of
-    it, is the room in which cancelling terms shrink. First `max_iter` Gauss-Newton steps under a ridge that grows until
-    the bound stops it, then sweeps that solve the constrained problem mode by mode. Closed forms (see `cp_nls`) need no
-    correction and are returned instead: their terms are orthogonal. `history` holds the errors. Raises InvalidInput for
-    a bound below the error of the start, or not in [0, 1), and InvalidWeights.
+    The bound is on ||tensor - sum of terms||_F / ||tensor||_F. Starts from a result, or (n_i, rank) factors, within
+    that bound. A bound slightly above its error, such as 1.01 of it, is the room in which cancelling terms shrink.
+    First `max_iter` Gauss-Newton steps under a ridge that grows until the bound stops it, then sweeps that solve the
+    constrained problem mode by mode. Closed forms (see `cp_nls`) need no correction and are returned instead: their
+    terms are orthogonal. `history` holds the errors. Raises InvalidInput for a bound below the error of the start, or
+    not in [0, 1), and InvalidWeights.
     """
     stopping = Stopping.after(max_iter, 0, max_seconds)
     if not 0 <= error_bound < 1:

@@ -18,7 +18,8 @@ PRECISION = 1e-10  # a term's norm that grows by less than this part in a sweep 
 
 
 def cp_greedy(tensor: Tensor, rank: int, *, max_sweeps: int = 64) -> CPResult:
-    """CP by deflation: fit one rank-1 term to what is left, subtract it, `rank` times (Denton et al. 2014, outer product).
+    """CP by deflation: fit one rank-1 term to what is left, subtract it, `rank` times (Denton et al. 2014, outer
+    product).
 
     A term starts from the mean of each unfolding and is fitted by at most `max_sweeps` alternating power updates (64 in
     the paper's release). Later terms never repair earlier ones: for tensors that costs accuracy, for matrices nothing.

@@ -33,7 +33,7 @@ FAINT, GROW, BACK_OFF = 3e-5, 1.2, 0.5
 
 
 def gauss_newton(problem: Unfolded, rows: Rows, stopping: Stopping) -> tuple[list[Tensor], list[float]]:
-    """Levenberg-Marquardt from `rows`; returns the last rows, and the falling errors of the start and each step taken."""
+    """Levenberg-Marquardt from `rows`; gives the last rows, and the falling errors of the start and each step taken."""
     descent = Descent(problem, rows)
     ridge = RIDGE * descent.here.cost
     history = [descent.error]
