@@ -6,7 +6,6 @@ import math
 from typing import NamedTuple
 
 import torch
-from scipy.optimize import brentq
 from torch import Tensor
 
 from lowrank_bench.decomposition.matrix import as_float64, truncated_svd
@@ -67,6 +66,8 @@ def critical_tau(alpha: float) -> float:
 
     def phi(z: float) -> float:
         return math.log1p(z) / z - 0.5
+
+    from scipy.optimize import brentq  # half a second in every child process that needs no EVBMF
 
     z = 2.5128624172523393  # the root of Phi, which falls: the sum changes sign between tau = z alpha and tau = z
     return float(brentq(lambda tau: phi(tau) + phi(tau / alpha), alpha * z / 2, 2 * z, xtol=1e-14))

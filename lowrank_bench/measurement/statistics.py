@@ -9,8 +9,6 @@ from functools import cache
 from statistics import fmean, median, stdev
 from typing import Literal, NamedTuple
 
-from scipy.special import chdtrc, stdtrit
-
 from lowrank_bench.errors import InvalidInput
 
 Verdict = Literal["faster", "slower", "same"]
@@ -65,6 +63,8 @@ def pool_processes(medians: Sequence[float], confidence: float = 0.95) -> RatioI
         raise InvalidInput(f"an interval over processes needs at least 2 positive, finite medians, got {list(medians)}")
     logs = [math.log(value) for value in medians]
     center = fmean(logs)
+    from scipy.special import stdtrit  # half a second, which no child process needs
+
     quantile = float(stdtrit(len(logs) - 1, (1 + _checked(confidence)) / 2))
     half = quantile * stdev(logs) / math.sqrt(len(logs))
     return RatioInterval(math.exp(center), math.exp(center - half), math.exp(center + half))
@@ -85,6 +85,8 @@ def processes_disagree(intervals: Sequence[RatioInterval]) -> bool:
     weights = [error**-2 for error in errors]
     center = fmean(logs, weights)
     q = sum(weight * (value - center) ** 2 for weight, value in zip(weights, logs, strict=True))
+    from scipy.special import chdtrc
+
     return bool(chdtrc(len(logs) - 1, q) < UNSTABLE_LEVEL)
 
 
