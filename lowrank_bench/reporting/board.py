@@ -30,10 +30,11 @@ UNRANKED_COLUMNS = [
     "task", "model", "recipe", "machine", "method", "options", "target", "runtime", "threads", "batch", "seeds",
     "status", "reason",
 ]
-_MEANS = [
-    "macs_ratio", "params_ratio", "bytes_ratio", "top1_dense", "top1_before", "top1_after", "top1_drop", "dense_ms",
-    "compressed_ms", "p90_ms", "decompose_s", "finetune_s",
+_OF_MODELS = [
+    "macs_ratio", "params_ratio", "bytes_ratio", "top1_dense", "top1_before", "top1_after", "top1_drop", "decompose_s",
+    "finetune_s",
 ]
+_OF_TIMES = ["dense_ms", "compressed_ms", "p90_ms"]
 # fmt: on
 _SCOPE = ["task", "model", "recipe"]
 _WHAT = ["method", "options", "target"]
@@ -116,14 +117,16 @@ def _board(scope: tuple[str, ...], machine: str, records: pd.DataFrame, max_loss
     task, model, recipe = scope
     place = {"task": task, "model": model, "recipe": recipe, "machine": machine}
     timed = records[records["speedup"].notna()]
-    rows = [place | _row(group) for _, group in timed.groupby([*_WHAT, *_SETTING])]
+    made = records[records["macs_ratio"].notna()]
+    models = {what: group.drop_duplicates("seed") for what, group in made.groupby(_WHAT)}
+    rows = [place | _row(group, models.get(what[:3], group)) for what, group in timed.groupby([*_WHAT, *_SETTING])]
     ranked = _ranked(pd.DataFrame(rows, columns=list(ROW_COLUMNS)), max_loss)
-    unranked = pd.DataFrame(_unranked(place, records[records["speedup"].isna()]), columns=list(UNRANKED_COLUMNS))
+    unranked = pd.DataFrame(_unranked(place, _without_time(records, timed)), columns=list(UNRANKED_COLUMNS))
     return Board(task, model, recipe, machine, max_loss, ranked, unranked, records)
 
 
-def _row(group: pd.DataFrame) -> dict[str, object]:
-    """One method, target and setting over its seeds.
+def _row(group: pd.DataFrame, models: pd.DataFrame) -> dict[str, object]:
+    """One method, target and setting, over its timings and over the models of all seeds, timed here or not.
 
     Speed does not depend on the seed, so seeds are repetitions: geometric mean and t-interval on the logarithms.
     Accuracy does: the mean, with the lowest and the highest end of the seeds' paired intervals, which covers the chance
@@ -137,15 +140,16 @@ def _row(group: pd.DataFrame) -> dict[str, object]:
     if len(group) > 1:
         interval = pool_processes(list(group["speedup"]))
         called = verdict(interval, floor)
-    means = group[_MEANS].mean()
+    means = models[_OF_MODELS].mean()
     return {
         **first[[*_WHAT, *_SETTING]],
         **means,
-        "top1_drop_low": group["top1_drop_low"].min(),
-        "top1_drop_high": group["top1_drop_high"].max(),
-        "top1_drop_least": group["top1_drop"].min(),
-        "top1_drop_most": group["top1_drop"].max(),
-        "seeds": _listed(group["seed"]),
+        **group[_OF_TIMES].mean(),
+        "top1_drop_low": models["top1_drop_low"].min(),
+        "top1_drop_high": models["top1_drop_high"].max(),
+        "top1_drop_least": models["top1_drop"].min(),
+        "top1_drop_most": models["top1_drop"].max(),
+        "seeds": _listed(models["seed"]),
         "speedup": interval.ratio,
         "speedup_low": interval.low,
         "speedup_high": interval.high,
@@ -154,8 +158,8 @@ def _row(group: pd.DataFrame) -> dict[str, object]:
         "noise_floor": floor,
         "unstable": group["unstable"].any(),
         "memory_mb": group["memory_mb"].max(),
-        "images": group["images"].max(),
-        "bytes": group["bytes"].max(),
+        "images": models["images"].max(),
+        "bytes": models["bytes"].max(),
         "environment": " / ".join(sorted(set(group["environment"]))),
         "finished": group["finished"].max(),
     }
@@ -195,6 +199,13 @@ def _settings(rows: pd.DataFrame) -> list[tuple[str, int, int]]:
     per_image = (rows["dense_ms"] / rows["batch"].astype("float64")).groupby([rows[name] for name in _SETTING]).median()
     settings = [(str(runtime), int(threads), int(batch)) for runtime, threads, batch in per_image.index]
     return sorted(settings, key=lambda setting: (setting[1], float(per_image[setting]), setting))
+
+
+def _without_time(records: pd.DataFrame, timed: pd.DataFrame) -> pd.DataFrame:
+    """Records without a time, but for good models of further seeds where one seed of them was timed."""
+    shown = pd.MultiIndex.from_frame(records[_WHAT]).isin(pd.MultiIndex.from_frame(timed[_WHAT]))
+    good = (records["kind"] == "trial") & (records["status"] == str(Status.OK))
+    return records[records["speedup"].isna() & ~(good & shown)]
 
 
 def _unranked(place: dict[str, str], records: pd.DataFrame) -> list[dict[str, object]]:

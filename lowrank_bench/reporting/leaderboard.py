@@ -201,7 +201,7 @@ def _settings(board: Board) -> list[list[str]]:
             [
                 setting_text(*setting) + (" (headline)" if number == 0 else ""),
                 f"{rows['dense_ms'].median():.3g}",
-                f"{rows['noise_floor'].max():.1%}",
+                f"{rows['noise_floor'].median():.1%}",
                 "; ".join(controls) or f"no {CONTROL} row",
                 *("none" if row is None else f"{_what(row)}: {speedup_text(row)}" for row in fastest),
             ]

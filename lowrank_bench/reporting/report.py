@@ -99,7 +99,7 @@ def _summary(board: Board) -> str:
     title = f"**{escape(board.name)}**, {escape(setting_text(*setting))}"
     cells = [_summary_cells(row) for row in rows_of(pd.concat([best[~control], best[control]]))]
     headings = ["Method", "Target", "Speedup [95 %]", "Verdict", "Loss, points [95 %]", "MACs ratio", "Realised"]
-    noise = [("Noise floor", f"{rows['noise_floor'].max():.1%}")]
+    noise = [("Noise floor", f"{rows['noise_floor'].median():.1%}")]
     below = escape("; ".join(f"{name}: {text}" for name, text in facts(board) + noise))
     return f"{title}\n\n{markdown_table(headings, cells)}\n\n{below}"
 
