@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from lowrank_bench.compression.chain import Chain, Factor, KernelShape
 from lowrank_bench.compression.method import LayerMethod, grid
-from lowrank_bench.decomposition.matrix import truncated_svd
+from lowrank_bench.decomposition.matrix import truncated_svd, weighted_svd
 
 
 class ChannelSVD(LayerMethod):
@@ -27,8 +28,13 @@ class ChannelSVD(LayerMethod):
         return [(rank,) for rank in grid(min(shape.T, shape.S * shape.dh * shape.dw))]
 
     def factorize(self, weight: Tensor, ranks: tuple[int, ...], statistics: Tensor | None = None) -> Chain:
-        """U sqrt(s) as the 1x1, sqrt(s) Vh as the dh x dw filters: both carry the same norm into fine-tuning."""
-        u, s, vh = truncated_svd(weight.flatten(1), ranks[0])
+        """U sqrt(s) as the 1x1, sqrt(s) Vh as the dh x dw filters: both carry the same norm into fine-tuning. With
+        ``statistics`` the responses' optimum (Denton et al. 2014; Zhang et al. 2016, eq. 4), likewise balanced.
+        """
+        matrix = weight.flatten(1)
+        if statistics is not None:
+            matrix = torch.linalg.multi_dot(weighted_svd(matrix, statistics, ranks[0]))
+        u, s, vh = truncated_svd(matrix, ranks[0])
         filters = (s.sqrt()[:, None] * vh).reshape(-1, *weight.shape[1:])
         return Chain([Factor(filters, "hw"), Factor((u * s.sqrt())[:, :, None, None])])
 

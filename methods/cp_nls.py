@@ -23,7 +23,7 @@ PROBES = (2, 16, 128)  # ranks whose error is tried to share a budget: 2 s for a
 EPC_ROOM = 0.01  # by which error-preserving correction may raise the error (Phan et al. 2020: 0 to 1 %)
 
 
-class CPOptions(method.Options):
+class CPOptions(method.LayerOptions):
     """``spatial``: "separable" splits the taps into rows and columns (CP-4), "joint" keeps dh x dw (CP-3).
 
     ``algorithm``: "nls", all factors at once, "als", one mode at a time, or "greedy", term after term (Denton et al.

@@ -14,12 +14,12 @@ from lowrank_bench.compression.chain import Chain, Factor, KernelShape, Permute,
 from lowrank_bench.compression.method import LayerMethod, grid
 from lowrank_bench.decomposition.blocks import double_svd, outer_products, split_blocks
 from lowrank_bench.decomposition.clustering import bicluster, monochromatic
-from lowrank_bench.decomposition.matrix import TINY
+from lowrank_bench.decomposition.matrix import TINY, truncated_svd
 
 PROBED_TERMS = 16
 
 
-class DentonOptions(method.Options):
+class DentonOptions(method.LayerOptions):
     """``variant``: "svd" and "outer" approximate each of the G x H blocks of a bi-clustered kernel, by two SVDs or by a
     sum of outer products; "monochromatic", for first layers, lets every filter read a colour of its cluster.
 
@@ -37,17 +37,21 @@ class Denton(LayerMethod):
     gathered by cluster.
 
     Weights: "svd" G H (K1 S/G + K1 K2 dh dw + K2 T/H), of ranks (K2, K1) per block; "outer" G H K (S/G + dh dw + T/H),
-    of rank (K,); "monochromatic" K (S C' + T dh dw) for C' colours of rank (K,), 1 in the paper.
+    of rank (K,); "monochromatic" K (S C' + T dh dw) for C' colours of rank (K,), 1 in the paper. A linear layer, and a
+    1x1 kernel as well, is a matrix, cut by SVD as the paper cuts those: R (S + T).
     """
 
-    name, version = "denton", 1
+    name, version = "denton", 2
+    linear = True
     Options: ClassVar[type[method.Options]] = DentonOptions
     options: DentonOptions
 
     def candidates(self, shape: KernelShape) -> Sequence[tuple[int, ...]]:
-        """Exact where a block's ranks are full: (K2, K1) in the proportion of the full ranks, or (K,)."""
+        """Exact where a block's ranks are full: (K2, K1) in the proportion of the full ranks, (K,), or an SVD's (R,)."""
         t, s, dh, dw = self._block(shape)
         taps = dh * dw
+        if shape.dh * shape.dw == 1:
+            return [(rank,) for rank in grid(min(shape.T, shape.S))]
         if self.options.variant == "monochromatic":
             return [(rank,) for rank in grid(min(shape.S, t * taps))]
         if self.options.variant == "outer":
@@ -60,6 +64,8 @@ class Denton(LayerMethod):
 
     def factorize(self, weight: Tensor, ranks: tuple[int, ...], statistics: Tensor | None = None) -> Chain:
         """Balanced k-means, then the variant's approximation in every block; norms are spread evenly over the chain."""
+        if weight[0, 0].numel() == 1:
+            return _svd(weight, ranks[0])
         if self.options.variant == "monochromatic":
             return self._monochromatic(weight, ranks[0])
         inputs, outputs, blocks = self._biclustered(weight)
@@ -68,7 +74,8 @@ class Denton(LayerMethod):
             input_, taps, output, _ = outer_products(blocks, ranks[0])
             core = taps.unsqueeze(3)  # (H, G, K, 1, dh, dw)
         else:
-            input_, core, output, _ = double_svd(blocks, ranks[1], ranks[0])
+            covariance = None if statistics is None else _by_cluster(statistics, inputs, g, weight[0, 0].numel())
+            input_, core, output, _ = double_svd(blocks, ranks[1], ranks[0], covariance)
         k1, k2 = input_.shape[2], core.shape[2]
         maps = torch.arange(g * h * k2).reshape(g, h, k2).transpose(0, 1).flatten()  # by in-cluster -> by out-cluster
         stages: list[Stage] = [
@@ -86,6 +93,9 @@ class Denton(LayerMethod):
         then linear in K down to the full rank.
         """
         energy = float(weight.square().sum().clamp(min=TINY))
+        if weight[0, 0].numel() == 1:
+            tail = _tails(weight.flatten(1)[None, None], energy)
+            return [tail[rank] for (rank,) in candidates]
         if self.options.variant == "monochromatic":
             full = candidates[-1][0]
             colours = monochromatic(weight, self._clusters(weight.shape[0]), full, self.seed).colours
@@ -121,6 +131,20 @@ class Denton(LayerMethod):
 
     def _clusters(self, outputs: int) -> int:
         return _divisor(outputs, self.options.out_clusters)
+
+
+def _by_cluster(statistics: Tensor, inputs: Tensor, clusters: int, taps: int) -> Tensor:
+    """(G, n, n), n = S/G dh dw: what the inputs of each cluster have in common with each other."""
+    s = len(inputs) // clusters
+    paired = statistics.reshape(len(inputs), taps, len(inputs), taps)[inputs][:, :, inputs]
+    blocks = paired.reshape(clusters, s * taps, clusters, s * taps)
+    return torch.stack([blocks[g, :, g] for g in range(clusters)])
+
+
+def _svd(matrix: Tensor, rank: int) -> Chain:
+    """A matrix in two factors that carry the same norm; ``matrix``: (T, S, 1, 1)."""
+    u, s, vh = truncated_svd(matrix[:, :, 0, 0], rank)
+    return Chain([Factor((s.sqrt()[:, None] * vh)[:, :, None, None], "hw"), Factor((u * s.sqrt())[:, :, None, None])])
 
 
 def _divisor(channels: int, wanted: int) -> int:

@@ -16,7 +16,7 @@ from lowrank_bench.decomposition.separable import separable
 from lowrank_bench.decomposition.separable_basis import separable_basis
 
 
-class JaderbergOptions(method.Options):
+class JaderbergOptions(method.LayerOptions):
     """``order``: "vh" runs the vertical filters first, "hv" the horizontal ones; of scheme 2 their optima differ.
 
     ``scheme``: 2 filters across channels; 1 makes separable filters of every input channel on its own, and mixes them.

@@ -99,7 +99,7 @@ class LowRankTraining(Method):
 
             return LearningCompression(weights, cut, options.mu, options.every, recipe.epochs * recipe.steps_per_epoch)
         kernels = [
-            UnfoldedKernel(layer.weight, getattr(layer, "groups", 1), lambda kernel: scheme.unfoldings(kernel)[0])
+            UnfoldedKernel(layer.weight, getattr(layer, "groups", 1), lambda kernel: _unfolded(scheme, kernel))
             for layer in layers.values()
         ]
         if options.regularizer == "nuclear":
@@ -122,6 +122,12 @@ class LowRankTraining(Method):
         options = self.options.model_dump(mode="json")
         update = {"method": self.name, "version": self.version, "options": options, "layers": layers}
         return replace(compressed, plan=compressed.plan.model_copy(update=update))
+
+
+def _unfolded(scheme: LayerMethod, kernel: Tensor) -> Tensor:
+    (matrix,) = scheme.unfoldings(kernel)
+    assert matrix is not None  # both schemes cut their one rank
+    return matrix
 
 
 def _cut(scheme: LayerMethod, model: nn.Module, job: Job, values: Mapping[str, Tensor]) -> dict[str, Tensor]:

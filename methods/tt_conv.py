@@ -18,7 +18,7 @@ from lowrank_bench.decomposition.tensor_train import tt_full_ranks, tt_kernel
 from lowrank_bench.decomposition.tt_matrix import channel_modes, interleave_channels, pair_dims, tt_conv, tt_matrix
 
 
-class TTConvOptions(method.Options):
+class TTConvOptions(method.LayerOptions):
     """``mode``: "naive" runs the train of the 4-D kernel as four convolutions. Of a train over split channels,
     "rebuild" contracts the kernel in every forward and "core_by_core" convolves with one core after another.
 

@@ -4,34 +4,56 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from lowrank_bench.compression.chain import Chain, Factor, KernelShape
 from lowrank_bench.compression.method import LayerMethod, grid
 from lowrank_bench.decomposition.tucker import tucker2
 
+IMAGE_CHANNELS = 4
+"""A layer that reads no more channels sees an image, and its input mode is left whole (Kim et al. 2016)."""
+
 
 class Tucker(LayerMethod):
     """Tucker-2 (Kim et al. 2016) by higher-order orthogonal iteration from HOSVD: 1x1 S -> R_in, dh x dw R_in -> R_out,
     1x1 R_out -> T.
 
-    Ranks are (R_out, R_in). S R_in + R_in R_out dh dw + R_out T weights.
+    Ranks are (R_out, R_in). S R_in + R_in R_out dh dw + R_out T weights. One-sided where a mode has its full rank, as
+    of first layers the input mode always has: that factor is merged into the core. Of a 1x1 kernel and of a linear
+    layer it is the SVD, in two factors.
     """
 
-    name, version = "tucker", 1
+    name, version = "tucker", 2
+    linear = True
 
     def candidates(self, shape: KernelShape) -> Sequence[tuple[int, int]]:
         """(R_out, R_in) in the proportion of the full ranks; one above the other times dh dw is spent in vain."""
-        T, S, dh, dw = shape
-        full_out, full_in = min(T, S * dh * dw), min(S, T * dh * dw)
+        full_out, full_in = min(shape.T, shape.patch), min(shape.S, shape.T * shape.dh * shape.dw)
+        if shape.S <= IMAGE_CHANNELS:
+            return [(r, shape.S) for r in grid(full_out)]
         largest = max(full_out, full_in)
         return [(max(1, round(r * full_out / largest)), max(1, round(r * full_in / largest))) for r in grid(largest)]
 
+    def spread(self, shape: KernelShape, rank: int) -> tuple[int, int]:
+        """(R, R), or (R, S) for a first layer."""
+        return rank, shape.S if shape.S <= IMAGE_CHANNELS else rank
+
     def factorize(self, weight: Tensor, ranks: tuple[int, ...], statistics: Tensor | None = None) -> Chain:
         """HOOI; the factors of both channel modes are orthonormal."""
+        T, S, dh, dw = weight.shape
         output, core, input_, *_ = tucker2(weight, (ranks[0], ranks[1]))
-        return Chain([Factor(input_.T[:, :, None, None]), Factor(core, "hw"), Factor(output[:, :, None, None])])
+        stages = [Factor(core, "hw")]
+        if ranks[1] == S or dh * dw == 1:
+            stages = [Factor(torch.einsum("oihw,si->oshw", core, input_), "hw")]
+        else:
+            stages = [Factor(input_.T[:, :, None, None]), *stages]
+        if ranks[0] == T:
+            last = stages.pop()
+            return Chain([*stages, Factor(torch.einsum("to,oihw->tihw", output, last.weight), "hw")])
+        return Chain([*stages, Factor(output[:, :, None, None])])
 
-    def unfoldings(self, weight: Tensor) -> tuple[Tensor, ...]:
-        """(T, S dh dw) and (S, T dh dw)."""
-        return weight.flatten(1), weight.transpose(0, 1).flatten(1)
+    def unfoldings(self, weight: Tensor) -> tuple[Tensor | None, ...]:
+        """(T, S dh dw) and (S, T dh dw); of a first layer the latter is not cut."""
+        by_input = None if weight.shape[1] <= IMAGE_CHANNELS else weight.transpose(0, 1).flatten(1)
+        return weight.flatten(1), by_input

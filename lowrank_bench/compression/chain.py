@@ -26,6 +26,11 @@ class KernelShape(NamedTuple):
     dh: int
     dw: int
 
+    @property
+    def patch(self) -> int:
+        """Values that one output reads: S dh dw."""
+        return self.S * self.dh * self.dw
+
 
 @dataclass(frozen=True, eq=False)
 class Factor:

@@ -66,6 +66,16 @@ class Geometry:
             channels, out, _pair(taps), stride, padding, dilation, stage.groups, bias, mode, device="meta", dtype=dtype
         )
 
+    @property
+    def margins(self) -> tuple[int, int, int, int]:
+        """Padding on the left, right, top and bottom, as ``F.pad`` takes it."""
+        if self.padding == "same":
+            total = [d * (k - 1) for d, k in zip(self.dilation, (self.kernel.dh, self.kernel.dw), strict=True)]
+            (top, left), (bottom, right) = [n // 2 for n in total], [n - n // 2 for n in total]
+            return left, right, top, bottom
+        vertical, horizontal = self.padding
+        return horizontal, horizontal, vertical, vertical
+
     def output_size(self, size: Pair, axes: Axes) -> Pair:
         """Height and width behind a stage that spans ``axes`` and is fed maps of ``size``."""
         if self.padding == "same":

@@ -18,6 +18,7 @@ from lowrank_bench.compression.model import Compressed
 from lowrank_bench.compression.plan import LayerPlan, Plan, describe_stage
 from lowrank_bench.compression.ranks import resolve_ranks
 from lowrank_bench.compression.surgery import kernel_of, named_layer, swap
+from lowrank_bench.compression.targets import Targets
 from lowrank_bench.errors import InvalidBudget, InvalidInput, UnsupportedLayer
 from lowrank_bench.trial import Budget
 
@@ -48,6 +49,7 @@ def compress_layers(method: LayerMethod, model: nn.Module, job: Job) -> Compress
             "not named in ranks, or its chain would not be cheaper",
         )
     compressed = copy.deepcopy(model)
+    targets = Targets(method.options, model, job, {n: s.geometry for n, s in open_sites.items() if ranks.get(n)})
     layers: dict[str, LayerPlan] = {}
     for name, site in open_sites.items():
         if (layer_ranks := ranks.get(name)) is None:
@@ -55,7 +57,8 @@ def compress_layers(method: LayerMethod, model: nn.Module, job: Job) -> Compress
             continue
         layer = named_layer(compressed, name)
         weight = kernel_of(layer)
-        chain = method.factorize_layer(weight, site.geometry.groups, layer_ranks, f"layer {name!r}")
+        target = targets.of(name, compressed)
+        chain = method.factorize_layer(weight, site.geometry.groups, layer_ranks, f"layer {name!r}", target)
         swap(compressed, name, build(chain, site.geometry, layer.bias, layer.weight.dtype))
         error = chain_error(weight, chain, site.geometry.groups)
         layers[name] = planned(site, chain, layer_ranks, error)

@@ -6,16 +6,17 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import BaseModel as PydanticModel
-from pydantic import ConfigDict, ValidationError
+from pydantic import ConfigDict, ValidationError, model_validator
 from torch import Tensor, nn
 
 from lowrank_bench.compression.chain import Chain, KernelShape, stack_groups
 from lowrank_bench.compression.geometry import Geometry
 from lowrank_bench.compression.layerwise import compress_layers
+from lowrank_bench.compression.metric import Target, reconstruct
 from lowrank_bench.compression.model import Compressed
 from lowrank_bench.errors import InvalidOptions, InvalidRanks, InvalidWeights, explain
 from lowrank_bench.trial import Budget, Ranks
@@ -28,6 +29,26 @@ class Options(PydanticModel):
     """Base of a method's options: frozen, validated, no unknown names."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class LayerOptions(Options):
+    """What every layer-wise method can be asked for: in which ``metric`` its factors are close to the dense kernel.
+
+    "frobenius": of the kernel (filter reconstruction in Jaderberg et al. 2014). "covariance": of the responses to
+    calibration images (data reconstruction; the data covariance of Denton et al. 2014); with ``sequential``, to what
+    reaches the layer once those before it are compressed. "mahalanobis": weighted by how far a weight pulls images to
+    wrong labels (Denton et al. 2014, section 3.1). The last two need data, start from the first one's factors and move
+    all of a layer's factors together; layers with more than 8,192 weights per filter stay with the first.
+    """
+
+    metric: Literal["frobenius", "covariance", "mahalanobis"] = "frobenius"
+    sequential: bool = False
+
+    @model_validator(mode="after")
+    def _sequential_needs_inputs(self) -> Self:
+        if self.sequential and self.metric != "covariance":
+            raise ValueError("sequential belongs to metric='covariance': set that, or leave sequential out")
+        return self
 
 
 @dataclass(frozen=True)
@@ -73,6 +94,9 @@ class LayerMethod(Method):
     geometry, budgets and surgery.
     """
 
+    Options: ClassVar[type[Options]] = LayerOptions
+    options: LayerOptions
+
     linear: ClassVar[bool] = False
     """Whether linear layers are factored too, as kernels (M, N, 1, 1)."""
 
@@ -98,9 +122,9 @@ class LayerMethod(Method):
         """Why this method leaves such a layer dense; None where it takes it."""
         return f"{self.name} leaves linear layers dense" if geometry.kind == "linear" and not self.linear else None
 
-    def unfoldings(self, weight: Tensor) -> tuple[Tensor, ...]:
-        """One matrix per rank, for rules that read ranks off singular values ("evbmf", "energy:0.9"); empty where there
-        is no such matrix.
+    def unfoldings(self, weight: Tensor) -> tuple[Tensor | None, ...]:
+        """One matrix per rank, for rules that read ranks off singular values ("evbmf", "energy:0.9"); None for a rank
+        that stays full, and empty where there is no such matrix.
         """
         return ()
 
@@ -112,6 +136,9 @@ class LayerMethod(Method):
         """
         tails = []
         for matrix in self.unfoldings(weight):
+            if matrix is None:
+                tails.append([0.0])
+                continue
             energy = torch.linalg.svdvals(matrix).square()
             left = energy.flip(0).cumsum(0).flip(0) / energy.sum().clamp(min=torch.finfo(energy.dtype).tiny)
             tails.append([*left.tolist(), 0.0])
@@ -128,17 +155,28 @@ class LayerMethod(Method):
         """Choose ranks for every layer, factor each, swap it in."""
         return compress_layers(self, model, job)
 
-    def factorize_layer(self, weight: Tensor, groups: int, ranks: tuple[int, ...], place: str = "layer") -> Chain:
-        """Factor a whole layer's kernel (T, S / groups, dh, dw), each group on its own. Raises InvalidRanks or
-        InvalidWeights, naming ``place``.
+    def factorize_layer(
+        self,
+        weight: Tensor,
+        groups: int,
+        ranks: tuple[int, ...],
+        place: str = "layer",
+        target: Target | None = None,
+    ) -> Chain:
+        """Factor a whole layer's kernel (T, S / groups, dh, dw), each group on its own; with a ``target``, that one's
+        kernel in its metric. Raises InvalidRanks or InvalidWeights, naming ``place``.
         """
         if not torch.isfinite(weight).all():
             raise InvalidWeights(
                 f"{place}: the kernel holds values that are not finite (NaN or infinity), so it cannot be factored"
             )
-        parts = weight.detach().double().chunk(groups)
+        parts = (weight.detach().double() if target is None else target.kernel).chunk(groups)
         self.check_ranks(KernelShape(*parts[0].shape), ranks, place)
-        return stack_groups([self.factorize(part, ranks) for part in parts])
+        if target is None:
+            return stack_groups([self.factorize(part, ranks) for part in parts])
+        statistics = [None] * groups if target.statistics is None else target.statistics
+        chains = [self.factorize(part, ranks, moments) for part, moments in zip(parts, statistics, strict=True)]
+        return reconstruct(stack_groups(chains), target, groups)
 
     def structure_layer(self, shape: KernelShape, groups: int, ranks: tuple[int, ...]) -> Chain:
         """The chain that ``factorize_layer`` would return, on the meta device."""

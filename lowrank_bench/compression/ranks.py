@@ -48,7 +48,13 @@ def _by_rule(
     if rule == "full":
         return full
     rank_of = _rank_of(rule, place)
-    per_group = [[rank_of(matrix) for matrix in method.unfoldings(part)] for part in parts]
+    per_group = [
+        [
+            limit if matrix is None else rank_of(matrix)
+            for matrix, limit in zip(method.unfoldings(part), full, strict=False)
+        ]
+        for part in parts
+    ]
     if not per_group[0]:
         raise InvalidRanks(
             f"{place}: {method.name} has no unfolding from which {rule!r} could read its ranks: give numbers or a "

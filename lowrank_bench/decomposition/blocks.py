@@ -12,7 +12,6 @@ from torch import Tensor
 
 from lowrank_bench.decomposition.balance import balance_factors, balance_terms
 from lowrank_bench.decomposition.matrix import TINY, as_float64, check_rank, relative_error, truncated_svd, weighted_svd
-from lowrank_bench.errors import InvalidInput
 
 MAX_SWEEPS = 64  # of the paper
 CHUNK = 1 << 16  # entries of the blocks that are worked on together: what stays in a core's cache
@@ -100,23 +99,6 @@ def double_svd(blocks: Tensor, in_rank: int, out_rank: int, covariance: Tensor |
     input_, core, output = balance_factors([input_, core.reshape(*lead, out_rank, in_rank, dh, dw), output])
     rebuilt = torch.einsum("...tp,...pqij,...qs->...tsij", output, core, input_)
     return DoubleSVD(input_, core, output, relative_error(rebuilt, blocks))
-
-
-def separable_weights(weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Positive vectors (T,), (S,) and (dh, dw) whose outer product stands for elementwise weights alpha (T, S, dh, dw).
-
-    Denton's Mahalanobis metric decomposes alpha * W and divides the result by alpha. That keeps the rank only if alpha
-    is an outer product, whose vectors the factors can absorb. That of the marginals is the closest in Kullback-Leibler
-    divergence. Entries below 1e-6 of the largest of their vector are raised to it, since they are divided by.
-    Raises InvalidWeights for values that are not finite, InvalidInput for negative ones and if all are zero.
-    """
-    weights = as_float64(weights, "weights")
-    if not weights.is_meta and (bool((weights < 0).any()) or not bool(weights.any())):
-        raise InvalidInput("elementwise weights must be >= 0, and at least one positive")
-    total = weights.sum()
-    marginals = weights.sum(dim=(1, 2, 3)), weights.sum(dim=(0, 2, 3)) / total, weights.sum(dim=(0, 1)) / total
-    output, input_, taps = (torch.maximum(m, 1e-6 * m.max()) for m in marginals)
-    return output, input_, taps
 
 
 def _greedy_terms(tensor: Tensor, terms: int, tol: float) -> list[Tensor]:

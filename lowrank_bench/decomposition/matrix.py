@@ -86,11 +86,12 @@ def weighted_svd(matrix: Tensor, covariance: Tensor, rank: int) -> tuple[Tensor,
         raise InvalidWeights(
             f"covariance has shape {tuple(covariance.shape)}, but the matrix needs ({columns}, {columns}), its columns"
         )
-    eigenvalues, eigenvectors = torch.linalg.eigh((covariance + covariance.mT) / 2)
-    root = eigenvectors * eigenvalues.clamp_min(0).sqrt().unsqueeze(-2)  # root root^T = Sigma: as good as its root
     # Inside the range of W, a full set of left vectors loses nothing even where a singular Sigma leaves them arbitrary.
     basis, inner = torch.linalg.qr(matrix)
-    u, _, _ = truncated_svd(inner @ root, rank)
+    check_rank("rank", rank, inner.shape[-2])
+    # the left singular vectors of W Sigma^(1/2), without the root: Sigma may have thousands of rows, W has few
+    _, vectors = torch.linalg.eigh(inner @ covariance @ inner.mT)
+    u = vectors[..., -rank:].flip(-1)
     return basis @ u, u.mT @ inner
 
 

@@ -7,10 +7,10 @@ import torch
 from torch.linalg import svdvals, vector_norm
 from torch.nn.functional import conv2d
 
-from lowrank_bench.decomposition.blocks import double_svd, outer_products, separable_weights, split_blocks
+from lowrank_bench.decomposition.blocks import double_svd, outer_products, split_blocks
 from lowrank_bench.decomposition.clustering import balanced_kmeans, bicluster, monochromatic
 from lowrank_bench.decomposition.matrix import relative_error, truncated_svd
-from lowrank_bench.errors import InvalidInput, InvalidRanks, InvalidWeights
+from lowrank_bench.errors import InvalidRanks, InvalidWeights
 
 
 def normal(*shape, seed=0):
@@ -223,37 +223,6 @@ def test_outer_products_have_evenly_spread_norms():
 
 
 # Metrics
-
-
-def test_separable_weights_are_exact_where_they_can_be():
-    vectors = [normal(*shape, seed=k).abs() + 0.1 for k, shape in enumerate([(6,), (4,), (3, 3)])]
-    weights = torch.einsum("t,s,ij->tsij", *vectors)
-    torch.testing.assert_close(torch.einsum("t,s,ij->tsij", *separable_weights(weights)), weights)
-
-
-def test_separable_weights_are_the_closest_in_divergence():
-    weights = normal(6, 4, 3, 3).square()
-
-    def divergence(vectors):
-        product = torch.einsum("t,s,ij->tsij", *vectors)
-        return (weights * (weights / product).log() - weights + product).sum()
-
-    best = separable_weights(weights)
-    for seed in range(20):
-        other = [v * (1 + 0.05 * normal(*v.shape, seed=3 * seed + k)) for k, v in enumerate(best)]
-        assert divergence(other) > divergence(best)
-
-
-def test_separable_weights_can_be_divided_by():
-    weights = torch.ones(6, 4, 3, 3)
-    weights[2] = 0
-    assert all((vector > 0).all() for vector in separable_weights(weights))
-    for bad in (-weights, 0 * weights):
-        with pytest.raises(InvalidInput, match=">= 0"):
-            separable_weights(bad)
-
-
-# All of them
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def test_a_budget_out_of_reach_names_the_largest_that_is_not() -> None:
 
 def test_every_layer_is_in_the_plan_or_has_a_reason() -> None:
     model = small()
-    compressed = lrb.compress(model, "tucker", lrb.Budget(params=2), input_size=SIZE)
+    compressed = lrb.compress(model, "jaderberg", lrb.Budget(params=2), input_size=SIZE)
     layers = {n for n, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)}
     assert set(compressed.plan.layers) | set(compressed.skipped) == layers
     assert "never called" in compressed.skipped["unused"]
@@ -133,7 +133,7 @@ def test_energy_and_evbmf_read_ranks_off_the_weights() -> None:
         ({"method": "tucker"}, lrb.InvalidInput, "exactly one"),
         ({"method": "tucker", "ranks": "full", "budget": lrb.Budget(macs=2)}, lrb.InvalidInput, "exactly one"),
         ({"method": "tucker", "ranks": {"sharde": 2}}, lrb.UnknownName, "did you mean 'shared'"),
-        ({"method": "tucker", "ranks": {"head": 2}}, lrb.UnsupportedLayer, "head.*linear"),
+        ({"method": "jaderberg", "ranks": {"head": 2}}, lrb.UnsupportedLayer, "head.*linear"),
         ({"method": "tucker", "ranks": {"up": 2}}, lrb.UnsupportedLayer, "up"),
         ({"method": "tucker", "ranks": {"shared": (0, 3)}}, lrb.InvalidRanks, "shared.*wanted"),
         ({"method": "tucker", "ranks": "energy:2"}, lrb.InvalidRanks, "energy:2"),

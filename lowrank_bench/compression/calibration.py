@@ -1,0 +1,139 @@
+"""What calibration images say about a layer: second moments of the patches that reach it, or what its weights mean for
+the output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lowrank_bench.compression.geometry import Geometry
+
+PATCHES_PER_IMAGE = 16  # per call of a layer; Zhang et al. 2016 draw 10 from each of 3,000 images
+Batch = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class PatchMoments:
+    """Second moments of a layer's input patches, n = S dh dw values each, in float64: (groups, n, n).
+
+    ``inputs``: E[y y^T] of the patches y that reach the layer now; ``cross``: E[x y^T] with the patches x that reached
+    it in the dense network, which are the same ones until a layer before it is compressed. Both are shrunk alike
+    towards a multiple of the unit matrix, by the oracle approximating shrinkage (Chen et al. 2010, eq. 23).
+    """
+
+    inputs: Tensor
+    cross: Tensor
+
+
+def first_images(batches: Iterable[Batch], limit: int) -> Iterator[Batch]:
+    """Batches cut off after ``limit`` images."""
+    left = limit
+    for images, labels in batches:
+        yield images[:left], labels[:left]
+        left -= len(images)
+        if left <= 0:
+            return
+
+
+def patch_moments(
+    dense: nn.Module, model: nn.Module, sites: Mapping[str, Geometry], batches: Iterable[Batch], seed: int = 0
+) -> dict[str, PatchMoments]:
+    """Moments of the layers named in ``sites``, over patches at random positions of every image; streamed, so that
+    memory does not grow with the images. ``model`` is the dense network or a copy of it, in part compressed.
+    """
+    sums: dict[str, tuple[Tensor, Tensor]] = {}
+    counts = dict.fromkeys(sites, 0)
+    for number, (images, _) in enumerate(batches):
+        targets = _patches(dense, sites, images, seed + number)
+        inputs = targets if model is dense else _patches(model, sites, images, seed + number)
+        for name, patches in inputs.items():
+            counts[name] += patches.shape[1]
+            pair = (patches.mT @ patches).double(), (targets[name].mT @ patches).double()
+            sums[name] = (sums[name][0] + pair[0], sums[name][1] + pair[1]) if name in sums else pair
+    return {name: _shrunk(*pair, counts[name]) for name, pair in sums.items()}
+
+
+def weight_importance(model: nn.Module, names: Iterable[str], batches: Iterable[Batch]) -> dict[str, Tensor]:
+    """Root of the summed squares, per weight, of the gradients that pull each image towards its most probable wrong
+    label: the alpha of Denton et al. 2014's Mahalanobis metric (section 3.1), in the shape of the layer's weight.
+
+    One backward pass for every image: the squares are of single images' gradients.
+    """
+    weights = {name: cast(Tensor, model.get_submodule(name).weight) for name in names}
+    squares = {name: torch.zeros_like(weight, dtype=torch.float64) for name, weight in weights.items()}
+    required = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    for parameter, _ in required:
+        parameter.requires_grad_(any(parameter is weight for weight in weights.values()))
+    model.eval()
+    for images, labels in batches:
+        for image, label in zip(images, labels, strict=True):
+            logits = model(image[None])
+            wrong = logits.detach().clone()
+            wrong[0, label] = -torch.inf
+            loss = F.cross_entropy(logits, wrong.argmax(1))  # its gradient at the logits is U(I) - delta(l)
+            for name, gradient in zip(weights, torch.autograd.grad(loss, list(weights.values())), strict=True):
+                squares[name] += gradient.double().square()
+    for parameter, before in required:
+        parameter.requires_grad_(before)
+    return {name: total.sqrt() for name, total in squares.items()}
+
+
+def _patches(model: nn.Module, sites: Mapping[str, Geometry], images: Tensor, seed: int) -> dict[str, Tensor]:
+    """(groups, patches, S dh dw) of every layer, over all its calls on these images."""
+    found: dict[str, list[Tensor]] = {name: [] for name in sites}
+    generator = torch.Generator().manual_seed(seed)  # the same positions in the dense and in the compressed network
+    with _listening(model, sites, lambda name, x: found[name].append(_draw(x, sites[name], generator))):
+        model(images)
+    return {name: torch.cat(parts, 1) for name, parts in found.items()}
+
+
+@contextmanager
+def _listening(model: nn.Module, names: Iterable[str], hear: Callable[[str, Tensor], None]) -> Iterator[None]:
+    def hook(name: str) -> Any:
+        return lambda _layer, inputs: hear(name, inputs[0])
+
+    handles = [model.get_submodule(name).register_forward_pre_hook(hook(name)) for name in names]
+    try:
+        with torch.inference_mode():
+            model.eval()
+            yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _draw(x: Tensor, geometry: Geometry, generator: torch.Generator) -> Tensor:
+    """Patches at random output positions of every image, (groups, patches, S dh dw)."""
+    if geometry.kind == "linear":
+        rows = x.reshape(x.shape[0], -1, x.shape[-1])
+        picked = torch.randint(rows.shape[1], (min(rows.shape[1], PATCHES_PER_IMAGE),), generator=generator)
+        return rows[:, picked].reshape(1, -1, rows.shape[-1])
+    height, width = geometry.output_size((x.shape[2], x.shape[3]), "hw")
+    wanted = (x.shape[0], min(height * width, PATCHES_PER_IMAGE), 1)
+    down, across = (torch.randint(size, wanted, generator=generator) for size in (height, width))
+    shape, (sh, sw), (ah, aw) = geometry.kernel, geometry.stride, geometry.dilation
+    padded = F.pad(x, geometry.margins, "constant" if geometry.padding_mode == "zeros" else geometry.padding_mode)
+    rows = down * sh + torch.arange(shape.dh) * ah  # (images, positions, dh)
+    columns = across * sw + torch.arange(shape.dw) * aw
+    images = torch.arange(x.shape[0])[:, None, None, None]
+    taken = padded[images, :, rows[..., None], columns[:, :, None, :]]  # (images, positions, dh, dw, channels)
+    by_group = taken.permute(4, 0, 1, 2, 3).reshape(geometry.groups, shape.S, -1, shape.dh, shape.dw)
+    return by_group.transpose(1, 2).flatten(2)
+
+
+def _shrunk(inputs: Tensor, cross: Tensor, count: int) -> PatchMoments:
+    inputs, cross = inputs / count, cross / count
+    n = inputs.shape[-1]
+    trace = inputs.diagonal(dim1=-2, dim2=-1).sum(-1)
+    square = inputs.square().sum((-2, -1))
+    share = ((1 - 2 / n) * square + trace.square()) / ((count + 1 - 2 / n) * (square - trace.square() / n))
+    share = share.nan_to_num(nan=1.0, posinf=1.0).clamp(0, 1)[:, None, None]
+    unit = torch.eye(n, dtype=inputs.dtype) * (trace / n)[:, None, None]
+    return PatchMoments((1 - share) * inputs + share * unit, (1 - share) * cross + share * unit)

@@ -1,0 +1,85 @@
+"""In which norm a factored kernel is to be close to the dense one, beside the Frobenius norm that closed forms have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from lowrank_bench.compression.chain import Chain, Factor, Permute, Rebuilt, Stage
+from lowrank_bench.compression.compose import compose_chain
+
+Metric = Callable[[Tensor], Tensor]
+"""Squared norm of a difference of kernels, (T, S / groups, dh, dw)."""
+
+MAX_ITER = 100
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a layer's chain is to approximate: a kernel (T, S / groups, dh, dw), in a metric.
+
+    ``statistics``: second moments of the input patches per group, (groups, S dh dw, S dh dw), where the metric is made
+    of those: methods with a closed form start from it.
+    """
+
+    kernel: Tensor
+    metric: Metric
+    statistics: Tensor | None = None
+
+
+def response_metric(moments: Tensor) -> Metric:
+    """||D Sigma^(1/2)||^2: what the layer's responses differ by on average (Denton et al. 2014, section 3.1; the data
+    reconstruction of Jaderberg et al. 2014, eq. 7). ``moments``: (groups, n, n).
+    """
+    groups = len(moments)
+    return lambda difference: ((rows := difference.reshape(groups, -1, moments.shape[-1])) @ moments).mul(rows).sum()
+
+
+def weighted_metric(importance: Tensor) -> Metric:
+    """||alpha o D||^2, a weight for every entry (Denton et al. 2014's Mahalanobis metric)."""
+    return lambda difference: (importance * difference).square().sum()
+
+
+def reconstruct(chain: Chain, target: Target, groups: int) -> Chain:
+    """The chain with all its factors moved together, by L-BFGS, to where the metric of W - W^ is least nearby.
+
+    ``chain`` is the start, mostly the optimum in the Frobenius norm; what comes back is never worse in the metric. Its
+    note ``data_error`` is the root of what is left over what no approximation at all would leave.
+    """
+    scale = float(target.metric(target.kernel))
+    leaves: list[Tensor] = []
+
+    def free(tensor: Tensor) -> Tensor:
+        copied = tensor.detach().double().clone(memory_format=torch.contiguous_format)
+        leaves.append(copied.requires_grad_())
+        return leaves[-1]
+
+    stages = [_with_tensors(stage, free) for stage in chain.stages]
+    best: tuple[float, list[Tensor]] = (float("inf"), [])
+    optimizer = torch.optim.LBFGS(leaves, max_iter=MAX_ITER, history_size=20, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        nonlocal best
+        optimizer.zero_grad()
+        value = target.metric(target.kernel - compose_chain(Chain(stages), groups)) / (scale or 1.0)
+        value.backward()
+        if (left := float(value.detach())) < best[0]:
+            best = left, [leaf.detach().clone() for leaf in leaves]
+        return value
+
+    optimizer.step(loss)
+    values = iter(best[1])
+    notes = (chain.notes or {}) | {"data_error": best[0] ** 0.5}
+    return Chain([_with_tensors(stage, lambda _: next(values)) for stage in chain.stages], notes)
+
+
+def _with_tensors(stage: Stage, change: Callable[[Tensor], Tensor]) -> Stage:
+    if isinstance(stage, Factor):
+        return replace(stage, weight=change(stage.weight))
+    if isinstance(stage, Rebuilt):
+        return replace(stage, cores=tuple(change(core) for core in stage.cores))
+    assert isinstance(stage, Permute)  # an index does not move
+    return stage

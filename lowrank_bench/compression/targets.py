@@ -1,0 +1,67 @@
+"""What each layer of a network is to be approximated in: its own kernel as it is, or calibrated on images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from lowrank_bench.compression.calibration import PatchMoments, first_images, patch_moments, weight_importance
+from lowrank_bench.compression.geometry import Geometry
+from lowrank_bench.compression.metric import Target, response_metric, weighted_metric
+from lowrank_bench.compression.surgery import kernel_of, named_layer
+from lowrank_bench.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from lowrank_bench.compression.method import Job, LayerOptions
+
+MOMENT_IMAGES = 2048
+GRADIENT_IMAGES = 256
+LARGEST_PATCH = 8192  # values; its moments then take 0.5 GB
+
+
+class Targets:
+    """Targets of the layers named in ``sites``, calibrated as a method's options ask, on the first images of a job's
+    data.
+
+    Raises InvalidInput where there are no data to calibrate on.
+    """
+
+    def __init__(self, options: LayerOptions, dense: nn.Module, job: Job, sites: Mapping[str, Geometry]) -> None:
+        self.options, self.dense, self.data = options, dense, job.data
+        self.sites = {name: site for name, site in sites.items() if site.kernel.patch <= LARGEST_PATCH}
+        if options.metric != "frobenius" and job.data is None:
+            raise InvalidInput(
+                f"metric {options.metric!r} is calibrated on images: give data, batches of (images, labels), or take "
+                "metric='frobenius'"
+            )
+        self.moments: dict[str, PatchMoments] = {}
+        if options.metric == "covariance" and not options.sequential:
+            self.moments = self._moments(dense, self.sites)
+        self.importance = {}
+        if options.metric == "mahalanobis" and job.data is not None:
+            self.importance = weight_importance(dense, self.sites, first_images(job.data(0), GRADIENT_IMAGES))
+
+    def of(self, name: str, model: nn.Module) -> Target | None:
+        """The target of a layer; ``model``: a copy of the dense network whose layers before it are compressed. None:
+        the kernel itself, in the Frobenius norm.
+        """
+        kernel = kernel_of(named_layer(self.dense, name)).double()
+        if name in self.importance:
+            return Target(kernel, weighted_metric(self.importance[name].reshape(kernel.shape)))
+        if name not in self.sites or self.options.metric == "frobenius":
+            return None
+        if not self.options.sequential:
+            inputs = self.moments[name].inputs
+            return Target(kernel, response_metric(inputs), inputs)
+        moments = self._moments(model, {name: self.sites[name]})[name]
+        rows = kernel.reshape(len(moments.inputs), -1, self.sites[name].kernel.patch)
+        # the kernel whose responses to the inputs as they are now come nearest to those of the dense network
+        best = torch.linalg.solve(moments.inputs, rows @ moments.cross, left=False)
+        return Target(best.reshape(kernel.shape), response_metric(moments.inputs), moments.inputs)
+
+    def _moments(self, model: nn.Module, sites: Mapping[str, Geometry]) -> dict[str, PatchMoments]:
+        assert self.data is not None  # the constructor made sure
+        return patch_moments(self.dense, model, sites, first_images(self.data(0), MOMENT_IMAGES))

@@ -1,0 +1,167 @@
+"""Metrics beside Frobenius': patches are what convolutions read, optima are optima, and full ranks stay exact."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+import lowrank_bench as lrb
+from lowrank_bench.compression.calibration import _draw, patch_moments, weight_importance
+from lowrank_bench.compression.chain import Chain, Factor
+from lowrank_bench.compression.compose import compose_chain
+from lowrank_bench.compression.geometry import Geometry
+from lowrank_bench.compression.metric import Target, reconstruct, response_metric, weighted_metric
+from lowrank_bench.compression.surgery import kernel_of
+
+CONVS = {
+    "plain": nn.Conv2d(4, 6, 3, bias=False),
+    "strided, dilated, padded, rectangular": nn.Conv2d(
+        4, 6, (3, 2), stride=(2, 1), dilation=(1, 2), padding=(1, 2), bias=False
+    ),
+    "same": nn.Conv2d(4, 6, (3, 4), padding="same", bias=False),
+    "reflect": nn.Conv2d(4, 6, 3, padding=1, padding_mode="reflect", bias=False),
+    "grouped": nn.Conv2d(4, 6, 3, groups=2, padding=1, bias=False),
+}
+
+
+class Net(nn.Module):
+    """Two convolutions whose inputs are far from white, and a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 12, 3, padding=1), nn.Conv2d(12, 16, 3, stride=2)
+        self.head = nn.Linear(16, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.second(self.first(x.cumsum(-1) / 3).relu()).relu()
+        return self.head(x.mean((2, 3)))
+
+
+def data(images: int = 96, size: int = 12) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(0, images, 32):
+        yield torch.randn(32, 3, size, size, generator=generator), torch.randint(5, (32,), generator=generator)
+
+
+def net() -> Net:
+    torch.manual_seed(0)
+    return Net().eval()
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
+@pytest.mark.parametrize("case", CONVS)
+def test_a_patch_times_the_kernel_is_an_output_of_the_convolution(case: str) -> None:
+    conv = CONVS[case].double()
+    x = torch.randn(2, 4, 9, 8, dtype=torch.float64)
+    patches = _draw(x, Geometry.of(conv), torch.Generator().manual_seed(0))
+    rows = kernel_of(conv).reshape(conv.groups, -1, patches.shape[-1])
+    responses = torch.einsum("gpn,gtn->pgt", patches, rows).flatten(1)
+    outputs = conv(x).movedim(1, -1).flatten(0, 2)
+    assert torch.cdist(responses, outputs, compute_mode="donot_use_mm_for_euclid_dist").min(1).values.max() < 1e-10
+
+
+def test_moments_are_symmetric_positive_and_equal_the_cross_moments_of_an_unchanged_network() -> None:
+    model = net()
+    sites = {name: Geometry.of(model.get_submodule(name)) for name in ("first", "second", "head")}
+    moments = patch_moments(model, model, sites, data())
+    again = patch_moments(model, net(), sites, data())
+    for name, found in moments.items():
+        assert torch.allclose(found.inputs, found.inputs.mT)
+        assert torch.linalg.eigvalsh(found.inputs).min() > 0
+        assert torch.allclose(found.inputs, again[name].cross)
+
+
+def test_importance_of_a_linear_softmax_is_its_closed_form() -> None:
+    layer = nn.Linear(4, 3, bias=False)
+    model = nn.Sequential(layer)
+    x, y = torch.randn(5, 4), torch.tensor([0, 1, 2, 0, 1])
+    alpha = weight_importance(model, ["0"], [(x, y)])["0"]
+    logits = model(x).detach()
+    wrong = logits.scatter(1, y[:, None], -torch.inf).argmax(1)
+    pull = logits.softmax(1) - nn.functional.one_hot(wrong, 3)
+    expected = torch.einsum("nt,ns->nts", pull, x).double().square().sum(0).sqrt()
+    assert torch.allclose(alpha, expected, rtol=1e-5)
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def _planted_target() -> Target:
+    generator = torch.Generator().manual_seed(1)
+    kernel = torch.randn(8, 6, 3, 3, dtype=torch.float64, generator=generator)
+    roots = torch.randn(54, 54, dtype=torch.float64, generator=generator) * torch.logspace(0, -1.5, 54)[:, None]
+    moments = (roots @ roots.T)[None]
+    return Target(kernel, response_metric(moments), moments)
+
+
+def test_reconstruction_of_a_channel_svd_ends_at_its_closed_form() -> None:
+    target = _planted_target()
+    method = lrb.methods()["channel_svd"]()
+    plain, best = (method.factorize(target.kernel, (4,), s) for s in (None, target.statistics[0]))  # type: ignore[attr-defined, index]
+    errors = [float(target.metric(target.kernel - compose_chain(chain))) for chain in (plain, best)]
+    found = float(target.metric(target.kernel - compose_chain(reconstruct(plain, target, 1))))
+    assert errors[1] < 0.9 * errors[0]
+    assert errors[1] * (1 - 1e-9) <= found <= 1.01 * errors[1]
+
+
+def test_reconstruction_is_never_worse_than_its_start_and_says_what_is_left() -> None:
+    target = _planted_target()
+    start = lrb.methods()["jaderberg"]().factorize(target.kernel, (5,))  # type: ignore[attr-defined]
+    chain = reconstruct(start, target, 1)
+    left = target.metric(target.kernel - compose_chain(chain)) / target.metric(target.kernel)
+    assert left < target.metric(target.kernel - compose_chain(start)) / target.metric(target.kernel)
+    assert chain.notes is not None and chain.notes["data_error"] == pytest.approx(float(left) ** 0.5)
+
+
+def test_weights_of_equal_importance_are_the_frobenius_norm() -> None:
+    target = _planted_target()
+    target = replace(target, metric=weighted_metric(torch.full_like(target.kernel, 3.0)), statistics=None)
+    start = lrb.methods()["jaderberg"]().factorize(target.kernel, (5,))  # type: ignore[attr-defined]
+    moved = reconstruct(start, target, 1)
+    assert torch.allclose(compose_chain(moved), compose_chain(start), atol=1e-6)
+
+
+def test_a_zero_kernel_stays_zero() -> None:
+    zero = torch.zeros(4, 3, 3, 3, dtype=torch.float64)
+    chain = Chain([Factor(zero[:2], "hw"), Factor(torch.zeros(4, 2, 1, 1, dtype=torch.float64))])
+    moved = reconstruct(chain, Target(zero, response_metric(torch.eye(27, dtype=torch.float64)[None])), 1)
+    assert not compose_chain(moved).any()
+
+
+METRICS = [
+    {"metric": "covariance"},
+    {"metric": "covariance", "sequential": True},
+    {"metric": "mahalanobis"},
+]
+
+
+@pytest.mark.parametrize("options", METRICS, ids=str)
+@pytest.mark.parametrize("method", ["channel_svd", "jaderberg", "tucker", "denton", "cp_nls", "tt_conv"])
+def test_full_ranks_stay_exact_in_every_metric(method: str, options: dict[str, object]) -> None:
+    model = net().double()
+    batches = [(x.double(), y) for x, y in data(32)]
+    compressed = lrb.compress(model, method, ranks="full", options=options, input_size=(3, 12, 12), data=batches)
+    x = torch.randn(4, 3, 12, 12, dtype=torch.float64)
+    assert torch.allclose(compressed.model(x), model(x), rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("method", ["channel_svd", "jaderberg", "tucker", "denton", "cp_nls"])
+def test_responses_are_closer_in_the_covariance_metric_than_in_frobenius(method: str) -> None:
+    model, batches = net(), list(data(512))
+    x = torch.cat([x for x, _ in data(64)])
+
+    def off(**options: object) -> float:
+        ranks = {"second": 3 if method != "denton" else (2, 2)}
+        made = lrb.compress(model, method, ranks=ranks, options=options, input_size=(3, 12, 12), data=batches)
+        return float((made.model(x) - model(x)).detach().norm())
+
+    assert off(metric="covariance") < off()
+
+
+def test_calibration_without_data_says_what_to_give() -> None:
+    with pytest.raises(lrb.InvalidInput, match="give data"):
+        lrb.compress(net(), "tucker", ranks=2, options={"metric": "covariance"}, input_size=(3, 12, 12))
+    with pytest.raises(lrb.InvalidOptions, match="sequential belongs to"):
+        lrb.compress(net(), "tucker", ranks=2, options={"sequential": True}, input_size=(3, 12, 12), data=list(data()))
