@@ -47,7 +47,7 @@ class Denton(LayerMethod):
     options: DentonOptions
 
     def candidates(self, shape: KernelShape) -> Sequence[tuple[int, ...]]:
-        """Exact where a block's ranks are full: (K2, K1) in the proportion of the full ranks, (K,), or an SVD's (R,)."""
+        """Exact where a block's ranks are full: (K2, K1) in proportion to the full ranks, (K,), or an SVD's (R,)."""
         t, s, dh, dw = self._block(shape)
         taps = dh * dw
         if shape.dh * shape.dw == 1:

@@ -48,18 +48,16 @@ def _by_rule(
     if rule == "full":
         return full
     rank_of = _rank_of(rule, place)
-    per_group = [
-        [
-            limit if matrix is None else rank_of(matrix)
-            for matrix, limit in zip(method.unfoldings(part), full, strict=False)
-        ]
-        for part in parts
-    ]
-    if not per_group[0]:
+    unfolded = [method.unfoldings(part) for part in parts]
+    if not unfolded[0]:
         raise InvalidRanks(
             f"{place}: {method.name} has no unfolding from which {rule!r} could read its ranks: give numbers or a "
             "budget"
         )
+    per_group = [
+        [limit if matrix is None else rank_of(matrix) for matrix, limit in zip(matrices, full, strict=True)]
+        for matrices in unfolded
+    ]
     ranks = tuple(min(max(column), limit) for column, limit in zip(zip(*per_group, strict=True), full, strict=True))
     return None if 0 in ranks else ranks
 
