@@ -34,8 +34,14 @@ def response_metric(moments: Tensor) -> Metric:
     """||D Sigma^(1/2)||^2: what the layer's responses differ by on average (Denton et al. 2014, section 3.1; the data
     reconstruction of Jaderberg et al. 2014, eq. 7). ``moments``: (groups, n, n).
     """
-    groups = len(moments)
-    return lambda difference: ((rows := difference.reshape(groups, -1, moments.shape[-1])) @ moments).mul(rows).sum()
+
+
+    def squared_norm(difference: Tensor) -> Tensor:
+        rows = difference.reshape(len(moments), -1, moments.shape[-1])
+        product = rows.detach() @ moments  # moments are symmetric: this one product is half of the gradient, too
+        return 2 * (rows * product).sum() - (rows.detach() * product).sum()
+
+    return squared_norm
 
 
 def weighted_metric(importance: Tensor) -> Metric:
