@@ -6,7 +6,7 @@ without nonlinearity between.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
@@ -137,6 +137,15 @@ def rebuild(cores: Sequence[Tensor], equation: str, block_shape: Sequence[int], 
     blocks = cores[0].shape[0]
     unique = torch.einsum(equation, *cores).reshape(blocks, 1, *block_shape)
     return unique.expand(blocks, repeat, *block_shape).reshape(blocks * repeat * block_shape[0], *block_shape[1:])
+
+
+def with_tensors(stage: Stage, change: Callable[[Tensor], Tensor]) -> Stage:
+    """The stage with other weights or cores, of the same shapes; an index does not change."""
+    if isinstance(stage, Factor):
+        return replace(stage, weight=change(stage.weight))
+    if isinstance(stage, Rebuilt):
+        return replace(stage, cores=tuple(change(core) for core in stage.cores))
+    return stage
 
 
 @dataclass(frozen=True, eq=False)
