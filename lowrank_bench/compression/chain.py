@@ -172,6 +172,11 @@ class Chain:
             tensor.numel() for stage in self.stages if not isinstance(stage, Permute) for tensor in stage.tensors
         )
 
+    @property
+    def last(self) -> int:
+        """Number of the last convolution: only gathers follow it, and it carries the bias."""
+        return max(number for number, stage in enumerate(self.stages) if not isinstance(stage, Permute))
+
     def check(self, shape: KernelShape, groups: int = 1) -> None:
         """Raise InvalidChain unless the stages fit each other and map S * groups channels to T * groups over dh x dw
         taps.
