@@ -53,8 +53,8 @@ class TTConv(LayerMethod):
     r1 + sum_i c_i s_i r_i r_i+1 weights (r_D+1 = 1) for channels S = prod c_i and T = prod s_i, and no dh dw r1 for a
     1x1 kernel. Linear layers are TT-matrices (Novikov et al. 2015) with "rebuild" and stay dense otherwise.
 
-    The paper trains from scratch, with a batch norm behind every train: ``start="scratch"``. Its factors of batch norm
-    stay in the layer of the other two modes, one value for each output channel.
+    The paper trains from scratch, with a batch norm behind every train: ``start="scratch"``. Folded into
+    the layer, its scale is one more value for each output channel in the two modes with split channels.
     """
 
     name, version = "tt_conv", 1

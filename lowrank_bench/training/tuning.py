@@ -47,11 +47,11 @@ def tune(
     """Tune what ``method`` made of ``dense`` for ``job``; ``validate`` and ``progress`` as in ``train``. ``compressed.model`` is
     trained in place, unless the recipe goes layer by layer.
 
-    Then, after Lebedev et al. 2015, the layers are factored again one at a time, in network order, each
-    from the kernel that it has in the network tuned so far, at the ranks that were chosen for the dense one. Tuning
-    follows each layer but the last of several, as in the paper's two experiments: CharNet is tuned between its two
-    layers and not after the second, AlexNet after its only one. ``settle`` is called on the model after each factoring,
-    such as to recalibrate batch norm. A plan's errors are then against the kernels that were factored.
+    Then, after Lebedev et al. 2015, the layers are factored again one at a time, in network order, each from the kernel
+    that it has in the network tuned so far, at the ranks that were chosen for the dense one; the plan's errors are
+    against those kernels. Tuning follows each layer but the last of several, as in the paper's two experiments: CharNet
+    is tuned between its two layers and not after the second, AlexNet after its only one. ``settle`` is called on the
+    model after each factoring, such as to recalibrate batch norm.
 
     The dense control, with no factored layer, is trained for as many steps, whatever the recipe. Raises
     UnsupportedLayer as check_recipe does, and what ``train`` raises.
