@@ -18,6 +18,7 @@ from lowrank_bench.compression.model import Compressed
 from lowrank_bench.compression.registry import method_class
 from lowrank_bench.compression.surgery import named_layer
 from lowrank_bench.errors import InvalidInput
+from lowrank_bench.training.from_scratch import StartOptions, compress_from_scratch
 from lowrank_bench.training.loop import Regularizer, train
 from lowrank_bench.training.recipes import Recipe, get_recipe
 from lowrank_bench.training.regularizers import LearningCompression, NuclearNorm, RankPruning, UnfoldedKernel
@@ -27,9 +28,10 @@ SCHEMES = {"channel": "channel_svd", "spatial": "jaderberg"}
 OPTIONS_OF = {"nuclear": {"strength"}, "trp": {"energy", "subgradient"}, "lc": {"mu"}}
 
 
-class LowRankTrainingOptions(method.Options):
+class LowRankTrainingOptions(StartOptions):
     """``scheme``: the factors, channel (channel_svd) or spatial (jaderberg). ``every``: steps from one proximal step,
     cut or C step to the next. The others belong to one regulariser each: see lowrank_bench.training.regularizers.
+    ``start`` and ``scratch_recipe``: see StartOptions; nothing is regularised from scratch.
     TRP's published energy of 0.9 goes with SGD at rate 0.1; AdamW's small steps do not win back so much at each cut.
     """
 
@@ -41,22 +43,28 @@ class LowRankTrainingOptions(method.Options):
     subgradient: float = Field(default=0.0, ge=0)
     mu: tuple[PositiveFloat, PositiveFloat] = (1.0, 1000.0)
 
+    dense_only: ClassVar[set[str]] = {"regularizer", "every"}.union(*OPTIONS_OF.values())
+
     @model_validator(mode="after")
     def _belong(self) -> LowRankTrainingOptions:
-        others = set().union(*OPTIONS_OF.values()) - OPTIONS_OF[self.regularizer]
+        others = set[str]().union(*OPTIONS_OF.values()) - OPTIONS_OF[self.regularizer]
         if idle := sorted(self.model_fields_set & others):
             raise ValueError(f"{', '.join(idle)} would do nothing with regularizer={self.regularizer!r}: leave it out")
         return self
 
 
 class LowRankTraining(Method):
-    """Regularised training of the dense network towards low rank, then truncated SVD.
+    """Regularised training of the dense network towards low rank, then truncated SVD; or training of the truncated
+    structure from scratch.
 
     ``regularizer``: "nuclear" (Alvarez & Salzmann 2017), "trp" (trained rank pruning, Xu et al. 2020) or "lc"
     (Idelbayev & Carreira-Perpinan 2020). A dense copy is trained by the job's recipe while its kernels are pulled
     towards low rank, then cut to the common budget by ``scheme``. LC learns the ranks: each C step shares the budget
     out anew, and the price that the common allocation finds stands for lambda. Only layers that the scheme would cut
     before training are regularised; what the scheme refuses stays dense (spatial: linear layers).
+
+    ``start="scratch"`` trains the factors of ``scheme`` from random values by ``scratch_recipe``, with one batch norm
+    behind each pair and none inside it (Tai et al. 2016).
 
     Not for free: this training comes before the common fine-tuning, and no other method has it. It is counted in the
     time to decompose, and the plan notes its epochs; a fair control is fine-tuned for as many more.
@@ -67,7 +75,13 @@ class LowRankTraining(Method):
     options: LowRankTrainingOptions
 
     def compress(self, model: nn.Module, job: Job) -> Compressed:
-        """Train, then cut; plain truncation with a recipe of no epochs. Raises InvalidInput without data or recipe."""
+        """Train, then cut; plain truncation with a recipe of no epochs. Or train the cut structure from scratch. Raises
+        InvalidInput without data or recipe.
+        """
+        scheme = method_class(SCHEMES[self.options.scheme])(seed=self.seed)
+        assert isinstance(scheme, LayerMethod)  # both are
+        if self.options.start == "scratch":
+            return self._signed(compress_from_scratch(scheme, model, job, get_recipe(self.options.scratch_recipe)))
         if job.recipe is None:
             raise InvalidInput(f"{self.name} trains: name a recipe, e.g. recipe='short' (recipe='none' only truncates)")
         recipe = get_recipe(job.recipe)
@@ -76,15 +90,14 @@ class LowRankTraining(Method):
                 f"{self.name} trains for the {recipe.epochs} epochs of recipe {recipe.name!r}: give data, batches of "
                 "(images, labels), or recipe='none', which only truncates"
             )
-        scheme = method_class(SCHEMES[self.options.scheme])(seed=self.seed)
-        assert isinstance(scheme, LayerMethod)  # both are
         compressed = compress_layers(scheme, model, job)  # before training, so that a bad budget or rank costs no time
         if recipe.epochs and job.data is not None:
             trained = copy.deepcopy(model)
             regularizer = self._regularizer(scheme, trained, list(compressed.plan.layers), job, recipe)
             train(trained, job.data, recipe, seed=self.seed, regularizer=regularizer)
             compressed = compress_layers(scheme, trained, job)
-        return self._signed(compressed, recipe.epochs)
+            compressed = _noted(compressed, recipe.epochs)
+        return self._signed(compressed)
 
     def _regularizer(
         self, scheme: LayerMethod, model: nn.Module, names: list[str], job: Job, recipe: Recipe
@@ -106,21 +119,10 @@ class LowRankTraining(Method):
             return NuclearNorm(kernels, recipe, options.strength, options.every)
         return RankPruning(kernels, options.energy, options.every, options.subgradient)
 
-    def _signed(self, compressed: Compressed, epochs: int) -> Compressed:
-        """The plan under this method's name. An error is one of truncation alone: the dense kernel was trained, too."""
-        layers = compressed.plan.layers
-        if epochs:
-            layers = {
-                name: layer.model_copy(
-                    update={
-                        "error": None,
-                        "notes": layer.notes | {"truncation_error": layer.error, "regularised_epochs": epochs},
-                    }
-                )
-                for name, layer in layers.items()
-            }
+    def _signed(self, compressed: Compressed) -> Compressed:
+        """The plan under this method's name."""
         options = self.options.model_dump(mode="json")
-        update = {"method": self.name, "version": self.version, "options": options, "layers": layers}
+        update = {"method": self.name, "version": self.version, "options": options}
         return replace(compressed, plan=compressed.plan.model_copy(update=update))
 
 
@@ -128,6 +130,20 @@ def _unfolded(scheme: LayerMethod, kernel: Tensor) -> Tensor:
     (matrix,) = scheme.unfoldings(kernel)
     assert matrix is not None  # both schemes cut their one rank
     return matrix
+
+
+def _noted(compressed: Compressed, epochs: int) -> Compressed:
+    """The epochs in the plan's notes. An error is one of truncation alone: the dense kernel was trained, too."""
+    layers = {
+        name: layer.model_copy(
+            update={
+                "error": None,
+                "notes": layer.notes | {"truncation_error": layer.error, "regularised_epochs": epochs},
+            }
+        )
+        for name, layer in compressed.plan.layers.items()
+    }
+    return replace(compressed, plan=compressed.plan.model_copy(update={"layers": layers}))
 
 
 def _cut(scheme: LayerMethod, model: nn.Module, job: Job, values: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -8,25 +8,40 @@ from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from lowrank_bench.compression import method
 from lowrank_bench.compression.chain import Axes, Chain, Factor, KernelShape, Permute, Rebuilt, Stage
 from lowrank_bench.compression.geometry import Geometry
-from lowrank_bench.compression.method import LayerMethod, grid
-from lowrank_bench.decomposition.tensor_train import tt_full_ranks, tt_kernel
-from lowrank_bench.decomposition.tt_matrix import channel_modes, interleave_channels, pair_dims, tt_conv, tt_matrix
+from lowrank_bench.compression.method import Job, LayerMethod, grid
+from lowrank_bench.compression.model import Compressed
+from lowrank_bench.decomposition.tensor_train import tt_full_ranks, tt_kernel, tt_kernel_shapes
+from lowrank_bench.decomposition.tt_matrix import (
+    channel_modes,
+    interleave_channels,
+    pair_dims,
+    tt_conv,
+    tt_conv_shapes,
+    tt_matrix,
+    tt_matrix_shapes,
+)
+from lowrank_bench.errors import UnsupportedLayer
+from lowrank_bench.training.from_scratch import StartOptions, compress_from_scratch
+from lowrank_bench.training.recipes import get_recipe
 
 
-class TTConvOptions(method.LayerOptions):
+class TTConvOptions(method.LayerOptions, StartOptions):
     """``mode``: "naive" runs the train of the 4-D kernel as four convolutions. Of a train over split channels,
     "rebuild" contracts the kernel in every forward and "core_by_core" convolves with one core after another.
 
     ``modes``: into how many factors the last two split the channels, as equal as divisors allow.
+    ``start`` and ``scratch_recipe``: see StartOptions. From scratch ranks may exceed what TT-SVD can fill.
     """
 
     mode: Literal["naive", "core_by_core", "rebuild"] = "naive"
     modes: int = Field(3, ge=2, le=8)
+
+    dense_only: ClassVar[set[str]] = set(method.LayerOptions.model_fields)
 
 
 class TTConv(LayerMethod):
@@ -37,6 +52,9 @@ class TTConv(LayerMethod):
     convolution, and is for budgets in parameters; "core_by_core" may run several times the dense MACs. Both store dh dw
     r1 + sum_i c_i s_i r_i r_i+1 weights (r_D+1 = 1) for channels S = prod c_i and T = prod s_i, and no dh dw r1 for a
     1x1 kernel. Linear layers are TT-matrices (Novikov et al. 2015) with "rebuild" and stay dense otherwise.
+
+    The paper trains from scratch, with a batch norm behind every train: ``start="scratch"``. Folded into
+    the layer, its scale is one more value for each output channel in the two modes with split channels.
     """
 
     name, version = "tt_conv", 1
@@ -59,21 +77,42 @@ class TTConv(LayerMethod):
             return f"{self.name} leaves linear layers dense unless mode = 'rebuild'"
         return None
 
-    def factorize(self, weight: Tensor, ranks: tuple[int, ...], statistics: Tensor | None = None) -> Chain:
-        """TT-SVD; the cores have equal norms."""
-        if self.options.mode == "naive":
-            return Chain(_naive(weight, ranks))
-        shape = KernelShape(*weight.shape)
-        in_modes, out_modes = self._modes(shape)
-        spatial: list[Tensor] = []  # of a matrix none, the train is that of a linear layer
-        if shape.dh * shape.dw == 1:
-            cores = tt_matrix(weight[:, :, 0, 0], in_modes, out_modes, ranks)
+    def check_ranks(self, shape: KernelShape, ranks: tuple[int, ...], place: str = "layer") -> None:
+        """From scratch any ranks from 1 on, as the published ones do exceed what TT-SVD can fill: r1 = 22 of 9 taps."""
+        full = self._full(shape)
+        if self.options.start == "scratch" and len(ranks) == len(full):
+            super().check_ranks(shape, tuple(min(pair) for pair in zip(ranks, full, strict=True)), place)
         else:
-            first, *cores = tt_conv(weight, in_modes, out_modes, ranks)
-            spatial = [first]
-        if self.options.mode == "rebuild":
-            return Chain([_rebuilt(spatial, cores, shape)])
-        return Chain(_core_by_core(spatial, cores, shape))
+            super().check_ranks(shape, ranks, place)
+
+    def factorize(self, weight: Tensor, ranks: tuple[int, ...], statistics: Tensor | None = None) -> Chain:
+        """TT-SVD; the cores have equal norms. Raises UnsupportedLayer from scratch, which is for whole networks."""
+        if self.options.start == "scratch":
+            raise UnsupportedLayer(
+                f"{self.name} with start='scratch' trains a whole network: use lowrank_bench.compress"
+            )
+        shape = KernelShape(*weight.shape)
+        if self.options.mode == "naive":
+            return self._chain(tt_kernel(weight, ranks), shape)
+        if shape.dh * shape.dw == 1:
+            return self._chain(tt_matrix(weight[:, :, 0, 0], *self._modes(shape), ranks), shape)
+        return self._chain(tt_conv(weight, *self._modes(shape), ranks), shape)
+
+    def structure(self, shape: KernelShape, ranks: tuple[int, ...]) -> Chain:
+        """The same chain of cores without values, for any ranks."""
+        if self.options.mode == "naive":
+            shapes = tt_kernel_shapes(shape, ranks)
+        elif shape.dh * shape.dw == 1:
+            shapes = tt_matrix_shapes(*self._modes(shape), ranks)
+        else:
+            shapes = tt_conv_shapes(*self._modes(shape), (shape.dh, shape.dw), ranks)
+        return self._chain([torch.empty(sides, device="meta") for sides in shapes], shape)
+
+    def compress(self, model: nn.Module, job: Job) -> Compressed:
+        """By TT-SVD of every layer, or trained from scratch."""
+        if self.options.start == "scratch":
+            return compress_from_scratch(self, model, job, get_recipe(self.options.scratch_recipe))
+        return super().compress(model, job)
 
     def unfoldings(self, weight: Tensor) -> tuple[Tensor, ...]:
         """One for each cut: the modes before it by those behind it."""
@@ -84,6 +123,12 @@ class TTConv(LayerMethod):
             tensor = interleave_channels(weight.permute(2, 3, 1, 0), *self._modes(shape))
         dims = self._dims(shape)
         return tuple(tensor.reshape(math.prod(dims[:cut]), -1) for cut in range(1, len(dims)))
+
+    def _chain(self, cores: Sequence[Tensor], shape: KernelShape) -> Chain:
+        """The stages in which a train runs."""
+        if self.options.mode == "naive":
+            return Chain(_naive(cores))
+        return Chain([rebuilt_train(cores, shape)] if self.options.mode == "rebuild" else _core_by_core(cores, shape))
 
     def _full(self, shape: KernelShape) -> tuple[int, ...]:
         return tt_full_ranks(self._dims(shape))
@@ -99,9 +144,9 @@ class TTConv(LayerMethod):
         return channel_modes(shape.S, self.options.modes), channel_modes(shape.T, self.options.modes)
 
 
-def _naive(weight: Tensor, ranks: tuple[int, ...]) -> list[Factor]:
+def _naive(cores: Sequence[Tensor]) -> list[Stage]:
     """Four convolutions; those of one tap along their axis are merged into the one before."""
-    first, rows, columns, last = tt_kernel(weight, ranks)
+    first, rows, columns, last = cores
     stages = [Factor(first)]
     spatial: list[tuple[Tensor, Axes]] = [(rows, "h"), (columns, "w")]
     for kernel, axis in spatial:
@@ -114,8 +159,11 @@ def _naive(weight: Tensor, ranks: tuple[int, ...]) -> list[Factor]:
     return [*stages, Factor(last)]
 
 
-def _rebuilt(spatial: Sequence[Tensor], cores: Sequence[Tensor], shape: KernelShape) -> Rebuilt:
-    """One dense convolution of the kernel G0[x, y] G1[c1, s1] ... GD[cD, sD]; ``spatial`` holds G0, if there is one."""
+def rebuilt_train(cores: Sequence[Tensor], shape: KernelShape) -> Rebuilt:
+    """One dense convolution of the kernel G0[x, y] G1[c1, s1] ... GD[cD, sD], from the cores of tt_conv; those of
+    tt_matrix have no G0, for a linear layer or a 1x1 kernel.
+    """
+    spatial, cores = _spatial(cores)
     count = len(cores)
     ins, outs, bonds = ([chr(ord(start) + i) for i in range(count + 1)] for start in "cCR")
     terms = [f"zxy{bonds[0]}" for _ in spatial]
@@ -125,12 +173,13 @@ def _rebuilt(spatial: Sequence[Tensor], cores: Sequence[Tensor], shape: KernelSh
     return Rebuilt(tuple(core.unsqueeze(0) for core in (*spatial, *cores)), equation, shape, "hw")
 
 
-def _core_by_core(spatial: Sequence[Tensor], cores: Sequence[Tensor], shape: KernelShape) -> list[Stage]:
+def _core_by_core(cores: Sequence[Tensor], shape: KernelShape) -> list[Stage]:
     """G0 on every input channel, then each core on its modes, at every position of the other modes.
 
     Before core i the channels lie in the order (c_i, ..., c_D, s_1, ..., s_i-1, r_i); it takes (c_i, r_i) to (s_i,
     r_i+1), as one group for each position of the modes between.
     """
+    spatial, cores = _spatial(cores)
     stages: list[Stage] = [
         Rebuilt((core.unsqueeze(0),), "zxyr->zrxy", (core.shape[2], 1, shape.dh, shape.dw), "hw", repeat=shape.S)
         for core in spatial
@@ -145,3 +194,8 @@ def _core_by_core(spatial: Sequence[Tensor], cores: Sequence[Tensor], shape: Ker
         stages.append(Rebuilt((core.unsqueeze(0),), "zcsrq->zsqcr", (s * q, c * r, 1, 1), axes, repeat=positions))
         layout = [*layout[1:-1], s, q]
     return stages
+
+
+def _spatial(cores: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """The core of the taps, (dh, dw, r1), if there is one, and the others, (c, s, r, q)."""
+    return [core for core in cores if core.ndim == 3], [core for core in cores if core.ndim == 4]

@@ -6,7 +6,7 @@ without nonlinearity between.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
@@ -139,6 +139,15 @@ def rebuild(cores: Sequence[Tensor], equation: str, block_shape: Sequence[int], 
     return unique.expand(blocks, repeat, *block_shape).reshape(blocks * repeat * block_shape[0], *block_shape[1:])
 
 
+def with_tensors(stage: Stage, change: Callable[[Tensor], Tensor]) -> Stage:
+    """The stage with other weights or cores, of the same shapes; an index does not change."""
+    if isinstance(stage, Factor):
+        return replace(stage, weight=change(stage.weight))
+    if isinstance(stage, Rebuilt):
+        return replace(stage, cores=tuple(change(core) for core in stage.cores))
+    return stage
+
+
 @dataclass(frozen=True, eq=False)
 class Chain:
     """Stages, first applied first. ``notes``: numbers that the method reports about this layer, such as the degeneracy
@@ -162,6 +171,11 @@ class Chain:
         return sum(
             tensor.numel() for stage in self.stages if not isinstance(stage, Permute) for tensor in stage.tensors
         )
+
+    @property
+    def last(self) -> int:
+        """Number of the last convolution: only gathers follow it, and it carries the bias."""
+        return max(number for number, stage in enumerate(self.stages) if not isinstance(stage, Permute))
 
     def check(self, shape: KernelShape, groups: int = 1) -> None:
         """Raise InvalidChain unless the stages fit each other and map S * groups channels to T * groups over dh x dw

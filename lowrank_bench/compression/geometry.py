@@ -110,11 +110,11 @@ def build(chain: Chain, geometry: Geometry, bias: Tensor | None = None, dtype: t
     convolution, in that one's channel order.
     """
     chain.check(geometry.kernel, geometry.groups)
-    last = max(number for number, stage in enumerate(chain.stages) if not isinstance(stage, Permute))
     if bias is not None:
-        bias = _before_permutes(bias, [s for s in chain.stages[last + 1 :] if isinstance(s, Permute)])
+        bias = before_gathers(chain, bias)
     modules = [
-        _module(stage, geometry, bias if number == last else None, dtype) for number, stage in enumerate(chain.stages)
+        _module(stage, geometry, bias if number == chain.last else None, dtype)
+        for number, stage in enumerate(chain.stages)
     ]
     return Factored(modules, geometry.kernel, geometry.groups, chain)
 
@@ -146,15 +146,18 @@ def _module(
     return layer
 
 
-def _before_permutes(bias: Tensor, permutes: list[Permute]) -> Tensor:
-    """The bias in the channel order of the last convolution: undo the permutations that follow it."""
-    for permute in reversed(permutes):
-        if not permute.index.is_meta and sorted(permute.index.tolist()) != list(range(permute.inputs)):
+def before_gathers(chain: Chain, values: Tensor) -> Tensor:
+    """One value for each output channel, in the order of the channels of the last convolution: undoes the gathers that
+    follow it. Raises InvalidChain where they repeat or drop a channel.
+    """
+    for stage in reversed(chain.stages[chain.last + 1 :]):
+        assert isinstance(stage, Permute)
+        if not stage.index.is_meta and sorted(stage.index.tolist()) != list(range(stage.inputs)):
             raise InvalidChain(
                 "channels are repeated or dropped behind the last convolution, so the bias has no place in it"
             )
-        bias = torch.empty_like(bias).index_copy(0, permute.index.to(bias.device), bias)
-    return bias
+        values = torch.empty_like(values).index_copy(0, stage.index.to(values.device), values)
+    return values
 
 
 def _along(values: Pair, spans: tuple[bool, bool], neutral: int) -> Pair:

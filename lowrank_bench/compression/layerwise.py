@@ -6,6 +6,7 @@ import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
@@ -13,7 +14,9 @@ from lowrank_bench.compression.budget import Choice, allocate
 from lowrank_bench.compression.chain import Chain
 from lowrank_bench.compression.compose import chain_error
 from lowrank_bench.compression.cost import Cost, Site, count, trace
+from lowrank_bench.compression.drawing import draw_chain
 from lowrank_bench.compression.geometry import build, refusal
+from lowrank_bench.compression.metric import Target
 from lowrank_bench.compression.model import Compressed
 from lowrank_bench.compression.plan import LayerPlan, Plan, describe_stage
 from lowrank_bench.compression.ranks import resolve_ranks
@@ -31,9 +34,9 @@ VERSION = 1
 LayerRanks = dict[str, tuple[int, ...] | None]
 
 
-def compress_layers(method: LayerMethod, model: nn.Module, job: Job) -> Compressed:
+def compress_layers(method: LayerMethod, model: nn.Module, job: Job, *, draw: bool = False) -> Compressed:
     """A copy of the model in which every layer that got ranks is factored; the others carry a reason. See
-    LayerMethod.compress.
+    LayerMethod.compress. ``draw``: their values are random instead, see draw_layer.
     """
     sites = trace(model, job.input_size)
     dense_cost = count(model, job.input_size)
@@ -55,13 +58,10 @@ def compress_layers(method: LayerMethod, model: nn.Module, job: Job) -> Compress
         if (layer_ranks := ranks.get(name)) is None:
             skipped.setdefault(name, why_dense)
             continue
-        layer = named_layer(compressed, name)
-        weight = kernel_of(layer)
-        target = targets.of(name, compressed)
-        chain = method.factorize_layer(weight, site.geometry.groups, layer_ranks, f"layer {name!r}", target)
-        swap(compressed, name, build(chain, site.geometry, layer.bias, layer.weight.dtype))
-        error = chain_error(weight, chain, site.geometry.groups)
-        layers[name] = planned(site, chain, layer_ranks, error)
+        if draw:
+            layers[name] = draw_layer(method, compressed, name, site, layer_ranks)
+        else:
+            layers[name] = factor_layer(method, compressed, name, site, layer_ranks, targets.of(name, compressed))
     plan = Plan(
         method=method.name,
         version=method.version,
@@ -70,6 +70,34 @@ def compress_layers(method: LayerMethod, model: nn.Module, job: Job) -> Compress
         skipped=skipped,
     )
     return Compressed(compressed, plan, count(compressed, job.input_size), dense_cost)
+
+
+def factor_layer(
+    method: LayerMethod,
+    model: nn.Module,
+    name: str,
+    site: Site,
+    ranks: tuple[int, ...],
+    target: Target | None = None,
+) -> LayerPlan:
+    """Factor the kernel that a layer holds now, put the chain in its place, and return its entry of the plan.
+
+    ``target``: what the chain is to come close to; None: that kernel in the Frobenius norm.
+    """
+    layer, groups = named_layer(model, name), site.geometry.groups
+    weight = kernel_of(layer)
+    chain = method.factorize_layer(weight, groups, ranks, f"layer {name!r}", target)
+    swap(model, name, build(chain, site.geometry, layer.bias, layer.weight.dtype))
+    return planned(site, chain, ranks, chain_error(weight, chain, groups))
+
+
+def draw_layer(method: LayerMethod, model: nn.Module, name: str, site: Site, ranks: tuple[int, ...]) -> LayerPlan:
+    """The same with random values and a zero bias, where training from scratch starts: the plan tells no error."""
+    layer, (shape, groups) = named_layer(model, name), (site.geometry.kernel, site.geometry.groups)
+    chain = draw_chain(method.structure_layer(shape, groups, ranks), shape, groups)
+    bias = None if layer.bias is None else torch.zeros_like(layer.bias)
+    swap(model, name, build(chain, site.geometry, bias, layer.weight.dtype))
+    return planned(site, chain, ranks, None)
 
 
 def ranks_for_budget(

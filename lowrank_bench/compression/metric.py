@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from lowrank_bench.compression.chain import Chain, Factor, Permute, Rebuilt, Stage
+from lowrank_bench.compression.chain import Chain, with_tensors
 from lowrank_bench.compression.compose import compose_chain
 
 Metric = Callable[[Tensor], Tensor]
@@ -63,7 +63,7 @@ def reconstruct(chain: Chain, target: Target, groups: int) -> Chain:
         leaves.append(copied.requires_grad_())
         return leaves[-1]
 
-    stages = [_with_tensors(stage, free) for stage in chain.stages]
+    stages = [with_tensors(stage, free) for stage in chain.stages]
     best: tuple[float, list[Tensor]] = (float("inf"), [])
     optimizer = torch.optim.LBFGS(leaves, max_iter=MAX_ITER, history_size=20, line_search_fn="strong_wolfe")
 
@@ -79,13 +79,4 @@ def reconstruct(chain: Chain, target: Target, groups: int) -> Chain:
     optimizer.step(loss)
     values = iter(best[1])
     notes = (chain.notes or {}) | {"data_error": best[0] ** 0.5}
-    return Chain([_with_tensors(stage, lambda _: next(values)) for stage in chain.stages], notes)
-
-
-def _with_tensors(stage: Stage, change: Callable[[Tensor], Tensor]) -> Stage:
-    if isinstance(stage, Factor):
-        return replace(stage, weight=change(stage.weight))
-    if isinstance(stage, Rebuilt):
-        return replace(stage, cores=tuple(change(core) for core in stage.cores))
-    assert isinstance(stage, Permute)  # an index does not move
-    return stage
+    return Chain([with_tensors(stage, lambda _: next(values)) for stage in chain.stages], notes)

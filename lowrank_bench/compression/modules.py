@@ -116,6 +116,18 @@ class Factored(nn.Sequential):
         """The chain that these modules hold now, for instance after fine-tuning (weights detached, not copied)."""
         return Chain([_stage(module, axes) for module, axes in zip(self, self.axes, strict=True)])
 
+    def output_bias(self) -> Tensor | None:
+        """The bias of the layer, (T * groups,), in the order of its output channels; None where it has none."""
+        gathers: list[ChannelIndex] = []
+        for module in reversed(list(self)):
+            if not isinstance(module, ChannelIndex):
+                break
+            gathers.append(module)
+        bias = cast("Tensor | None", module.bias)
+        for gather in reversed(gathers):
+            bias = None if bias is None else bias[gather.index]
+        return None if bias is None else bias.detach()
+
 
 def _stage(module: nn.Module, axes: Axes) -> Stage:
     if isinstance(module, ChannelIndex):

@@ -38,7 +38,7 @@ class RebuiltSpec(_Spec):
 
     kind: Literal["rebuilt"] = "rebuilt"
     cores: tuple[tuple[PositiveInt, ...], ...] = Field(min_length=1)
-    equation: str = Field(pattern=r"^[a-z]+(,[a-z]+)*->[a-z]+$")
+    equation: str = Field(pattern=r"^[a-zA-Z]+(,[a-zA-Z]+)*->[a-zA-Z]+$")
     block_shape: Shape4
     axes: Axes
     groups_per_block: PositiveInt

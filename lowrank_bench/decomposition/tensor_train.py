@@ -71,6 +71,16 @@ def tt_kernel(kernel: Tensor, ranks: Sequence[int]) -> tuple[Tensor, Tensor, Ten
     )
 
 
+def tt_kernel_shapes(shape: Sequence[int], ranks: Sequence[int]) -> list[tuple[int, ...]]:
+    """Shapes of the four kernels of tt_kernel for a kernel of ``shape`` (T, S, dh, dw); the ranks may exceed what
+    TT-SVD can fill. Raises InvalidRanks.
+    """
+    if len(ranks) != 3:
+        raise InvalidRanks(f"{len(ranks)} TT ranks {tuple(ranks)} for a kernel of four axes: give 3, one for each cut")
+    (t, s, dh, dw), (r1, r2, r3) = shape, ranks
+    return [(r1, s, 1, 1), (r2, r1, dh, 1), (r3, r2, 1, dw), (t, r3, 1, 1)]
+
+
 def _smallest_rank(unfolding: Tensor, tensor: Tensor, tolerance: float, cuts: int) -> int:
     """Every cut may lose tolerance / sqrt(cuts) of the tensor's norm."""
     s = torch.linalg.svdvals(unfolding)

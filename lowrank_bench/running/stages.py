@@ -21,9 +21,10 @@ from lowrank_bench.record import Epoch, LayerSize, Quality, Size
 from lowrank_bench.tasks.catalog import get_task
 from lowrank_bench.tasks.task import Batch, Task
 from lowrank_bench.training.evaluate import predicted_and_true, predictions, top1
-from lowrank_bench.training.loop import History, train
+from lowrank_bench.training.loop import History
 from lowrank_bench.training.recalibrate import recalibrate
 from lowrank_bench.training.recipes import get_recipe
+from lowrank_bench.training.tuning import check_recipe, tune
 from lowrank_bench.trial import Trial
 
 RECALIBRATION_IMAGES = 2048
@@ -55,22 +56,31 @@ def run_trial(trial: Trial, models: Path, watch: Stopwatch) -> tuple[Size, Quali
     torch.manual_seed(trial.seed)
     np.random.seed(trial.seed)
     task, recipe = get_task(trial.task), get_recipe(trial.recipe)
+    method = method_class(trial.method)(seed=trial.seed, **trial.options)
+    check_recipe(method, recipe)
+    data = partial(_training_data, task, trial.seed)
+    job = Job(task.input_size, trial.budget, trial.ranks, data, trial.recipe)
     with watch.stage("load"):
         dense = task.load(trial.model)
     with watch.stage("decompose"):
-        compressed = _compress(trial, task, dense)
+        compressed = method.compress(dense, job)
+    settle = partial(_recalibrate, task, trial.seed)
     with watch.stage("recalibrate"):
-        recalibrate(compressed.model, task.batches("train", seed=trial.seed, limit=RECALIBRATION_IMAGES))
+        settle(compressed.model)
     with watch.stage("evaluate"):
         before, labels = predicted_and_true(compressed.model, task.batches("test"))
     with watch.stage("finetune"):
-        history = train(
-            compressed.model,
+        compressed, history = tune(
+            compressed,
+            dense,
+            method,
+            job,
             lambda epoch: task.batches("train", recipe.batch_size, seed=trial.seed, epoch=epoch),
             recipe,
             seed=trial.seed,
             validate=lambda model: top1(model, task.batches("validation")),
             progress=lambda step, steps, _loss: watch.report("finetune", step / steps),
+            settle=settle,
         )
     with watch.stage("evaluate"):
         tuned = bool(history.epochs)
@@ -82,10 +92,8 @@ def run_trial(trial: Trial, models: Path, watch: Stopwatch) -> tuple[Size, Quali
     return _size(compressed), quality
 
 
-def _compress(trial: Trial, task: Task, dense: nn.Module) -> Compressed:
-    method = method_class(trial.method)(seed=trial.seed, **trial.options)
-    data = partial(_training_data, task, trial.seed)
-    return method.compress(dense, Job(task.input_size, trial.budget, trial.ranks, data, trial.recipe))
+def _recalibrate(task: Task, seed: int, model: nn.Module) -> None:
+    recalibrate(model, task.batches("train", seed=seed, limit=RECALIBRATION_IMAGES))
 
 
 def _training_data(task: Task, seed: int, epoch: int) -> Iterator[Batch]:

@@ -68,11 +68,18 @@ def train(
     ``batches(i)`` gives the i-th pass over the data; passes follow each other until the recipe's steps are done.
     ``device`` is by default a GPU where there is one. ``validate`` gives a top-1 in percent after each epoch;
     ``progress`` is told (steps done, steps in all, loss). ``regularizer`` adds to the loss and acts after each step.
-    Raises Diverged as soon as a loss is not finite, and InvalidInput where a pass has no batch.
+    Parameters that do not require gradients keep their values. Raises Diverged as soon as a loss is not finite, and
+    InvalidInput where a pass has no batch or no parameter is left to train.
     """
+    if not recipe.epochs:
+        model.cpu().eval()
+        return History(())
     device = device or pick_device()
     model.to(device)
-    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=recipe.weight_decay, fused=True)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not trained:
+        raise InvalidInput(f"recipe {recipe.name!r} has nothing to train: every parameter of the model is frozen")
+    optimizer = torch.optim.AdamW(trained, weight_decay=recipe.weight_decay, fused=True)
     stream = enumerate(_endless(batches))
     epochs = []
     with torch.random.fork_rng():

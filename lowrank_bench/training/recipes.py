@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from math import cos, pi
 from typing import Literal
 
@@ -14,6 +15,10 @@ WARM_UP = 0.15  # part of a one-cycle schedule in which the learning rate rises
 
 class Recipe(BaseModel):
     """How to train. An epoch is ``images_per_epoch`` images whatever the size of the data set, so the cost is known.
+
+    ``frozen_factors``: factored layers keep their values, bias included. ``layer_by_layer``: tuning goes between the
+    factorings, see training.tuning; the epochs are shared out, so that it costs what any other recipe costs.
+
 
     ``version`` is raised by hand when the loop changes what the same values give.
     """
@@ -30,11 +35,23 @@ class Recipe(BaseModel):
     schedule: Literal["one-cycle", "cosine"] = "cosine"
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     gradient_norm: float = Field(default=1.0, gt=0)
+    frozen_factors: bool = False
+    layer_by_layer: bool = False
 
     @property
     def steps_per_epoch(self) -> int:
         """Optimiser steps of an epoch, the last one possibly on fewer images."""
         return -(-self.images_per_epoch // self.batch_size)
+
+    def shared(self, parts: int) -> list[Recipe]:
+        """As many recipes, each with its own schedule and all the epochs, which share the steps of every epoch: in all
+        they take exactly as many steps as this one.
+        """
+        bounds = [self.steps_per_epoch * part // parts for part in range(parts + 1)]
+        return [self._of_steps(end - start) for start, end in pairwise(bounds)]
+
+    def _of_steps(self, steps: int) -> Recipe:
+        return self.model_copy(update={"images_per_epoch": steps * self.batch_size} if steps else {"epochs": 0})
 
     def learning_rate_at(self, step: int) -> float:
         """Learning rate of a step, counted from 0: half a cosine down to zero, for one-cycle after a linear warm-up."""
@@ -52,6 +69,15 @@ RECIPES = {
         Recipe(name="none", epochs=0, images_per_epoch=1, learning_rate=1e-3),
         Recipe(name="short", epochs=1, images_per_epoch=12_800, learning_rate=3e-4),
         Recipe(name="standard", epochs=3, images_per_epoch=16_384, learning_rate=3e-4),
+        Recipe(name="frozen", epochs=3, images_per_epoch=16_384, learning_rate=3e-4, frozen_factors=True),
+        Recipe(
+            name="lebedev",
+            epochs=3,
+            images_per_epoch=16_384,
+            learning_rate=3e-4,
+            frozen_factors=True,
+            layer_by_layer=True,
+        ),
         Recipe(
             name="charnet",
             epochs=20,

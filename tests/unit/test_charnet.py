@@ -6,7 +6,7 @@ from lowrank_bench.tasks.charnet import CharNet, Maxout
 from lowrank_bench.tasks.chars36 import ASSETS, Chars36
 from lowrank_bench.tasks.checkpoint import checkpoint_facts, load_checkpoint, save_checkpoint
 from lowrank_bench.training.evaluate import top1
-from lowrank_bench.training.recipes import get_recipe
+from lowrank_bench.training.recipes import Recipe, get_recipe
 
 
 def test_macs_are_those_of_the_paper():
@@ -36,7 +36,7 @@ def test_shipped_weights_are_small_float16_and_say_how_they_were_made():
     path = ASSETS / "charnet.safetensors"
     assert path.stat().st_size <= 6_000_000
     facts = checkpoint_facts(path)
-    assert facts["recipe"] == get_recipe("charnet").model_dump()
+    assert Recipe.model_validate(facts["recipe"]) == get_recipe("charnet")
     assert facts["task_version"] == Chars36.version
 
 

@@ -130,32 +130,6 @@ def test_rebuilding_is_differentiable():
     assert torch.autograd.gradcheck(lambda *c: tt_conv_kernel(c).sum(), cores)
 
 
-def test_published_counts():
-    """Garipov et al. 2016, table 1 and 3: 3.230x and 41.652x, with two batch norm values a channel and no biases."""
-
-    def count(shapes):
-        return sum(math.prod(shape) for shape in shapes)
-
-    def convolutions(*ranks):
-        layers = [(64, 64), (64, 128), (128, 128), (128, 128), (128, 128)]
-        modes = [(channel_modes(s, 3), channel_modes(t, 3)) for s, t in layers]
-        return 3 * 64 * 9 + sum(count(tt_conv_shapes(*m, (3, 3), r)) for m, r in zip(modes, ranks, strict=True))
-
-    dense = 9 * (3 * 64 + 64 * 64 + 64 * 128 + 3 * 128 * 128)
-    norms = 2 * (2 * 64 + 4 * 128)
-    compressed = convolutions((22, 20, 20), (27, 22, 22), (23, 23, 23), (23, 23, 23), (23, 23, 23))
-    ours, theirs = dense + norms + 1280, compressed + norms + 1280
-    assert (ours, theirs) == (557_248, 172_518)
-    assert ours / theirs == pytest.approx(3.230, abs=5e-4)
-
-    linear = count(tt_matrix_shapes((8, 8, 8, 16), (4, 6, 8, 8), (40, 40, 40)))
-    linear += count(tt_matrix_shapes((4, 6, 8, 8), (4, 4, 4, 8), (30, 30, 30)))
-    rest = norms + 2 * (1536 + 512) + 512 * 10
-    ours, theirs = dense + 8192 * 1536 + 1536 * 512 + rest, convolutions(*5 * [(16, 16, 16)]) + linear + rest
-    assert (ours, theirs) == (13_934_528, 334_544)
-    assert ours / theirs == pytest.approx(41.652, abs=5e-4)
-
-
 def test_shapes_for_counting_are_those_of_the_cores():
     modes, ranks = ((2, 3), (3, 4)), (5, 4)
     kernel = normal(12, 6, 3, 3)

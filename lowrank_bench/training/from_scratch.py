@@ -1,0 +1,165 @@
+"""Train a factored network from random values, with batch norm as in the papers, and fold that batch norm away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import model_validator
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from lowrank_bench.compression.cost import count, trace
+from lowrank_bench.compression.folding import fold_norm
+from lowrank_bench.compression.layerwise import compress_layers, planned
+from lowrank_bench.compression.method import Batches, Job, LayerMethod, Options
+from lowrank_bench.compression.model import Compressed
+from lowrank_bench.compression.modules import Factored, RebuiltLinear
+from lowrank_bench.compression.surgery import swap
+from lowrank_bench.errors import InvalidInput, UnsupportedLayer
+from lowrank_bench.training.loop import train
+from lowrank_bench.training.recipes import Recipe, get_recipe
+
+NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm)
+
+
+class StartOptions(Options):
+    """``start``: "dense" factors the trained network; "scratch" takes only the structure from it, and trains that from
+    random values by ``scratch_recipe``.
+    """
+
+    start: Literal["dense", "scratch"] = "dense"
+    scratch_recipe: str = "charnet"
+
+    dense_only: ClassVar[set[str]] = set()
+    """Other options of the method that would do nothing from scratch."""
+
+    @model_validator(mode="after")
+    def _recipe_is_for_scratch(self) -> StartOptions:
+        idle = {"scratch_recipe"} if self.start == "dense" else self.dense_only
+        if given := sorted(self.model_fields_set & idle):
+            raise ValueError(f"{', '.join(given)} would do nothing with start={self.start!r}: leave it out")
+        recipe = get_recipe(self.scratch_recipe)
+        if recipe.frozen_factors or recipe.layer_by_layer:
+            raise ValueError(f"scratch_recipe={recipe.name!r} does not train the factors: name one that does")
+        return self
+
+
+class Normed(nn.Module):
+    """A factored layer with one batch norm behind it and none inside (Tai et al. 2016; Garipov et al. 2016)."""
+
+    def __init__(self, layer: Factored) -> None:
+        super().__init__()
+        self.layer = layer
+        linear = any(isinstance(stage, nn.Linear | RebuiltLinear) for stage in layer)
+        norm = nn.BatchNorm1d if linear else nn.BatchNorm2d
+        self.norm = norm(layer.shape.T * layer.groups, dtype=next(layer.parameters()).dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, S, H, W) -> (N, T, H', W'), or (..., S) -> (..., T) with every row normalised alike."""
+        y: Tensor = self.layer(x)
+        rows = y.flatten(0, -2) if isinstance(self.norm, nn.BatchNorm1d) else y
+        normed: Tensor = self.norm(rows)
+        return normed.reshape(y.shape)
+
+
+def compress_from_scratch(method: LayerMethod, model: nn.Module, job: Job, recipe: Recipe) -> Compressed:
+    """A network of the structure and ranks that ``method`` gives the model, trained from scratch by ``recipe``.
+
+    Ordinary layers start as PyTorch resets them, factors by He et al. 2015 (see draw_chain). While it trains, each
+    factored layer has one batch norm behind it; at the end that is folded into the layer, exactly. None is put behind a
+    layer without a bias, which has no place for the shift (such layers have a norm behind them as a rule), nor where a
+    norm follows or the network ends. A plan's notes hold ``scratch_epochs`` and ``folded_norm``, 1 or 0. Where the
+    last stage ties its output channels, the fold adds one value a channel to the layer: see scale_outputs.
+
+    Raises InvalidInput without data, UnsupportedLayer for a network with parameters that nothing resets and under a
+    recipe that factors the dense network once more, layer by layer; and what compress_layers raises.
+    """
+    if job.recipe is not None and get_recipe(job.recipe).layer_by_layer:
+        raise UnsupportedLayer(
+            f"{method.name} with start='scratch': recipe {job.recipe!r} factors a dense network layer by layer"
+        )
+    if recipe.epochs and job.data is None:
+        raise InvalidInput(
+            f"{method.name} with start='scratch' trains for the {recipe.epochs} epochs of recipe {recipe.name!r}: give "
+            "data, batches of (images, labels)"
+        )
+    with torch.random.fork_rng():
+        torch.manual_seed(method.seed)
+        compressed = compress_layers(method, model, job, draw=True)
+        network = compressed.model
+        _reset(network)
+    normed = _add_norms(network, list(compressed.plan.layers), job.input_size)
+    data: Batches = job.data or (lambda _epoch: ())
+    train(network, lambda epoch: _rebatched(data(epoch), recipe.batch_size), recipe, seed=method.seed)
+    sites = trace(model, job.input_size)
+    layers = dict(compressed.plan.layers)
+    for name, layer in layers.items():
+        notes = layer.notes | {"scratch_epochs": recipe.epochs, "folded_norm": int(name in normed)}
+        if name in normed:
+            folded = fold_norm(normed[name].layer, normed[name].norm, sites[name].geometry)
+            swap(network, name, folded)
+            layer = planned(sites[name], folded.chain(), layer.ranks, None)
+        layers[name] = layer.model_copy(update={"notes": notes})
+    plan = compressed.plan.model_copy(update={"layers": layers})
+    return replace(compressed, plan=plan, cost=count(network, job.input_size))
+
+
+def _reset(module: nn.Module, name: str = "") -> None:
+    """Forget what was learnt, but for the factored layers, which were drawn."""
+    if isinstance(module, Factored):
+        return
+    if callable(reset := getattr(module, "reset_parameters", None)):
+        reset()
+    elif any(True for _ in module.parameters(recurse=False)):
+        raise UnsupportedLayer(
+            f"{name or 'the model'} ({type(module).__name__}) holds parameters and has no reset_parameters(): this "
+            "network cannot be trained from scratch"
+        )
+    for child_name, child in module.named_children():
+        _reset(child, f"{name}.{child_name}" if name else child_name)
+
+
+def _add_norms(network: nn.Module, names: list[str], input_size: tuple[int, int, int]) -> dict[str, Normed]:
+    layers = {name: layer for name in names if isinstance(layer := network.get_submodule(name), Factored)}
+    settled = _followed_by_norm(network, layers, input_size)
+    normed = {
+        name: Normed(layer) for name, layer in layers.items() if name not in settled and layer.output_bias() is not None
+    }
+    for name, layer in normed.items():
+        swap(network, name, layer)
+    return normed
+
+
+def _followed_by_norm(network: nn.Module, layers: dict[str, Factored], input_size: tuple[int, int, int]) -> set[str]:
+    """Names of the layers whose very output a normalisation takes, or the network gives back, in a forward pass."""
+    outputs: list[tuple[str, Tensor]] = []  # held, so that no two have one identity
+    taken: list[object] = []
+    handles = [
+        layer.register_forward_hook(lambda _layer, _inputs, output, name=name: outputs.append((name, output)))
+        for name, layer in layers.items()
+    ]
+    handles += [
+        norm.register_forward_pre_hook(lambda _norm, inputs: taken.append(inputs[0]))
+        for norm in network.modules()
+        if isinstance(norm, NORMS)
+    ]
+    dtype = next(network.parameters()).dtype
+    try:
+        with torch.inference_mode():
+            taken.append(network.eval()(torch.zeros(1, *input_size, dtype=dtype)))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {name for name, output in outputs if any(output is tensor for tensor in taken)}
+
+
+def _rebatched(batches: Iterable[tuple[Tensor, Tensor]], size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """The same images in batches of at most ``size``; a single image, on which no batch norm can train, is left out."""
+    for images, labels in batches:
+        parts = -(-len(images) // size)
+        for some, their in zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True):
+            if len(some) > 1:
+                yield some, their

@@ -1,0 +1,101 @@
+"""Tune a compressed network by a recipe: all layers at once or one after the other, factors trained or frozen."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import count
+
+from torch import nn
+
+from lowrank_bench.compression.cost import trace
+from lowrank_bench.compression.layerwise import factor_layer
+from lowrank_bench.compression.method import Batches, Job, LayerMethod, Method
+from lowrank_bench.compression.model import Compressed
+from lowrank_bench.compression.modules import Factored
+from lowrank_bench.compression.targets import Targets
+from lowrank_bench.errors import UnsupportedLayer
+from lowrank_bench.training.loop import Epoch, History, Progress, train
+from lowrank_bench.training.recipes import Recipe
+from lowrank_bench.trial import CONTROL
+
+
+def check_recipe(method: Method, recipe: Recipe) -> None:
+    """Raise UnsupportedLayer where a recipe goes layer by layer and the method does not; the dense control may."""
+    if recipe.layer_by_layer and not isinstance(method, LayerMethod) and method.name != CONTROL:
+        raise UnsupportedLayer(
+            f"recipe {recipe.name!r} tunes between the factorings of single layers, and method {method.name!r} "
+            "does not work layer by layer: choose another recipe"
+        )
+
+
+def tune(
+    compressed: Compressed,
+    dense: nn.Module,
+    method: Method,
+    job: Job,
+    batches: Batches,
+    recipe: Recipe,
+    *,
+    seed: int = 0,
+    validate: Callable[[nn.Module], float] | None = None,
+    progress: Progress | None = None,
+    settle: Callable[[nn.Module], object] = lambda model: None,
+) -> tuple[Compressed, History]:
+    """Tune what ``method`` made of ``dense`` for ``job``; ``validate`` and ``progress`` as in ``train``. ``compressed.model`` is
+    trained in place, unless the recipe goes layer by layer.
+
+    Then, after Lebedev et al. 2015, the layers are factored again one at a time, in network order, each from the kernel
+    that it has in the network tuned so far, at the ranks that were chosen for the dense one; the plan's errors are
+    against those kernels. Tuning follows each layer but the last of several, as in the paper's two experiments: CharNet
+    is tuned between its two layers and not after the second, AlexNet after its only one. ``settle`` is called on the
+    model after each factoring, such as to recalibrate batch norm.
+
+    The dense control, with no factored layer, is trained for as many steps, whatever the recipe. Raises
+    UnsupportedLayer as check_recipe does, and what ``train`` raises.
+    """
+    check_recipe(method, recipe)
+    passes = count()  # no round of tuning sees the same pass over the data as another
+    steps = recipe.epochs * recipe.steps_per_epoch
+
+    def run(model: nn.Module, part: Recipe, done: int) -> History:
+        def report(step: int, _steps: int, loss: float) -> None:
+            if progress is not None:
+                progress(done + step, steps, loss)
+
+        with _frozen(model, recipe):
+            return train(
+                model, lambda _pass: batches(next(passes)), part, seed=seed, validate=validate, progress=report
+            )
+
+    if not (recipe.layer_by_layer and isinstance(method, LayerMethod) and compressed.plan.layers):
+        return compressed, run(compressed.model, recipe, 0)
+    model, sites = copy.deepcopy(dense), trace(dense, job.input_size)
+    layers, epochs, done = dict(compressed.plan.layers), list[Epoch](), 0
+    tuned_after = list(layers)[:-1] or list(layers)
+    rounds = dict(zip(tuned_after, recipe.shared(len(tuned_after)), strict=True))
+    for name, layer in compressed.plan.layers.items():
+        target = Targets(method.options, model, job, {name: sites[name].geometry}).of(name, model)
+        layers[name] = factor_layer(method, model, name, sites[name], layer.ranks, target)
+        settle(model)
+        if name in rounds:
+            epochs += run(model, rounds[name], done).epochs
+            done += rounds[name].epochs * rounds[name].steps_per_epoch
+    plan = compressed.plan.model_copy(update={"layers": layers})
+    return replace(compressed, model=model, plan=plan), History(tuple(epochs))
+
+
+@contextmanager
+def _frozen(model: nn.Module, recipe: Recipe) -> Iterator[None]:
+    """Hold the parameters of factored layers where the recipe wants it; afterwards they require gradients again."""
+    factored = [layer for layer in model.modules() if isinstance(layer, Factored)] if recipe.frozen_factors else []
+    held = [parameter for layer in factored for parameter in layer.parameters() if parameter.requires_grad]
+    for parameter in held:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in held:
+            parameter.requires_grad_(True)
