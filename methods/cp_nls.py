@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lowrank_bench.compression import method
 from lowrank_bench.compression.chain import Axes, Chain, Factor, KernelShape
+from lowrank_bench.compression.geometry import Geometry
 from lowrank_bench.compression.method import LayerMethod, grid
 from lowrank_bench.decomposition import cp
 from lowrank_bench.decomposition.cp_closed_form import cp_full_rank
@@ -29,7 +30,8 @@ class CPOptions(method.Options):
     ``algorithm``: "nls", all factors at once, "als", one mode at a time, or "greedy", term after term (Denton et al.
     2014). ``epc``: lower the terms' norms after it, at an error 1 % larger at most (Phan et al. 2020). ``max_iter`` and
     ``max_seconds`` (None: no cap; with ``epc`` each of the two stages gets half) end "nls" and "als" on a group's
-    kernel; results under a time cap depend on the machine.
+    kernel; results under a time cap depend on the machine. ``embed_groups``: factor a grouped layer as one
+    block-diagonal kernel, with one rank for all groups and dense 1x1 factors, as Lebedev et al. did with AlexNet.
     """
 
     spatial: Literal["separable", "joint"] = "separable"
@@ -37,6 +39,7 @@ class CPOptions(method.Options):
     epc: bool = False
     max_iter: int = Field(50, ge=1)
     max_seconds: float | None = Field(None, gt=0)
+    embed_groups: bool = False
 
     @model_validator(mode="after")
     def _greedy_has_no_limits(self) -> CPOptions:
@@ -50,7 +53,8 @@ class CPNLS(LayerMethod):
     R -> T.
 
     R (S + dh + dw + T) weights. An axis of one tap needs no factor: a 1x1 kernel is a matrix, cut by SVD. The plan's
-    notes hold term_energy and cosine, which grow where terms diverge and cancel. Groups are factored one by one.
+    notes hold term_energy and cosine, which grow where terms diverge and cancel. Groups are factored one by one unless
+    embedded.
     """
 
     name, version = "cp_nls", 1
@@ -71,6 +75,10 @@ class CPNLS(LayerMethod):
     def structure(self, shape: KernelShape, ranks: tuple[int, ...]) -> Chain:
         """The same chain without solving for it."""
         return self._chain([torch.empty(size, ranks[0], device="meta") for size in self._modes(shape)], shape)
+
+    def target(self, geometry: Geometry) -> Geometry:
+        """One group with ``embed_groups``."""
+        return geometry.ungrouped() if self.options.embed_groups else geometry
 
     def unfoldings(self, weight: Tensor) -> tuple[Tensor, ...]:
         """(T, S) of a 1x1 kernel, whose CP is its SVD; no other kernel has its CP rank in an unfolding."""

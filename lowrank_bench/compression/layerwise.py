@@ -54,11 +54,12 @@ def compress_layers(method: LayerMethod, model: nn.Module, job: Job) -> Compress
             skipped.setdefault(name, why_dense)
             continue
         layer = named_layer(compressed, name)
-        weight = kernel_of(layer)
-        chain = method.factorize_layer(weight, site.geometry.groups, layer_ranks, f"layer {name!r}")
-        swap(compressed, name, build(chain, site.geometry, layer.bias, layer.weight.dtype))
-        error = chain_error(weight, chain, site.geometry.groups)
-        layers[name] = planned(site, chain, layer_ranks, error)
+        target = method.target(site.geometry)
+        weight = kernel_of(layer, target.groups)
+        chain = method.factorize_layer(weight, target.groups, layer_ranks, f"layer {name!r}")
+        swap(compressed, name, build(chain, target, layer.bias, layer.weight.dtype))
+        error = chain_error(weight, chain, target.groups)
+        layers[name] = planned(site, chain, layer_ranks, error, target != site.geometry)
     plan = Plan(
         method=method.name,
         version=method.version,
@@ -92,8 +93,7 @@ def ranks_for_budget(
         total = sum(_dense(site, budget) for site in convs.values())
     else:
         total = dense_cost.macs if budget.metric == "macs" else dense_cost.params
-    weights = {name: kernel_of(named_layer(model, name)) for name in open_sites}
-    choices = {n: _choices(method, budget, site, weights[n]) for n, site in open_sites.items()}
+    choices = {n: _choices(method, budget, site, named_layer(model, n)) for n, site in open_sites.items()}
     first = next(iter(convs), None)
     try:
         return allocate(budget, total, {name: options for name, options in choices.items() if name != first})
@@ -111,11 +111,12 @@ def untouched(model: nn.Module, sites: dict[str, Site]) -> dict[str, str]:
     return {name: refusal(layer) or "never called in a forward pass" for name, layer in layers.items()}
 
 
-def planned(site: Site, chain: Chain, ranks: tuple[int, ...], error: float | None) -> LayerPlan:
+def planned(site: Site, chain: Chain, ranks: tuple[int, ...], error: float | None, ungrouped: bool) -> LayerPlan:
     """The plan's entry of a factored layer."""
     return LayerPlan(
         ranks=ranks,
         stages=tuple(describe_stage(stage) for stage in chain.stages),
+        ungrouped=ungrouped,
         error=error,
         params=site.params(chain),
         macs=site.macs(chain),
@@ -125,8 +126,9 @@ def planned(site: Site, chain: Chain, ranks: tuple[int, ...], error: float | Non
     )
 
 
-def _choices(method: LayerMethod, budget: Budget, site: Site, weight: Tensor) -> list[Choice]:
-    shape, groups = site.geometry.kernel, site.geometry.groups
+def _choices(method: LayerMethod, budget: Budget, site: Site, layer: nn.Conv2d | nn.Linear) -> list[Choice]:
+    target = method.target(site.geometry)
+    shape, groups, weight = target.kernel, target.groups, kernel_of(layer, target.groups)
     candidates = [tuple(ranks) for ranks in method.candidates(shape)]
     errors = _mean_errors(method, weight.double().chunk(groups), candidates)
     choices = [Choice(None, _dense(site, budget), 0.0)]
@@ -165,15 +167,14 @@ def _given_ranks(
         layer = named_layer(model, name)
         if name not in sites:
             raise UnsupportedLayer(f"layer {name!r}: {skipped.get(name, 'never called in a forward pass')}")
-        groups = sites[name].geometry.groups
-        ranks = resolve_ranks(method, kernel_of(layer), groups, rule, f"layer {name!r}")
+        target = method.target(sites[name].geometry)
+        ranks = resolve_ranks(method, kernel_of(layer, target.groups), target.groups, rule, f"layer {name!r}")
         if ranks is None:
             skipped[name] = f"{rule}: rank 0, nothing in this kernel stands out from noise"
         elif (
             isinstance(rule, str)
             and rule != "full"
-            and sites[name].macs(method.structure_layer(sites[name].geometry.kernel, groups, ranks))
-            >= sites[name].dense_macs
+            and sites[name].macs(method.structure_layer(target.kernel, target.groups, ranks)) >= sites[name].dense_macs
         ):
             skipped[name] = f"{rule}: ranks {ranks} would not be cheaper than dense"
             ranks = None
