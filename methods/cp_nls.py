@@ -37,7 +37,7 @@ class CPOptions(method.Options):
     spatial: Literal["separable", "joint"] = "separable"
     algorithm: Literal["nls", "als", "greedy"] = "nls"
     epc: bool = False
-    max_iter: int = Field(50, ge=1)
+    max_iter: int = Field(20, ge=1)
     max_seconds: float | None = Field(None, gt=0)
     embed_groups: bool = False
 
@@ -57,7 +57,7 @@ class CPNLS(LayerMethod):
     embedded.
     """
 
-    name, version = "cp_nls", 1
+    name, version = "cp_nls", 2
     Options: ClassVar[type[method.Options]] = CPOptions
     options: CPOptions
 
