@@ -36,11 +36,12 @@ def factorize(layer: nn.Conv2d | nn.Linear, method: str, ranks: Ranks, *, seed: 
     geometry = Geometry.of(layer)
     if reason := instance.refuse(geometry):
         raise UnsupportedLayer(reason)
-    weight = kernel_of(layer)
-    chosen = resolve_ranks(instance, weight, geometry.groups, ranks, "layer")
+    target = instance.target_geometry(geometry)
+    weight = kernel_of(layer, target.groups)
+    chosen = resolve_ranks(instance, weight, target.groups, ranks, "layer")
     if chosen is None:
         raise InvalidRanks(f"{ranks}: rank 0, nothing in this kernel stands out from noise; leave the layer dense")
-    return build(instance.factorize_layer(weight, geometry.groups, chosen), geometry, layer.bias, layer.weight.dtype)
+    return build(instance.factorize_layer(weight, target.groups, chosen), target, layer.bias, layer.weight.dtype)
 
 
 def compress(

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lowrank_bench.compression import method
 from lowrank_bench.compression.chain import Axes, Chain, Factor, KernelShape
+from lowrank_bench.compression.geometry import Geometry
 from lowrank_bench.compression.method import LayerMethod, grid
 from lowrank_bench.decomposition import cp
 from lowrank_bench.decomposition.cp_closed_form import cp_full_rank
@@ -29,19 +30,27 @@ class CPOptions(method.LayerOptions):
     ``algorithm``: "nls", all factors at once, "als", one mode at a time, or "greedy", term after term (Denton et al.
     2014). ``epc``: lower the terms' norms after it, at an error 1 % larger at most (Phan et al. 2020). ``max_iter`` and
     ``max_seconds`` (None: no cap; with ``epc`` each of the two stages gets half) end "nls" and "als" on a group's
-    kernel; results under a time cap depend on the machine.
+    kernel; results under a time cap depend on the machine. ``embed_groups``: factor a grouped layer as one
+    block-diagonal kernel, with one rank for all groups and dense 1x1 factors, as Lebedev et al. did with AlexNet.
     """
 
     spatial: Literal["separable", "joint"] = "separable"
     algorithm: Literal["nls", "als", "greedy"] = "nls"
     epc: bool = False
-    max_iter: int = Field(50, ge=1)
+    max_iter: int = Field(20, ge=1)
     max_seconds: float | None = Field(None, gt=0)
+    embed_groups: bool = False
 
     @model_validator(mode="after")
     def _greedy_has_no_limits(self) -> CPOptions:
         if self.algorithm == "greedy" and self.model_fields_set & {"max_iter", "max_seconds"}:
             raise ValueError("algorithm 'greedy' ends by itself: leave max_iter and max_seconds out")
+        return self
+
+    @model_validator(mode="after")
+    def _importance_needs_weights(self) -> CPOptions:
+        if self.embed_groups and self.metric == "mahalanobis":
+            raise ValueError("embed_groups adds zeros, to which metric='mahalanobis' gives no weight: leave one out")
         return self
 
 
@@ -50,10 +59,11 @@ class CPNLS(LayerMethod):
     R -> T.
 
     R (S + dh + dw + T) weights. An axis of one tap needs no factor: a 1x1 kernel is a matrix, cut by SVD. The plan's
-    notes hold term_energy and cosine, which grow where terms diverge and cancel. Groups are factored one by one.
+    notes hold term_energy and cosine, which grow where terms diverge and cancel. Groups are factored one by one unless
+    embedded.
     """
 
-    name, version = "cp_nls", 1
+    name, version = "cp_nls", 2
     Options: ClassVar[type[method.Options]] = CPOptions
     options: CPOptions
 
@@ -71,6 +81,10 @@ class CPNLS(LayerMethod):
     def structure(self, shape: KernelShape, ranks: tuple[int, ...]) -> Chain:
         """The same chain without solving for it."""
         return self._chain([torch.empty(size, ranks[0], device="meta") for size in self._modes(shape)], shape)
+
+    def target_geometry(self, geometry: Geometry) -> Geometry:
+        """One group with ``embed_groups``."""
+        return geometry.ungrouped() if self.options.embed_groups else geometry
 
     def unfoldings(self, weight: Tensor) -> tuple[Tensor, ...]:
         """(T, S) of a 1x1 kernel, whose CP is its SVD; no other kernel has its CP rank in an unfolding."""

@@ -15,6 +15,8 @@ from lowrank_bench.errors import UnsupportedLayer
 def compose(module: nn.Module) -> Tensor:
     """The dense kernel of a factored (or plain) layer: (T, S / groups, dh, dw), float64. Raises UnsupportedLayer for
     other modules.
+
+    A grouped layer that was factored as one group has the kernel (T, S, dh, dw), block-diagonal but for the error.
     """
     if isinstance(module, Factored):
         return compose_chain(module.chain(), module.groups)

@@ -52,6 +52,11 @@ class Geometry:
             "conv2d", kernel, layer.groups, _pair(layer.stride), padding, _pair(layer.dilation), layer.padding_mode
         )
 
+    def ungrouped(self) -> Geometry:
+        """The same layer as one group of all channels: its kernel is block-diagonal, see ``block_diagonal``."""
+        out, inputs, *taps = self.kernel
+        return replace(self, kernel=KernelShape(out * self.groups, inputs * self.groups, *taps), groups=1)
+
     def conv(self, stage: Factor | Rebuilt, bias: bool, dtype: torch.dtype) -> nn.Conv2d:
         """A convolution without values (on the meta device) for a stage: the layer's attributes along the axes that it
         spans, none along the others.

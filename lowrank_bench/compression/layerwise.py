@@ -52,7 +52,8 @@ def compress_layers(method: LayerMethod, model: nn.Module, job: Job, *, draw: bo
             "not named in ranks, or its chain would not be cheaper",
         )
     compressed = copy.deepcopy(model)
-    targets = Targets(method.options, model, job, {n: s.geometry for n, s in open_sites.items() if ranks.get(n)})
+    geometries = {n: method.target_geometry(s.geometry) for n, s in open_sites.items() if ranks.get(n)}
+    targets = Targets(method.options, model, job, geometries)
     layers: dict[str, LayerPlan] = {}
     for name, site in open_sites.items():
         if (layer_ranks := ranks.get(name)) is None:
@@ -84,20 +85,21 @@ def factor_layer(
 
     ``target``: what the chain is to come close to; None: that kernel in the Frobenius norm.
     """
-    layer, groups = named_layer(model, name), site.geometry.groups
-    weight = kernel_of(layer)
-    chain = method.factorize_layer(weight, groups, ranks, f"layer {name!r}", target)
-    swap(model, name, build(chain, site.geometry, layer.bias, layer.weight.dtype))
-    return planned(site, chain, ranks, chain_error(weight, chain, groups))
+    layer, geometry = named_layer(model, name), method.target_geometry(site.geometry)
+    weight = kernel_of(layer, geometry.groups)
+    chain = method.factorize_layer(weight, geometry.groups, ranks, f"layer {name!r}", target)
+    swap(model, name, build(chain, geometry, layer.bias, layer.weight.dtype))
+    return planned(site, chain, ranks, chain_error(weight, chain, geometry.groups), geometry != site.geometry)
 
 
 def draw_layer(method: LayerMethod, model: nn.Module, name: str, site: Site, ranks: tuple[int, ...]) -> LayerPlan:
     """The same with random values and a zero bias, where training from scratch starts: the plan tells no error."""
-    layer, (shape, groups) = named_layer(model, name), (site.geometry.kernel, site.geometry.groups)
+    layer, geometry = named_layer(model, name), method.target_geometry(site.geometry)
+    shape, groups = geometry.kernel, geometry.groups
     chain = draw_chain(method.structure_layer(shape, groups, ranks), shape, groups)
     bias = None if layer.bias is None else torch.zeros_like(layer.bias)
-    swap(model, name, build(chain, site.geometry, bias, layer.weight.dtype))
-    return planned(site, chain, ranks, None)
+    swap(model, name, build(chain, geometry, bias, layer.weight.dtype))
+    return planned(site, chain, ranks, None, geometry != site.geometry)
 
 
 def ranks_for_budget(
@@ -123,8 +125,7 @@ def ranks_for_budget(
         total = sum(_dense(site, budget) for site in convs.values())
     else:
         total = dense_cost.macs if budget.metric == "macs" else dense_cost.params
-    weights = {name: kernel_of(named_layer(model, name)) for name in open_sites}
-    choices = {n: _choices(method, budget, site, weights[n]) for n, site in open_sites.items()}
+    choices = {n: _choices(method, budget, site, named_layer(model, n)) for n, site in open_sites.items()}
     first = next(iter(convs), None)
     try:
         return allocate(budget, total, {name: options for name, options in choices.items() if name != first})
@@ -142,11 +143,12 @@ def untouched(model: nn.Module, sites: dict[str, Site]) -> dict[str, str]:
     return {name: refusal(layer) or "never called in a forward pass" for name, layer in layers.items()}
 
 
-def planned(site: Site, chain: Chain, ranks: tuple[int, ...], error: float | None) -> LayerPlan:
+def planned(site: Site, chain: Chain, ranks: tuple[int, ...], error: float | None, ungrouped: bool) -> LayerPlan:
     """The plan's entry of a factored layer."""
     return LayerPlan(
         ranks=ranks,
         stages=tuple(describe_stage(stage) for stage in chain.stages),
+        ungrouped=ungrouped,
         error=error,
         params=site.params(chain),
         macs=site.macs(chain),
@@ -156,8 +158,9 @@ def planned(site: Site, chain: Chain, ranks: tuple[int, ...], error: float | Non
     )
 
 
-def _choices(method: LayerMethod, budget: Budget, site: Site, weight: Tensor) -> list[Choice]:
-    shape, groups = site.geometry.kernel, site.geometry.groups
+def _choices(method: LayerMethod, budget: Budget, site: Site, layer: nn.Conv2d | nn.Linear) -> list[Choice]:
+    target = method.target_geometry(site.geometry)
+    shape, groups, weight = target.kernel, target.groups, kernel_of(layer, target.groups)
     candidates = [tuple(ranks) for ranks in method.candidates(shape)]
     errors = _mean_errors(method, weight.double().chunk(groups), candidates)
     choices = [Choice(None, _dense(site, budget), 0.0)]
@@ -196,15 +199,14 @@ def _given_ranks(
         layer = named_layer(model, name)
         if name not in sites:
             raise UnsupportedLayer(f"layer {name!r}: {skipped.get(name, 'never called in a forward pass')}")
-        groups = sites[name].geometry.groups
-        ranks = resolve_ranks(method, kernel_of(layer), groups, rule, f"layer {name!r}")
+        target = method.target_geometry(sites[name].geometry)
+        ranks = resolve_ranks(method, kernel_of(layer, target.groups), target.groups, rule, f"layer {name!r}")
         if ranks is None:
             skipped[name] = f"{rule}: rank 0, nothing in this kernel stands out from noise"
         elif (
             isinstance(rule, str)
             and rule != "full"
-            and sites[name].macs(method.structure_layer(sites[name].geometry.kernel, groups, ranks))
-            >= sites[name].dense_macs
+            and sites[name].macs(method.structure_layer(target.kernel, target.groups, ranks)) >= sites[name].dense_macs
         ):
             skipped[name] = f"{rule}: ranks {ranks} would not be cheaper than dense"
             ranks = None

@@ -122,6 +122,12 @@ class LayerMethod(Method):
         """Why this method leaves such a layer dense; None where it takes it."""
         return f"{self.name} leaves linear layers dense" if geometry.kind == "linear" and not self.linear else None
 
+    def target_geometry(self, geometry: Geometry) -> Geometry:
+        """What takes a layer's place: by default its like, in which each group is factored on its own.
+        ``geometry.ungrouped()`` has one group, whose kernel is block-diagonal.
+        """
+        return geometry
+
     def unfoldings(self, weight: Tensor) -> tuple[Tensor | None, ...]:
         """One matrix per rank, for rules that read ranks off singular values ("evbmf", "energy:0.9"); None for a rank
         that stays full, and empty where there is no such matrix.

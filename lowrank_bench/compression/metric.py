@@ -35,7 +35,6 @@ def response_metric(moments: Tensor) -> Metric:
     reconstruction of Jaderberg et al. 2014, eq. 7). ``moments``: (groups, n, n).
     """
 
-
     def squared_norm(difference: Tensor) -> Tensor:
         rows = difference.reshape(len(moments), -1, moments.shape[-1])
         product = rows.detach() @ moments  # moments are symmetric: this one product is half of the gradient, too

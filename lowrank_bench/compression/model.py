@@ -78,7 +78,8 @@ def load(folder: Path | str, model: nn.Module) -> Compressed:
         for name, layer in document.plan.layers.items():
             dense = named_layer(rebuilt, name)
             bias = None if dense.bias is None else torch.empty_like(dense.bias, device="meta")
-            swap(rebuilt, name, build(blank_chain(layer), Geometry.of(dense), bias, dense.weight.dtype))
+            geometry = Geometry.of(dense).ungrouped() if layer.ungrouped else Geometry.of(dense)
+            swap(rebuilt, name, build(blank_chain(layer), geometry, bias, dense.weight.dtype))
     except LowRankBenchError as error:
         raise InvalidPlan(f"{folder / PLAN} does not fit the model: {error}") from None
     wanted = {name: tuple(t.shape) for name, t in rebuilt.state_dict().items()}

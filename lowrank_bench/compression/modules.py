@@ -105,7 +105,7 @@ class Factored(nn.Sequential):
     """
 
     def __init__(self, stages: Sequence[nn.Module], shape: KernelShape, groups: int, chain: Chain) -> None:
-        """``shape``: of one group's kernel; ``groups``: of the layer it replaces; ``chain``: gives the axes that its
+        """``shape``: of one group's kernel; ``groups``: of the layer it stands for; ``chain``: gives the axes that its
         stages span.
         """
         super().__init__(*stages)

@@ -50,11 +50,12 @@ StageSpec = Annotated[FactorSpec | PermuteSpec | RebuiltSpec, Field(discriminato
 
 class LayerPlan(_Spec):
     """One factored layer: its ranks and stages, its relative weight error (None where it was trained), its cost and
-    what its method reports.
+    what its method reports. ``ungrouped``: it stands for a grouped layer's block-diagonal kernel, in one group.
     """
 
     ranks: tuple[PositiveInt, ...]
     stages: tuple[StageSpec, ...]
+    ungrouped: bool = False
     error: float | None = None
     params: int
     macs: int

@@ -20,10 +20,24 @@ def named_layer(model: nn.Module, name: str) -> nn.Conv2d | nn.Linear:
     return layer
 
 
-def kernel_of(layer: nn.Conv2d | nn.Linear) -> Tensor:
-    """The layer's weight as a kernel (T, S / groups, dh, dw); that of a linear layer is 1x1."""
+def kernel_of(layer: nn.Conv2d | nn.Linear, groups: int | None = None) -> Tensor:
+    """The layer's weight as a kernel (T, S / groups, dh, dw); that of a linear layer is 1x1.
+
+    With ``groups=1`` that of a grouped layer is one block-diagonal kernel (T, S, dh, dw).
+    """
     weight = layer.weight.detach()
-    return weight[:, :, None, None] if isinstance(layer, nn.Linear) else weight
+    if isinstance(layer, nn.Linear):
+        return weight[:, :, None, None]
+    return block_diagonal(weight, layer.groups) if groups == 1 else weight
+
+
+def block_diagonal(kernel: Tensor, groups: int) -> Tensor:
+    """A grouped convolution's kernel (T, S / groups, dh, dw) as that of an ungrouped one, (T, S, dh, dw)."""
+    out, inputs, dh, dw = kernel.shape
+    blocks = kernel.new_zeros(groups, out // groups, groups, inputs, dh, dw)
+    for group, block in enumerate(kernel.chunk(groups)):
+        blocks[group, :, group] = block
+    return blocks.reshape(out, groups * inputs, dh, dw)
 
 
 def swap(model: nn.Module, name: str, replacement: nn.Module) -> None:

@@ -48,11 +48,11 @@ class Targets:
         """The target of a layer; ``model``: a copy of the dense network whose layers before it are compressed. None:
         the kernel itself, in the Frobenius norm.
         """
-        kernel = kernel_of(named_layer(self.dense, name)).double()
-        if name in self.importance:
-            return Target(kernel, weighted_metric(self.importance[name].reshape(kernel.shape)))
         if name not in self.sites or self.options.metric == "frobenius":
             return None
+        kernel = kernel_of(named_layer(self.dense, name), self.sites[name].groups).double()
+        if name in self.importance:
+            return Target(kernel, weighted_metric(self.importance[name].reshape(kernel.shape)))
         if not self.options.sequential:
             inputs = self.moments[name].inputs
             return Target(kernel, response_metric(inputs), inputs)

@@ -18,8 +18,7 @@ PRECISION = 1e-10  # a term's norm that grows by less than this part in a sweep 
 
 
 def cp_greedy(tensor: Tensor, rank: int, *, max_sweeps: int = 64) -> CPResult:
-    """CP by deflation: fit one rank-1 term to what is left, subtract it, `rank` times (Denton et al. 2014, outer
-    product).
+    """CP by deflation: fit one rank-1 term to what is left, subtract it, `rank` times (Denton et al. 2014).
 
     A term starts from the mean of each unfolding and is fitted by at most `max_sweeps` alternating power updates (64 in
     the paper's release). Later terms never repair earlier ones: for tensors that costs accuracy, for matrices nothing.
@@ -61,7 +60,7 @@ def _means(problem: Unfolded) -> Rows:
 def _largest_entry(problem: Unfolded) -> Rows:
     """The coordinate vectors of the largest entry: contracted with them the tensor vanishes only if it is zero."""
     position = torch.unravel_index(problem.tensor.abs().argmax(), problem.shape)
-    return [torch.eye(size).to(problem.cube)[[index]] for size, index in zip(problem.shape, position, strict=True)]
+    return [torch.eye(size).to(problem.cube)[index][None] for size, index in zip(problem.shape, position, strict=True)]
 
 
 def _unit(row: Tensor) -> Tensor:

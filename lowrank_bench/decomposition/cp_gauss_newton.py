@@ -93,8 +93,9 @@ class Descent:
     def attempt(self, ridge: float, limit: float) -> Outcome:
         """Tries one step and takes it if it leads downhill to a cost below `limit`."""
         step, predicted = damped_step(self.here, ridge, self.damping, self.cg_steps)
-        moved = even_rows(split(step.add_(self.here.factors), self.problem.shape))
-        there = Point(self.problem, torch.cat(moved, dim=1))
+        moved = torch.cat(even_rows(split(step.add_(self.here.factors), self.problem.shape)), dim=1)
+        del step  # a third of the factors' memory at the peak
+        there = Point(self.problem, moved)
         decrease = self.here.penalised(ridge) - there.penalised(ridge)
         if not decrease > 0:  # NaN is uphill
             self.damping, self.growth = self.damping * self.growth, self.growth * 2
@@ -141,12 +142,16 @@ class Point:
 
     def block_jacobi(self, shift: float) -> Callable[[Tensor], Tensor]:
         """The inverse of the diagonal blocks of J^T J + shift I; at shift 0, a simultaneous ALS update of all modes."""
-        eye = shift * torch.eye(len(self.factors)).to(self.factors)
-        inverses = [inverse_psd(hadamard(self.gram, n) + eye) for n in range(len(self.rows))]
+        inverses = [inverse_psd(hadamard(self.gram, n), shift) for n in range(len(self.rows))]
         sizes = [row.shape[1] for row in self.rows]
-        return lambda vector: torch.cat(
-            [inverse @ part for inverse, part in zip(inverses, split(vector, sizes), strict=True)], dim=1
-        )
+
+        def precondition(vector: Tensor) -> Tensor:
+            out = torch.empty_like(vector)
+            for inverse, part, place in zip(inverses, split(vector, sizes), split(out, sizes), strict=True):
+                place.addmm_(inverse, part, beta=0)
+            return out
+
+        return precondition
 
 
 def damped_step(point: Point, ridge: float, damping: float, most_steps: int) -> tuple[Tensor, float]:
@@ -155,8 +160,8 @@ def damped_step(point: Point, ridge: float, damping: float, most_steps: int) -> 
     (J^T J + ridge I + shift I) p ~ -gradient by preconditioned conjugate gradients, the shift relative to the mean
     diagonal of J^T J.
     """
-    diagonals = [hadamard(point.gram, n).diagonal() for n in range(len(point.gram))]
-    shift = damping * float(torch.stack(diagonals).mean())
+    squares = point.gram.diagonal(dim1=1, dim2=2)
+    shift = damping * float(torch.stack([hadamard(squares, n) for n in range(len(squares))]).mean())
     precondition = point.block_jacobi(ridge + shift)
     step, residual = torch.zeros_like(point.factors), point.gradient.neg().sub_(point.factors, alpha=ridge)
     direction = precondition(residual)

@@ -31,12 +31,17 @@ def least_squares(gram: Tensor, mttkrp: Tensor, rows: Tensor) -> Tensor:
     return rows + inverse_psd(gram) @ (mttkrp - gram @ rows)
 
 
-def inverse_psd(matrix: Tensor) -> Tensor:
-    """The inverse of a positive semi-definite matrix, with the least ridge, relative to its trace, that it needs."""
-    ridge = max(1e-14 * float(matrix.diagonal().mean()), 1e-100)
+def inverse_psd(matrix: Tensor, shift: float = 0.0) -> Tensor:
+    """The inverse of a positive semi-definite matrix + shift I, with the least ridge, relative to its trace, that it
+    needs.
+    """
+    ridge = max(1e-12 * (float(matrix.diagonal().mean()) + shift), 1e-100)
     while math.isfinite(ridge):
-        factor, info = torch.linalg.cholesky_ex(matrix + ridge * torch.eye(len(matrix)).to(matrix))
+        shifted = matrix.clone()
+        shifted.diagonal().add_(shift + ridge)
+        factor, info = torch.linalg.cholesky_ex(shifted)
         if not info:
+            del shifted
             return torch.cholesky_inverse(factor)
         ridge *= 100
     raise Diverged("a CP factor is no longer finite: start from another seed, or from factors of the tensor's scale")

@@ -157,12 +157,19 @@ def khatri_rao(rows: Rows) -> Tensor:
 
 def grams(rows: Rows) -> Tensor:
     """The Gram matrices U_n^T U_n of all N factors, stacked as (N, R, R)."""
-    return torch.stack([matrix @ matrix.T for matrix in rows])
+    gram = rows[0].new_empty(len(rows), len(rows[0]), len(rows[0]))
+    for matrix, out in zip(rows, gram, strict=True):
+        torch.mm(matrix, matrix.T, out=out)
+    return gram
 
 
 def hadamard(gram: Tensor, *without: int) -> Tensor:
     """The elementwise product (R, R) of the Gram matrices of all modes but those named."""
-    return gram[[mode for mode in range(len(gram)) if mode not in without]].prod(dim=0)
+    product = torch.ones_like(gram[0])
+    for mode, matrix in enumerate(gram):
+        if mode not in without:
+            product.mul_(matrix)
+    return product
 
 
 def even_rows(rows: Rows) -> list[Tensor]:

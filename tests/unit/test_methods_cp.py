@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 import lowrank_bench as lrb
 from lowrank_bench.compression.chain import Factor, KernelShape
-from lowrank_bench.compression.compose import chain_error
+from lowrank_bench.compression.compose import chain_error, compose_chain
 from lowrank_bench.compression.method import LayerMethod
+from lowrank_bench.decomposition.cp_result import cp_tensor
 
 
 def cp(**options: Any) -> LayerMethod:
@@ -101,3 +102,47 @@ def test_options_that_mean_nothing_are_refused(options: dict[str, Any]) -> None:
 def test_ranks_by_rules_that_need_an_unfolding_are_refused() -> None:
     with pytest.raises(lrb.InvalidRanks, match="no unfolding"):
         lrb.factorize(nn.Conv2d(3, 4, 3), "cp_nls", "evbmf")
+
+
+@pytest.mark.parametrize("spatial", ["separable", "joint"])
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {},
+        {"stride": 2, "padding": 1},
+        {"stride": (1, 3), "padding": (2, 0)},
+        {"dilation": (2, 1), "padding": (0, 3)},
+        {"padding": "same", "padding_mode": "circular"},
+    ],
+    ids=str,
+)
+def test_planted_factors_run_as_the_dense_convolution(attributes: dict[str, Any], spatial: str) -> None:
+    conv = nn.Conv2d(6, 8, (3, 5), dtype=torch.float64, **attributes).requires_grad_(False)
+    generator = torch.Generator().manual_seed(1)
+    factors = [torch.randn(size, 4, dtype=torch.float64, generator=generator) for size in (8, 6, 3, 5)]
+    conv.weight.data = cp_tensor(factors)
+    x = torch.randn(2, 6, 13, 14, dtype=torch.float64)
+    factored = lrb.factorize(conv, "cp_nls", 4, spatial=spatial, max_iter=100)
+    torch.testing.assert_close(factored(x), conv(x), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("algorithm", ["nls", "als", "greedy"])
+@pytest.mark.parametrize(
+    "weight",
+    [
+        kernel(T=8, S=1),
+        kernel(T=1, S=8),
+        kernel(T=1, S=1),
+        kernel() * torch.tensor([1.0, 0, 1, 1, 0, 1, 1, 1])[:, None, None, None],
+        kernel()[:1].repeat(8, 1, 1, 1),
+        1e-30 * kernel(),
+    ],
+    ids=["one input channel", "one output channel", "one channel", "dead filters", "equal filters", "tiny"],
+)
+def test_odd_kernels_are_fitted_and_no_filter_vanishes(weight: Tensor, algorithm: str) -> None:
+    full = cp().candidates(KernelShape(*weight.shape))[-1][0]
+    for rank in {1, min(7, full), full}:
+        fitted = compose_chain(cp(algorithm=algorithm).factorize(weight, (rank,)))
+        assert float((fitted - weight).norm() / weight.norm()) < 1
+        alive = weight.flatten(1).any(dim=1)
+        assert fitted.isfinite().all() and fitted[alive].flatten(1).any(dim=1).all()
