@@ -101,7 +101,7 @@ def compress_from_scratch(method: LayerMethod, model: nn.Module, job: Job, recip
         if name in normed:
             folded = fold_norm(normed[name].layer, normed[name].norm, sites[name].geometry)
             swap(network, name, folded)
-            layer = planned(sites[name], folded.chain(), layer.ranks, None)
+            layer = planned(sites[name], folded.chain(), layer.ranks, None, layer.ungrouped)
         layers[name] = layer.model_copy(update={"notes": notes})
     plan = compressed.plan.model_copy(update={"layers": layers})
     return replace(compressed, plan=plan, cost=count(network, job.input_size))

@@ -44,8 +44,8 @@ def tune(
     progress: Progress | None = None,
     settle: Callable[[nn.Module], object] = lambda model: None,
 ) -> tuple[Compressed, History]:
-    """Tune what ``method`` made of ``dense`` for ``job``; ``validate`` and ``progress`` as in ``train``. ``compressed.model`` is
-    trained in place, unless the recipe goes layer by layer.
+    """Tune what ``method`` made of ``dense`` for ``job``; ``validate`` and ``progress`` as in ``train``.
+    ``compressed.model`` is trained in place, unless the recipe goes layer by layer.
 
     Then, after Lebedev et al. 2015, the layers are factored again one at a time, in network order, each from the kernel
     that it has in the network tuned so far, at the ranks that were chosen for the dense one; the plan's errors are
@@ -77,7 +77,8 @@ def tune(
     tuned_after = list(layers)[:-1] or list(layers)
     rounds = dict(zip(tuned_after, recipe.shared(len(tuned_after)), strict=True))
     for name, layer in compressed.plan.layers.items():
-        target = Targets(method.options, model, job, {name: sites[name].geometry}).of(name, model)
+        geometry = method.target_geometry(sites[name].geometry)
+        target = Targets(method.options, model, job, {name: geometry}).of(name, model)
         layers[name] = factor_layer(method, model, name, sites[name], layer.ranks, target)
         settle(model)
         if name in rounds:
