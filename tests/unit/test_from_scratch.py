@@ -292,6 +292,8 @@ def test_options_that_would_do_nothing_or_train_nothing_are_refused():
         scratch("tt_conv", start="dense")
     with pytest.raises(lrb.InvalidOptions, match="mu would do nothing with start='scratch'"):
         scratch(mu=(1.0, 2.0))
+    with pytest.raises(lrb.InvalidOptions, match="metric would do nothing with start='scratch'"):
+        scratch("tt_conv", metric="covariance")
     with pytest.raises(lrb.InvalidOptions, match="'lebedev' does not train the factors"):
         scratch(scratch_recipe="lebedev")
     with pytest.raises(lrb.UnknownName, match="did you mean 'charnet'"):

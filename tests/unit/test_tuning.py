@@ -8,6 +8,7 @@ import lowrank_bench as lrb
 from lowrank_bench.compression.compose import chain_error
 from lowrank_bench.compression.method import Job, LayerMethod
 from lowrank_bench.compression.modules import Factored
+from lowrank_bench.training import tuning
 from lowrank_bench.training.recipes import Recipe, get_recipe
 from lowrank_bench.training.tuning import tune
 
@@ -41,11 +42,11 @@ def batches(index):
     return list(zip(images.split(32), labels.split(32), strict=True))
 
 
-def tuned(recipe, ranks=None, method="channel_svd", data=batches, **told):
+def tuned(recipe, ranks=None, method="channel_svd", data=batches, options=None, **told):
     """The dense network, what was compressed at once, and what came of tuning."""
     dense = net()
-    instance = lrb.methods()[method]()
-    compressed = lrb.compress(dense, method, ranks=ranks, input_size=SIZE)
+    instance = lrb.methods()[method](**(options or {}))
+    compressed = lrb.compress(dense, method, ranks=ranks, options=options, input_size=SIZE, data=data)
     after, history = tune(compressed, dense, instance, Job(SIZE, ranks=ranks, data=data), data, recipe, **told)
     return dense, compressed, after, history
 
@@ -147,6 +148,20 @@ def test_the_steps_are_those_of_any_recipe_and_each_is_reported_on_data_of_its_o
     assert passes == list(range(len(passes)))
     assert len(history.epochs) == LEBEDEV.epochs * max(1, len(ranks) - 1)
     assert all(epoch.top1 == 50.0 for epoch in history.epochs)
+
+
+def test_a_calibrated_metric_sees_the_network_as_it_is_when_a_layer_has_its_turn(monkeypatch):
+    seen = []
+    real = tuning.Targets
+
+    def spied(options, dense, job, sites):
+        seen.append((list(sites), [name for name, module in dense.named_children() if isinstance(module, Factored)]))
+        return real(options, dense, job, sites)
+
+    monkeypatch.setattr(tuning, "Targets", spied)
+    *_, after, _ = tuned(LEBEDEV, {"0": 2, "5": 2}, options={"metric": "covariance"})
+    assert seen == [(["0"], []), (["5"], ["0"])]
+    assert all("data_error" in layer.notes for layer in after.plan.layers.values())
 
 
 def test_batch_norm_is_settled_after_every_factoring():
