@@ -44,7 +44,7 @@ def compress_layers(method: LayerMethod, model: nn.Module, job: Job, *, draw: bo
     skipped |= {name: reason for name, site in sites.items() if (reason := method.refuse(site.geometry))}
     open_sites = {name: site for name, site in sites.items() if name not in skipped}
     if job.budget is not None:
-        ranks = ranks_for_budget(method, model, job.budget, dense_cost, sites, open_sites)
+        ranks = ranks_for_budget(method, model, job, job.budget, dense_cost, sites, open_sites)
         why_dense = f"the budget {job.budget} is met with it dense, or no factorisation of it is cheaper"
     else:
         ranks, why_dense = (
@@ -59,7 +59,7 @@ def compress_layers(method: LayerMethod, model: nn.Module, job: Job, *, draw: bo
         if (layer_ranks := ranks.get(name)) is None:
             skipped.setdefault(name, why_dense)
             continue
-        if draw:
+        if draw or job.speed_only:
             layers[name] = draw_layer(method, compressed, name, site, layer_ranks)
         else:
             layers[name] = factor_layer(method, compressed, name, site, layer_ranks, targets.of(name, compressed))
@@ -105,6 +105,7 @@ def draw_layer(method: LayerMethod, model: nn.Module, name: str, site: Site, ran
 def ranks_for_budget(
     method: LayerMethod,
     model: nn.Module,
+    job: Job,
     budget: Budget,
     dense_cost: Cost,
     sites: dict[str, Site],
@@ -125,7 +126,7 @@ def ranks_for_budget(
         total = sum(_dense(site, budget) for site in convs.values())
     else:
         total = dense_cost.macs if budget.metric == "macs" else dense_cost.params
-    choices = {n: _choices(method, budget, site, named_layer(model, n)) for n, site in open_sites.items()}
+    choices = {n: _choices(method, job, budget, site, named_layer(model, n)) for n, site in open_sites.items()}
     first = next(iter(convs), None)
     try:
         return allocate(budget, total, {name: options for name, options in choices.items() if name != first})
@@ -158,11 +159,13 @@ def planned(site: Site, chain: Chain, ranks: tuple[int, ...], error: float | Non
     )
 
 
-def _choices(method: LayerMethod, budget: Budget, site: Site, layer: nn.Conv2d | nn.Linear) -> list[Choice]:
+def _choices(method: LayerMethod, job: Job, budget: Budget, site: Site, layer: nn.Conv2d | nn.Linear) -> list[Choice]:
     target = method.target_geometry(site.geometry)
     shape, groups, weight = target.kernel, target.groups, kernel_of(layer, target.groups)
-    candidates = [tuple(ranks) for ranks in method.candidates(shape)]
-    errors = _mean_errors(method, weight.double().chunk(groups), candidates)
+    candidates = method.aligned_candidates(shape)
+    errors: Sequence[float | None] = [None] * len(candidates)
+    if not job.speed_only:
+        errors = _mean_errors(method, weight.double().chunk(groups), candidates)
     choices = [Choice(None, _dense(site, budget), 0.0)]
     for ranks, error in zip(candidates, errors, strict=True):
         chain = method.structure_layer(shape, groups, ranks)

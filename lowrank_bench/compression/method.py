@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import BaseModel as PydanticModel
-from pydantic import ConfigDict, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 from torch import Tensor, nn
 
 from lowrank_bench.compression.chain import Chain, KernelShape, stack_groups
@@ -39,10 +39,12 @@ class LayerOptions(Options):
     reaches the layer once those before it are compressed. "mahalanobis": weighted by how far a weight pulls images to
     wrong labels (Denton et al. 2014, section 3.1). The last two need data, start from the first one's factors and move
     all of a layer's factors together; layers with more than 8,192 weights per filter stay with the first.
+    ``align``: a budget is met with ranks in multiples of it, which vector units like.
     """
 
     metric: Literal["frobenius", "covariance", "mahalanobis"] = "frobenius"
     sequential: bool = False
+    align: int = Field(1, ge=1)
 
     @model_validator(mode="after")
     def _sequential_needs_inputs(self) -> Self:
@@ -54,7 +56,8 @@ class LayerOptions(Options):
 @dataclass(frozen=True)
 class Job:
     """What a method is asked to do with a model. Exactly one of ``budget`` and ``ranks`` is given (neither to the dense
-    control).
+    control). ``speed_only``: the model's weights mean nothing, so that every layer gets one fraction of its cost and
+    the factors are drawn, not fitted.
     """
 
     input_size: tuple[int, int, int]
@@ -62,6 +65,7 @@ class Job:
     ranks: Ranks | dict[str, Ranks] | None = None
     data: Batches | None = None
     recipe: str | None = None
+    speed_only: bool = False
 
 
 class Method(ABC):
@@ -105,6 +109,16 @@ class LayerMethod(Method):
         """Ranks worth trying for a kernel of one group, cheapest first; the last are exact ("full") and the largest
         that are valid.
         """
+
+    def aligned_candidates(self, shape: KernelShape) -> list[tuple[int, ...]]:
+        """The candidates with every rank at a multiple of the option ``align``, or full."""
+        candidates = [tuple(ranks) for ranks in self.candidates(shape)]
+        step, full = self.options.align, candidates[-1]
+        rounded = (
+            tuple(min(limit, max(step, round(r / step) * step)) for r, limit in zip(ranks, full, strict=True))
+            for ranks in candidates
+        )
+        return list(dict.fromkeys(rounded))
 
     @abstractmethod
     def factorize(self, weight: Tensor, ranks: tuple[int, ...], statistics: Tensor | None = None) -> Chain:

@@ -12,9 +12,10 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from lowrank_bench.compression.cost import Cost
+from lowrank_bench.compression.drawing import draw_chain
 from lowrank_bench.compression.geometry import Geometry, build
 from lowrank_bench.compression.plan import Plan, blank_chain
 from lowrank_bench.compression.surgery import named_layer, swap
@@ -37,14 +38,17 @@ class Compressed:
         """Layers that stayed dense: name -> reason."""
         return self.plan.skipped
 
-    def save(self, folder: Path | str) -> None:
-        """Write ``plan.json`` and ``weights.safetensors`` into a folder, which is made where it does not exist."""
+    def save(self, folder: Path | str, values: bool = True) -> None:
+        """Write ``plan.json`` and, with ``values``, ``weights.safetensors`` into a folder, which is made where it does
+        not exist.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(
-            {name: t.detach().cpu().contiguous().clone() for name, t in self.model.state_dict().items()},
-            folder / WEIGHTS,
-        )
+        if values:
+            save_file(
+                {name: t.detach().cpu().contiguous().clone() for name, t in self.model.state_dict().items()},
+                folder / WEIGHTS,
+            )
         document = _Document(plan=self.plan, cost=self.cost, dense_cost=self.dense_cost)
         (folder / PLAN).write_text(document.model_dump_json(indent=1) + "\n")
 
@@ -57,16 +61,16 @@ class _Document(BaseModel):
     dense_cost: Cost
 
 
-def load(folder: Path | str, model: nn.Module) -> Compressed:
+def load(folder: Path | str, model: nn.Module, values: bool = True) -> Compressed:
     """Rebuild a compressed model that ``save`` wrote, from a dense model of the same architecture, which is not
-    changed.
+    changed. Without ``values`` the factors are drawn, and the rest is the dense model's.
 
     Raises InvalidPlan where the folder holds no plan, a damaged one, or one that does not fit the model.
     """
     folder = Path(folder)
     try:
         document = _Document.model_validate_json((folder / PLAN).read_bytes())
-        weights = load_file(folder / WEIGHTS)
+        weights = load_file(folder / WEIGHTS) if values else {}
     except ValidationError as error:
         raise InvalidPlan(explain(error, str(folder / PLAN))) from None
     except (OSError, SafetensorError) as error:
@@ -77,19 +81,25 @@ def load(folder: Path | str, model: nn.Module) -> Compressed:
     try:
         for name, layer in document.plan.layers.items():
             dense = named_layer(rebuilt, name)
-            bias = None if dense.bias is None else torch.empty_like(dense.bias, device="meta")
             geometry = Geometry.of(dense).ungrouped() if layer.ungrouped else Geometry.of(dense)
-            swap(rebuilt, name, build(blank_chain(layer), geometry, bias, dense.weight.dtype))
+            bias = None if dense.bias is None else torch.zeros_like(dense.bias)
+            chain = blank_chain(layer) if values else draw_chain(blank_chain(layer), geometry.kernel, geometry.groups)
+            swap(rebuilt, name, build(chain, geometry, bias, dense.weight.dtype))
     except LowRankBenchError as error:
         raise InvalidPlan(f"{folder / PLAN} does not fit the model: {error}") from None
-    wanted = {name: tuple(t.shape) for name, t in rebuilt.state_dict().items()}
+    if values:
+        _fill(rebuilt, weights, document.plan, folder)
+    return Compressed(rebuilt.eval(), document.plan, document.cost, document.dense_cost)
+
+
+def _fill(blank: nn.Module, weights: dict[str, Tensor], plan: Plan, folder: Path) -> None:
+    wanted = {name: tuple(t.shape) for name, t in blank.state_dict().items()}
     if wanted != (found := {name: tuple(t.shape) for name, t in weights.items()}):
         name = sorted(set(wanted.items()) ^ set(found.items()))[0][0]
         raise InvalidPlan(
             f"{folder / WEIGHTS}: tensor {name!r} has shape {found.get(name, 'missing')}, the plan wants "
             f"{wanted.get(name, 'none')}"
         )
-    for name in document.plan.layers:
-        rebuilt.get_submodule(name).to_empty(device="cpu")
-    rebuilt.load_state_dict(weights)
-    return Compressed(rebuilt.eval(), document.plan, document.cost, document.dense_cost)
+    for name in plan.layers:
+        blank.get_submodule(name).to_empty(device="cpu")
+    blank.load_state_dict(weights)

@@ -47,8 +47,9 @@ class Stopwatch:
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
 
-def run_trial(trial: Trial, models: Path, watch: Stopwatch) -> tuple[Size, Quality]:
-    """Make a trial's model and judge it; saves it under ``models / key`` and returns its size and quality.
+def run_trial(trial: Trial, models: Path, watch: Stopwatch) -> tuple[Size, Quality | None]:
+    """Make a trial's model and judge it; saves it under ``models / key`` and returns its size and its quality, None
+    where the task has no images.
 
     The test images are looked at once, at the end, for the model before and after tuning; only validation images are
     seen on the way.
@@ -59,11 +60,14 @@ def run_trial(trial: Trial, models: Path, watch: Stopwatch) -> tuple[Size, Quali
     method = method_class(trial.method)(seed=trial.seed, **trial.options)
     check_recipe(method, recipe)
     data = partial(_training_data, task, trial.seed)
-    job = Job(task.input_size, trial.budget, trial.ranks, data, trial.recipe)
+    job = Job(task.input_size, trial.budget, trial.ranks, data, trial.recipe, speed_only=not task.scored)
     with watch.stage("load"):
         dense = task.load(trial.model)
     with watch.stage("decompose"):
         compressed = method.compress(dense, job)
+    if not task.scored:
+        compressed.save(models / trial.key, values=False)
+        return _size(compressed), None
     settle = partial(_recalibrate, task, trial.seed)
     with watch.stage("recalibrate"):
         settle(compressed.model)

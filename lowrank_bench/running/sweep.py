@@ -79,11 +79,14 @@ class Sweep(_Table):
         """
         table = self.sweep
         task, recipe = get_task(table.task), get_recipe(table.recipe)
+        if recipe.epochs and not task.scored:
+            raise InvalidSweep(
+                f"sweep.recipe = {table.recipe!r}: task {task.name!r} has no images to tune on: use 'none'"
+            )
         stages = {"task": task.version, "recipe": recipe.version, "compression": layerwise.VERSION}
         trials = []
         for model, seed, method in product(table.models, table.seeds, [MethodChoice(name=CONTROL), *table.methods]):
-            if model not in task.models:
-                raise UnknownName(f"model of task {table.task!r}", model, task.models)
+            task.check_model(model)
             cls = method_class(method.name)
             options = cls(**method.options).options.model_dump(mode="json", exclude_defaults=True)
             for budget, ranks in self._targets(method.name):

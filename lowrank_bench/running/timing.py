@@ -24,7 +24,7 @@ def run_timing(trial: Trial, measurement: Measurement, models: Path, watch: Stop
     task = get_task(trial.task)
     with watch.stage("load"):
         dense = task.load(trial.model)
-        compressed = load(models / trial.key, dense).model
+        compressed = load(models / trial.key, dense, values=task.scored).model
     with watch.stage("time"):
         speedup = measure_speedup(
             dense,

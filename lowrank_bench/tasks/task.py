@@ -8,6 +8,8 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
+from lowrank_bench.errors import UnknownName
+
 Split = Literal["train", "validation", "test"]
 Batch = tuple[Tensor, Tensor]
 
@@ -24,6 +26,13 @@ class Task(ABC):
     classes: ClassVar[int]
     input_size: ClassVar[tuple[int, int, int]]
     models: ClassVar[tuple[str, ...]]
+    scored: ClassVar[bool] = True
+    """Whether there are images to score on; a task without is for timing alone."""
+
+    def check_model(self, model: str) -> None:
+        """Raise UnknownName, with the nearest, for a model that the task does not have."""
+        if model not in self.models:
+            raise UnknownName(f"model of task {self.name!r}", model, self.models)
 
     @abstractmethod
     def batches(
