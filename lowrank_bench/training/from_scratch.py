@@ -79,12 +79,13 @@ def compress_from_scratch(method: LayerMethod, model: nn.Module, job: Job, recip
     """
     if job.recipe is not None and get_recipe(job.recipe).layer_by_layer:
         raise UnsupportedLayer(
-            f"{method.name} with start='scratch': recipe {job.recipe!r} factors a dense network layer by layer"
+            f"start='scratch' takes no values from the dense network, and recipe {job.recipe!r} factors that layer by "
+            "layer"
         )
     if recipe.epochs and job.data is None:
         raise InvalidInput(
-            f"{method.name} with start='scratch' trains for the {recipe.epochs} epochs of recipe {recipe.name!r}: give "
-            "data, batches of (images, labels)"
+            f"start='scratch' trains for the {recipe.epochs} epochs of recipe {recipe.name!r}: give data, "
+            "batches of (images, labels)"
         )
     with torch.random.fork_rng():
         torch.manual_seed(method.seed)
@@ -99,7 +100,7 @@ def compress_from_scratch(method: LayerMethod, model: nn.Module, job: Job, recip
     for name, layer in layers.items():
         notes = layer.notes | {"scratch_epochs": recipe.epochs, "folded_norm": int(name in normed)}
         if name in normed:
-            folded = fold_norm(normed[name].layer, normed[name].norm, sites[name].geometry)
+            folded = fold_norm(normed[name].layer, normed[name].norm, method.target_geometry(sites[name].geometry))
             swap(network, name, folded)
             layer = planned(sites[name], folded.chain(), layer.ranks, None, layer.ungrouped)
         layers[name] = layer.model_copy(update={"notes": notes})

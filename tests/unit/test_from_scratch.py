@@ -281,7 +281,7 @@ def test_what_cannot_be_trained_from_scratch_says_why():
         scratch(model=nn.Sequential(*toy_net(), Token()))
     with pytest.raises(lrb.InvalidInput, match="3 epochs of recipe 'toy': give data"):
         scratch(data=None)
-    with pytest.raises(lrb.UnsupportedLayer, match="recipe 'lebedev' factors a dense network layer by layer"):
+    with pytest.raises(lrb.UnsupportedLayer, match="recipe 'lebedev' factors that layer by layer"):
         scratch("tt_conv", recipe="lebedev")
     with pytest.raises(lrb.UnsupportedLayer, match="trains a whole network"):
         lrb.factorize(convolution(), "tt_conv", 2, start="scratch")
