@@ -28,10 +28,11 @@ class CPOptions(method.LayerOptions):
     """``spatial``: "separable" splits the taps into rows and columns (CP-4), "joint" keeps dh x dw (CP-3).
 
     ``algorithm``: "nls", all factors at once, "als", one mode at a time, or "greedy", term after term (Denton et al.
-    2014). ``epc``: lower the terms' norms after it, at an error 1 % larger at most (Phan et al. 2020). ``max_iter`` and
-    ``max_seconds`` (None: no cap; with ``epc`` each of the two stages gets half) end "nls" and "als" on a group's
-    kernel; results under a time cap depend on the machine. ``embed_groups``: factor a grouped layer as one
-    block-diagonal kernel, with one rank for all groups and dense 1x1 factors, as Lebedev et al. did with AlexNet.
+    2014). ``epc``: lower the terms' norms after it, at an error 1 % larger at most (Phan et al. 2020). ``max_iter``,
+    also of that correction, and ``max_seconds`` (None: no cap; with ``epc`` each of the two stages gets half) end "nls"
+    and "als" on a group's kernel; results under a time cap depend on the machine. ``embed_groups``: factor a grouped
+    layer as one block-diagonal kernel, with one rank for all groups and dense 1x1 factors, as Lebedev et al. did with
+    AlexNet.
     """
 
     spatial: Literal["separable", "joint"] = "separable"
@@ -129,7 +130,7 @@ class CPNLS(LayerMethod):
             return result
         # halfway to 1 at most: the bound of a kernel that one term hardly fits must stay below the error of no terms
         bound = min((1 + EPC_ROOM) * result.error, (1 + result.error) / 2)
-        return cp_epc(kernel, result, bound, max_seconds=seconds)
+        return cp_epc(kernel, result, bound, max_iter=options.max_iter, max_seconds=seconds)
 
     def _chain(self, factors: Sequence[Tensor], shape: KernelShape, notes: dict[str, float] | None = None) -> Chain:
         output, input_, *taps = factors

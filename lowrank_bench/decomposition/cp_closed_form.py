@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -45,8 +46,8 @@ def _fibres(tensor: Tensor) -> list[Tensor]:
     shape = tensor.shape
     largest = max(range(tensor.ndim), key=lambda mode: shape[mode])
     others = [mode for mode in range(tensor.ndim) if mode != largest]
-    position = torch.unravel_index(torch.arange(cp_full_rank(shape)), [shape[mode] for mode in others])
+    position = np.unravel_index(np.arange(cp_full_rank(shape)), [shape[mode] for mode in others])
     factors = [tensor.movedim(largest, 0).flatten(1)] * tensor.ndim
     for mode, index in zip(others, position, strict=True):
-        factors[mode] = torch.eye(shape[mode])[:, index].to(tensor)
+        factors[mode] = torch.eye(shape[mode])[:, torch.from_numpy(index)].to(tensor)
     return factors

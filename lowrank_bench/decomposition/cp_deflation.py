@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from itertools import islice
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -59,8 +60,10 @@ def _means(problem: Unfolded) -> Rows:
 
 def _largest_entry(problem: Unfolded) -> Rows:
     """The coordinate vectors of the largest entry: contracted with them the tensor vanishes only if it is zero."""
-    position = torch.unravel_index(problem.tensor.abs().argmax(), problem.shape)
-    return [torch.eye(size).to(problem.cube)[index][None] for size, index in zip(problem.shape, position, strict=True)]
+    position = np.unravel_index(int(problem.tensor.abs().argmax()), problem.shape)
+    return [
+        torch.eye(size).to(problem.cube)[None, int(index)] for size, index in zip(problem.shape, position, strict=True)
+    ]
 
 
 def _unit(row: Tensor) -> Tensor:

@@ -52,15 +52,11 @@ def page(names: Iterable[str]) -> str:
     infos = [benchmark["extra_info"] for run in runs for benchmark in run["benchmarks"]]
     infos = [info for info in infos if "tensorly_error" in info]
     environment = infos[0]["environment"]
-    foxes = [
-        f"| {info['case']} | {info['fox_error']:.4f} | {info['fox_seconds']:.1f} |"
-        for info in infos
-        if "fox_error" in info
-    ]
     tables = "\n".join([HEADER, *map(row, infos)])
-    if foxes:
-        title = f"TensorFox {infos[0]['tensorfox']} (`cpd` with its defaults) on the same kernels:"
-        tables += "\n\n" + "\n".join([title, "", "| kernel | error | seconds |", "|---|---|---|", *foxes])
+    if foxes := [info for info in infos if "tensorfox" in info]:
+        title = f"TensorFox {foxes[0]['tensorfox']} (`cpd` with its defaults) where it was tried:"
+        rows = [f"| {fox['case']} | {fox['fox_error']:.4f} | {fox['fox_seconds']:.1f} |" for fox in foxes]
+        tables += "\n\n" + "\n".join([title, "", "| kernel | error | seconds |", "|---|---|---|", *rows])
     return PAGE.format(
         threads=environment["torch_threads"],
         tensorly=infos[0]["tensorly"],

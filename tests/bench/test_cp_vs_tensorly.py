@@ -42,7 +42,8 @@ def planted(channels: int, rank: int) -> Tensor:
     shape = (channels, channels, 3, 3)
     terms = cp_tensor([torch.randn(size, rank, dtype=torch.float64, generator=generator) for size in shape])
     noise = torch.randn(shape, dtype=torch.float64, generator=generator)
-    return terms / terms.norm() + 0.5 * noise / noise.norm()
+    noisy: Tensor = terms / terms.norm() + 0.5 * noise / noise.norm()
+    return noisy
 
 
 def decaying(channels: int) -> Tensor:

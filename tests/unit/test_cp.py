@@ -257,6 +257,15 @@ def test_time_cap_ends_the_iteration() -> None:
     assert len(cp_nls(tensor, 40, max_seconds=1e-3).history) < len(cp_nls(tensor, 40, max_iter=20).history)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_on_a_gpu_the_factors_are_those_of_the_cpu(algorithm: Callable[..., CPResult]) -> None:
+    tensor = normal(12, 10, 3, 3)
+    here, there = algorithm(tensor, 5), algorithm(tensor.cuda(), 5)
+    assert all(factor.is_cuda and factor.dtype == torch.float64 for factor in there.factors)
+    assert there.error == pytest.approx(here.error, rel=1e-4)
+
+
 def test_meta_tensors_give_shapes() -> None:
     result = cp_nls(torch.empty(6, 5, 3, 3, device="meta"), 4)
     assert [tuple(factor.shape) for factor in result.factors] == [(6, 4), (5, 4), (3, 4), (3, 4)]

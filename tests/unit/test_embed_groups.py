@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import lowrank_bench as lrb
 from lowrank_bench.compression.cost import trace
 from lowrank_bench.compression.method import LayerMethod
+from lowrank_bench.compression.surgery import named_layer
 
 GROUPED: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -24,7 +25,13 @@ GROUPED: dict[str, dict[str, Any]] = {
 
 def grouped(**attributes: Any) -> nn.Conv2d:
     torch.manual_seed(0)
-    shape = {"in_channels": 6, "out_channels": 8, "kernel_size": (3, 5), "groups": 2, "dtype": torch.float64}
+    shape: dict[str, Any] = {
+        "in_channels": 6,
+        "out_channels": 8,
+        "kernel_size": (3, 5),
+        "groups": 2,
+        "dtype": torch.float64,
+    }
     return nn.Conv2d(**shape | attributes)
 
 
@@ -84,10 +91,11 @@ def test_a_compressed_model_is_counted_saved_and_loaded(choice: dict[str, Any], 
     model = nn.Sequential(nn.Conv2d(4, 8, 3), nn.ReLU(), nn.Conv2d(8, 16, 3, padding=1, groups=2)).eval()
     compressed = lrb.compress(model, "cp_nls", options={"embed_groups": True}, input_size=(4, 9, 9), **choice)
     assert {name: layer.ungrouped for name, layer in compressed.plan.layers.items()} == {"2": True}
-    layer, dense = compressed.plan.layers["2"], copy.deepcopy(model[2]).double()
+    layer, dense = compressed.plan.layers["2"], named_layer(copy.deepcopy(model).double(), "2")
     assert layer.dense_macs == 7 * 7 * 16 * 4 * 9
     assert compressed.cost == lrb.count(compressed.model, (4, 9, 9))
     assert compressed.dense_cost.macs - compressed.cost.macs == layer.dense_macs - layer.macs
+    assert isinstance(dense, nn.Conv2d)
     difference = lrb.compose(compressed.model.get_submodule("2")) - dense_kernel(dense)
     assert layer.error == pytest.approx(float(difference.norm() / dense.weight.detach().norm()), rel=1e-5)
 
