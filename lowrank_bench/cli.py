@@ -1,4 +1,4 @@
-"""The command line: ``lowrank-bench run``, ``list``, ``report``, ``merge``, ``compare``, ``train``, ``new``."""
+"""The command line: ``lowrank-bench run``, ``list``, ``report``, ``train``, ``new``."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class Rounds:
         """Warm both sides up."""
         self._dense, self._compressed, self._clock = dense, compressed, clock
         warm = [(self._warm_up(dense), self._warm_up(compressed)) for _ in range(WARM_UPS)]
-        times = [min(side) for side in zip(*warm, strict=True)]
+        times = min(ns for ns, _ in warm), min(ns for _, ns in warm)
         loops = math.ceil(LOOPED_NS / min(times)) if min(times) < SHORT_NS else 1
         self._dense_calls, self.compressed_calls = (loops * round(max(times) / t) for t in times)
         self._dense_lead_in, self._compressed_lead_in = (math.ceil(LEAD_IN_NS / t) for t in times)
