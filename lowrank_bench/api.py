@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from lowrank_bench.compression.geometry import Geometry, build
-from lowrank_bench.compression.method import Job, LayerMethod
+from lowrank_bench.compression.method import Job, LayerMethod, Method
 from lowrank_bench.compression.model import Compressed
 from lowrank_bench.compression.modules import Factored
 from lowrank_bench.compression.ranks import resolve_ranks
@@ -20,18 +20,20 @@ from lowrank_bench.trial import CONTROL, Budget, Ranks
 Batches = Iterable[tuple[Tensor, Tensor]]
 
 
-def factorize(layer: nn.Conv2d | nn.Linear, method: str, ranks: Ranks, *, seed: int = 0, **options: Any) -> Factored:
+def factorize(
+    layer: nn.Conv2d | nn.Linear, method: str | type[Method], ranks: Ranks, *, seed: int = 0, **options: Any
+) -> Factored:
     """Factor one layer: an ``nn.Sequential`` that takes its place, in its dtype and with its bias.
 
-    ``ranks``: "full" (exact), a tuple, or an integer, whose meaning is the method's (cp: R; tucker: (r, r); jaderberg:
-    K; channel_svd: R; tt_conv: every TT rank; denton: K per block). The algebra is done in float64. Raises UnknownName,
-    InvalidOptions, InvalidRanks, InvalidWeights, and UnsupportedLayer where the method does not take this layer or does
-    not work layer by layer.
+    ``method``: a name, or a class, which need not be registered. ``ranks``: "full" (exact), a tuple, or an integer,
+    whose meaning is its own (cp: R; tucker: (r, r); jaderberg: K; channel_svd: R; tt_conv: every TT rank; denton: K
+    per block). The algebra is done in float64. Raises UnknownName, InvalidOptions, InvalidRanks, InvalidWeights, and
+    UnsupportedLayer where the method does not take this layer or does not work layer by layer.
     """
     instance = method_class(method)(seed=seed, **options)
     if not isinstance(instance, LayerMethod):
         raise UnsupportedLayer(
-            f"method {method!r} does not work layer by layer: use lowrank_bench.compress on a whole model"
+            f"method {instance.name!r} does not work layer by layer: use lowrank_bench.compress on a whole model"
         )
     geometry = Geometry.of(layer)
     if reason := instance.refuse(geometry):
@@ -46,7 +48,7 @@ def factorize(layer: nn.Conv2d | nn.Linear, method: str, ranks: Ranks, *, seed: 
 
 def compress(
     model: nn.Module,
-    method: str,
+    method: str | type[Method],
     budget: Budget | None = None,
     ranks: Ranks | dict[str, Ranks] | None = None,
     options: Mapping[str, Any] | None = None,
@@ -62,9 +64,8 @@ def compress(
     methods that calibrate or train; ``recipe``: how those train. Raises InvalidInput, InvalidBudget, InvalidRanks,
     UnsupportedLayer and what ``factorize`` raises.
     """
-    if (budget is None) == (ranks is None) and method != CONTROL:
+    cls = method_class(method)
+    if (budget is None) == (ranks is None) and cls.name != CONTROL:
         raise InvalidInput("give exactly one of budget (e.g. Budget(macs=4)) and ranks (e.g. {'conv1': 16} or 'evbmf')")
     batches = data if data is None or callable(data) else lambda _epoch: data
-    return method_class(method)(seed=seed, **(options or {})).compress(
-        model, Job(input_size, budget, ranks, batches, recipe)
-    )
+    return cls(seed=seed, **(options or {})).compress(model, Job(input_size, budget, ranks, batches, recipe))

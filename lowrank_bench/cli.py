@@ -1,4 +1,4 @@
-"""The command line: ``lowrank-bench run``, ``list``, ``report``, ``train``."""
+"""The command line: ``lowrank-bench run``, ``list``, ``report``, ``train``, ``new``."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from lowrank_bench.reporting.records_frame import load_records
 from lowrank_bench.reporting.report import update_readme, write_report
 from lowrank_bench.running.engine import Engine, Event, Summary, select
 from lowrank_bench.running.sweep import plan, shipped_sweeps
+from lowrank_bench.scaffold import new_method
 from lowrank_bench.store import latest, read_records
 from lowrank_bench.tasks.catalog import TASKS
 from lowrank_bench.training.baselines import train_model
@@ -142,6 +143,16 @@ def train(
             ),
         )
     out_console.print(f"validation top-1 {history.epochs[-1].top1:.2f} %, {history.seconds:.0f} s; written: {path}")
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="Of the method, such as my_method.")],
+    folder: Annotated[Path, typer.Option("--dir", help="Where to write.")] = Path(),
+) -> None:
+    """Write a working method to start from, NAME.py, and test_NAME.py, which holds it to what every method promises."""
+    method, test = new_method(name, folder)
+    out_console.print(f"written: {method}, {test}; now: pytest {test}", soft_wrap=True)
 
 
 def main() -> None:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
+if TYPE_CHECKING:
+    from pydantic import ValidationError  # a tenth of a second, which every run of pytest would pay
 
 __all__ = [
     "DataMissing",
@@ -25,6 +27,7 @@ __all__ = [
     "InvalidSweep",
     "InvalidWeights",
     "LowRankBenchError",
+    "NonConforming",
     "RuntimeMissing",
     "UnknownName",
     "UnsupportedLayer",
@@ -85,6 +88,10 @@ class DataMissing(LowRankBenchError):
 
 class InvalidChain(LowRankBenchError):
     """A plug-in's chain whose factors do not fit together, or do not fit the layer."""
+
+
+class NonConforming(LowRankBenchError):
+    """A method that breaks a promise which every method makes; the message says which, and by how much."""
 
 
 class Diverged(LowRankBenchError):

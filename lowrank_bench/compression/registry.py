@@ -29,7 +29,7 @@ _folders: list[Path] = []
 
 
 def add_methods_folder(folder: Path | str) -> None:
-    """Also offer the methods of every ``*.py`` in a folder. Raises InvalidInput where there is no such folder."""
+    """Also offer the methods of every ``*.py`` in a folder, but ``test_*.py``. Raises InvalidInput without one."""
     folder = Path(folder).resolve()
     if not folder.is_dir():
         raise InvalidInput(
@@ -49,8 +49,10 @@ def broken() -> dict[str, str]:
     return _scan()[1]
 
 
-def method_class(name: str) -> type[Method]:
-    """The class of that name. Raises UnknownName with the nearest one."""
+def method_class(name: str | type[Method]) -> type[Method]:
+    """The class of that name; a class stands for itself. Raises UnknownName with the nearest one."""
+    if isinstance(name, type):
+        return name
     found, failed = _scan()
     if name not in found:
         known = [*found, *(f"{where} (broken: {why})" for where, why in failed.items())]
@@ -77,7 +79,7 @@ def _sources() -> Iterator[tuple[str, Callable[[], Any]]]:
     for point in entry_points(group=GROUP):
         yield f"entry point {point.name}", point.load
     for folder in _folders:
-        for path in sorted(folder.glob("*.py")):
+        for path in sorted(path for path in folder.glob("*.py") if not path.name.startswith("test_")):
             yield path.name, partial(_import_file, path)
 
 

@@ -143,7 +143,7 @@ def time_pairs(
             f"min_pairs must be at least {fewest} and at most max_pairs, got {min_pairs} and {max_pairs}"
         )
     a, b = _Side(dense, clock), _Side(compressed, clock)
-    with _no_garbage_collection():
+    with no_garbage_collection():
         times = _warm_up(a, b, warmup_pairs, warmup_seconds, clock)
         loops = math.ceil(LOOPED_NS / min(times)) if min(times) < SHORT_NS else 1
         lead_in = max(LEAD_IN_NS, *times) if max(times) < LONG_NS else 0  # one for both: then ABBA cancels a drift
@@ -212,7 +212,8 @@ def _involuntary_switches() -> int:
 
 
 @contextmanager
-def _no_garbage_collection() -> Iterator[None]:
+def no_garbage_collection() -> Iterator[None]:
+    """No garbage collection within; afterwards as before."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

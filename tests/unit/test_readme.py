@@ -6,28 +6,27 @@ import re
 from pathlib import Path
 
 import pytest
-import torch
 from torch import nn
 
 import lowrank_bench as lrb
 from lowrank_bench.compression import registry
 from lowrank_bench.reporting.records_frame import load_records
 from lowrank_bench.reporting.report import summary_board
+from lowrank_bench.scaffold import new_method
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 
 
-def test_the_method_that_it_adds_is_listed_and_exact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_method_that_it_shows_is_what_new_writes(tmp_path: Path) -> None:
+    code = re.search(r"```python\n(\"\"\"input_svd.*?)```", README, re.DOTALL)
+    assert code is not None and code[1] == new_method("input_svd", tmp_path)[0].read_text()
+
+
+def test_the_method_that_it_shows_meets_a_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_folders", [])
-    code = re.search(r"```python\n(from lowrank_bench.*?)```", README, re.DOTALL)
-    assert code is not None
-    (tmp_path / "input_svd.py").write_text(code[1])
+    new_method("input_svd", tmp_path)
     registry.add_methods_folder(tmp_path)
-    conv = nn.Conv2d(6, 8, (3, 5), stride=2, padding=1, groups=2, dtype=torch.float64)
-    factored = lrb.factorize(conv, "input_svd", "full")
-    x = torch.randn(1, 6, 9, 9, dtype=torch.float64)
-    assert (factored(x) - conv(x)).abs().max() < 1e-12
     model = nn.Sequential(nn.Conv2d(3, 32, 3), nn.ReLU(), nn.Conv2d(32, 32, 3)).eval()
     compressed = lrb.compress(model, "input_svd", lrb.Budget(macs=2), input_size=(3, 16, 16))
     assert compressed.dense_cost.macs / compressed.cost.macs == pytest.approx(2, rel=0.05)

@@ -1,0 +1,201 @@
+"""The promises of a layer-wise method, one check each."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lowrank_bench.api import compress, factorize
+from lowrank_bench.compression.chain import KernelShape
+from lowrank_bench.compression.compose import compose
+from lowrank_bench.compression.method import LayerMethod, Method
+from lowrank_bench.compression.model import load
+from lowrank_bench.compression.registry import method_class
+from lowrank_bench.conformance.convolutions import CONVOLUTIONS, convolution, drawn_attributes
+from lowrank_bench.errors import InvalidRanks, InvalidWeights, LowRankBenchError, NonConforming, UnsupportedLayer
+
+AnyMethod = str | type[Method]
+
+# In float64 nothing but rounding may be lost; in float32 the kernel itself is rounded once more.
+EXACT, EXACT_FLOAT32 = 1e-9, 2e-5
+DRAWN_GEOMETRIES = 25
+
+
+def check_exact(method: AnyMethod, tolerance: float = EXACT, **attributes: Any) -> None:
+    """At full rank a convolution's outputs agree and the chain composes back to its kernel, within ``tolerance`` of the
+    largest value; or the method refuses the layer, with a reason. Raises NonConforming.
+    """
+    conv = convolution(**attributes)
+    try:
+        factored = factorize(conv, method, "full")
+    except UnsupportedLayer as refusal:
+        _require(bool(str(refusal).strip()), f"a refused layer comes with a reason; {attributes} came without")
+        return
+    x = torch.randn(2, conv.in_channels, 17, 16, dtype=conv.weight.dtype)
+    _require_close(factored(x), conv(x), tolerance, f"the output of a convolution with {attributes}")
+    _require_close(compose(factored), conv.weight.double(), tolerance, f"the kernel of a convolution with {attributes}")
+
+
+def check_drawn_geometries(method: AnyMethod) -> None:
+    """Exact on convolutions that hypothesis draws; skipped where it is not installed. Raises NonConforming."""
+    hypothesis = pytest.importorskip("hypothesis")
+    settings = hypothesis.settings(max_examples=DRAWN_GEOMETRIES, deadline=None, derandomize=True, database=None)
+    settings(hypothesis.given(drawn_attributes(hypothesis.strategies))(lambda drawn: check_exact(method, **drawn)))()
+
+
+def check_structure(method: AnyMethod, groups: int) -> None:
+    """``structure`` promises, without values, the chain that ``factorize`` delivers. Raises NonConforming."""
+    instance, shape = _instance(method), KernelShape(8, 6, 3, 5)
+    torch.manual_seed(0)
+    weight = torch.randn(shape.T * groups, *shape[1:], dtype=torch.float64)
+    for ranks in _some_candidates(instance, shape):
+        promised = str(instance.structure_layer(shape, groups, ranks))
+        delivered = str(instance.factorize_layer(weight, groups, ranks))
+        _require(promised == delivered, f"structure promises {promised} at ranks {ranks}, factorize gives {delivered}")
+
+
+def check_error_falls(method: AnyMethod) -> None:
+    """More rank, less error; none at full rank. Raises NonConforming."""
+    conv = convolution(in_channels=8, out_channels=8, bias=False)
+    kernel = conv.weight.detach()
+    chosen = _some_candidates(_instance(method), KernelShape(8, 8, 3, 3))
+    errors = [
+        float((compose(factorize(conv, method, ranks)).detach() - kernel).norm() / kernel.norm()) for ranks in chosen
+    ]
+    _require(errors[0] > errors[1] > errors[2], f"the error falls with the rank: at {chosen} it is {errors}")
+    _require(errors[2] <= EXACT, f"at the last candidate, {chosen[2]}, the error is rounding only, not {errors[2]:.1e}")
+
+
+def check_layer_unchanged(method: AnyMethod) -> None:
+    """The layer is not changed, and what takes its place is in its dtype. Raises NonConforming."""
+    conv = convolution(dtype=torch.float32)
+    before = conv.weight.detach().clone()
+    factored = factorize(conv, method, "full")
+    _require(torch.equal(conv.weight, before), "the layer that is factored is not changed")
+    found = {parameter.dtype for parameter in factored.parameters()}
+    _require(found == {torch.float32}, f"the factors are in the layer's dtype, not {found}")
+
+
+def check_not_finite(method: AnyMethod, value: float) -> None:
+    """A kernel that holds NaN or infinity is refused. Raises NonConforming."""
+    conv = convolution()
+    conv.weight.data[0, 0, 0, 0] = value
+    _require_raises(InvalidWeights, "not finite", method, conv, "full")
+
+
+def check_zero_kernel(method: AnyMethod) -> None:
+    """A kernel of zeros stays zero, at the least rank and at full rank. Raises NonConforming."""
+    conv = convolution()
+    nn.init.zeros_(conv.weight)
+    for ranks in _some_candidates(_instance(method), KernelShape(8, 6, 3, 3))[::2]:
+        kernel = compose(factorize(conv, method, ranks))
+        _require(not kernel.any(), f"a kernel of zeros stays zero at ranks {ranks}")  # NaN is not zero
+
+
+def check_ranks_out_of_range(method: AnyMethod) -> None:
+    """Ranks out of range are refused with the range. Raises NonConforming."""
+    for ranks in (0, -1, 10**6, (), (1.5,), (1,) * 9):
+        _require_raises(InvalidRanks, "wanted", method, convolution(), ranks)
+
+
+def check_linear(method: AnyMethod) -> None:
+    """Linear layers are exact at full rank, on inputs with and without further axes, or refused. Raises
+    NonConforming.
+    """
+    torch.manual_seed(0)
+    linear = nn.Linear(12, 8, dtype=torch.float64)
+    try:
+        factored = factorize(linear, method, "full")
+    except UnsupportedLayer as refusal:
+        _require("linear" in str(refusal), f"the refusal of a linear layer says so, unlike: {refusal}")
+        return
+    for shape in ((3, 12), (2, 5, 12)):
+        x = torch.randn(shape, dtype=torch.float64)
+        _require_close(factored(x), linear(x), EXACT, f"the output of a linear layer for an input {shape}")
+
+
+def check_gradients(method: AnyMethod) -> None:
+    """Gradients that are finite and not all zero reach every factor. Raises NonConforming."""
+    ranks = _some_candidates(_instance(method), KernelShape(8, 6, 3, 3))[1]
+    factored = factorize(convolution(), method, ranks)
+    factored(torch.randn(1, 6, 9, 9, dtype=torch.float64)).square().sum().backward()
+    for name, parameter in factored.named_parameters():
+        gradient = parameter.grad
+        reached = gradient is not None and bool(gradient.isfinite().all() and gradient.any())
+        _require(reached, f"a gradient reaches {name}, so that it can be tuned")
+
+
+def check_saved_and_loaded(method: AnyMethod) -> None:
+    """A compressed model that is saved and loaded again computes the same. Raises NonConforming."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(4, 8, 3, padding=1, groups=2), nn.ReLU(), nn.Conv2d(8, 8, 3)).eval()
+    compressed = compress(model, method, ranks="full", input_size=(4, 9, 9))
+    x = torch.randn(2, 4, 9, 9)
+    with tempfile.TemporaryDirectory() as folder:
+        compressed.save(folder)
+        again = load(folder, model).model(x)
+    _require(torch.equal(again, compressed.model(x)), "a model that was saved and loaded again computes the same")
+
+
+def _instance(method: AnyMethod) -> LayerMethod:
+    instance = method_class(method)()
+    _require(isinstance(instance, LayerMethod), f"{instance.name} derives from LayerMethod: these checks are for those")
+    assert isinstance(instance, LayerMethod)
+    return instance
+
+
+def _some_candidates(method: LayerMethod, shape: KernelShape) -> list[tuple[int, ...]]:
+    """The least ranks, those in the middle, and the full ones."""
+    candidates = [tuple(ranks) for ranks in method.candidates(shape)]
+    return [candidates[0], candidates[len(candidates) // 2], candidates[-1]]
+
+
+def _require(holds: bool, promise: str) -> None:
+    if not holds:
+        raise NonConforming(promise)
+
+
+def _require_close(found: Tensor, expected: Tensor, tolerance: float, what: str) -> None:
+    _require(found.shape == expected.shape, f"{what} has shape {tuple(expected.shape)}, not {tuple(found.shape)}")
+    found, expected = found.detach(), expected.detach()
+    error = float((found - expected).abs().max() / expected.abs().max())
+    _require(error <= tolerance, f"{what} is exact at full rank: off by {error:.1e}, at most {tolerance:g} is allowed")
+
+
+def _require_raises(kind: type[LowRankBenchError], words: str, method: AnyMethod, conv: nn.Conv2d, ranks: Any) -> None:
+    said = "nothing"
+    try:
+        factorize(conv, method, ranks)
+    except kind as error:
+        said = str(error)
+    _require(words in said, f"{kind.__name__} that says {words!r} is raised for ranks {ranks!r}, not {said}")
+
+
+CHECKS: dict[str, Callable[[AnyMethod], None]] = {
+    **{f"exact-{name}": partial(check_exact, **attributes) for name, attributes in CONVOLUTIONS.items()},
+    **{
+        f"exact-float32-{name}": partial(
+            check_exact, tolerance=EXACT_FLOAT32, dtype=torch.float32, **CONVOLUTIONS[name]
+        )
+        for name in ("plain", "everything")
+    },
+    "exact-drawn-geometries": check_drawn_geometries,
+    "structure": partial(check_structure, groups=1),
+    "structure-groups": partial(check_structure, groups=2),
+    "error-falls": check_error_falls,
+    "layer-unchanged": check_layer_unchanged,
+    "not-finite-nan": partial(check_not_finite, value=float("nan")),
+    "not-finite-inf": partial(check_not_finite, value=float("inf")),
+    "zero-kernel": check_zero_kernel,
+    "ranks-out-of-range": check_ranks_out_of_range,
+    "linear": check_linear,
+    "gradients": check_gradients,
+    "saved-and-loaded": check_saved_and_loaded,
+}
+"""Every check by its name; each takes a method (a name or a class) and raises NonConforming, saying what is broken."""

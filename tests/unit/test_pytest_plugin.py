@@ -1,0 +1,119 @@
+"""A user's five lines become a benchmark; whoever does not use the plug-in does not notice it."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lowrank_bench.measurement.statistics import median_ratio_interval
+
+pytest_plugins = ["pytester"]
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+QUIET = ("-p", "no:cacheprovider", "-p", "no:xdist")
+
+TINY = """
+import lowrank_bench as lrb
+from torch import nn
+
+def test_tiny(lowrank):
+    model = nn.Sequential(nn.Conv2d(8, 32, 3), nn.ReLU(), nn.Conv2d(32, 32, 3)).eval()
+    outcome = lowrank(model, "tucker", lrb.Budget(macs=3), input_size=(8, 16, 16), rounds=6)
+    assert outcome.top1 is None
+    assert (outcome.speedup is None) == (outcome.verdict is None)
+"""
+
+
+def test_the_five_lines_of_the_readme_become_a_benchmark(pytester: pytest.Pytester) -> None:
+    section = README.split("## In your own pytest suite")[1].split("\n## ")[0]
+    code = re.search(r"```python\n(.*?)```", section, re.DOTALL)
+    assert code is not None and len([line for line in code[1].splitlines() if line.strip()]) == 5
+    pytester.makepyfile(test_mine=code[1])
+    done = pytester.runpytest_subprocess(*QUIET, "--benchmark-only", "--benchmark-json=out.json", timeout=110)
+    done.assert_outcomes(passed=1)
+    report = json.loads((pytester.path / "out.json").read_text())
+    machine = report["machine_info"]["lowrank_bench"]
+    assert machine["packages"]["torch"] and machine["torch_threads"] >= 1 and machine["cpu"]
+    (row,) = report["benchmarks"]
+    info, stats = row["extra_info"], row["stats"]
+    assert row["group"] == info["model"] == "charnet"
+    rounds = info["rounds_ms"]
+    assert stats["rounds"] == len(rounds) == 30
+    assert [seconds * 1e3 for seconds in stats["data"]] == pytest.approx([r[1] for r in rounds], rel=0.05)
+    interval = median_ratio_interval([(before + after) / 2 / own for before, own, after in rounds])
+    assert (info["speedup"], info["speedup_low"], info["speedup_high"]) == pytest.approx(interval)
+    assert info["verdict"] in ("faster", "same", "slower") and info["noise_floor"] > 0
+    assert info["macs_ratio"] == pytest.approx(info["macs_dense"] / info["macs"]) == pytest.approx(4, rel=0.05)
+    assert info["realised"] == pytest.approx(info["speedup"] / info["macs_ratio"])
+    assert (info["top1_split"], info["top1_images"]) == ("validation", 3562)
+    assert info["top1_untuned_drop"] == pytest.approx(info["top1_dense"] - info["top1_untuned"])
+    assert info["top1_untuned_drop_low"] <= info["top1_untuned_drop"] <= info["top1_untuned_drop_high"]
+
+
+def test_runs_are_saved_and_compared_without_a_word_about_the_machine(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_tiny=TINY)
+    save = (*QUIET, "--benchmark-only", "--benchmark-storage=runs", "--benchmark-autosave")
+    pytester.runpytest_subprocess(*save).assert_outcomes(passed=1)
+    again = pytester.runpytest_subprocess(*save, "--benchmark-compare")
+    again.assert_outcomes(passed=1)
+    again.stdout.fnmatch_lines(["*test_tiny (NOW)*", "*test_tiny (0001*"])
+    assert "machine_info is different" not in again.stdout.str() + again.stderr.str()
+    compared = pytester.run("pytest-benchmark", "--storage=runs", "compare")
+    assert compared.ret == 0 and compared.stdout.str().count("test_tiny") == 2
+
+
+def test_disabled_benchmarks_run_once_and_tell_no_speedup(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_tiny=TINY)
+    pytester.runpytest_subprocess(*QUIET, "--benchmark-disable").assert_outcomes(passed=1)
+
+
+def test_bad_input_is_named(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import pytest
+        import lowrank_bench as lrb
+        from torch import nn
+
+        @pytest.mark.parametrize(("arguments", "kind", "words"), [
+            (("charnett", "tucker", lrb.Budget(macs=4)), lrb.UnknownName, "charnet"),
+            (("charnet", "tukker", lrb.Budget(macs=4)), lrb.UnknownName, "tucker"),
+            ((nn.Conv2d(1, 1, 1), "tucker", lrb.Budget(macs=4)), lrb.InvalidInput, "input_size"),
+            (("charnet", "tucker"), lrb.InvalidInput, "exactly one"),
+        ])
+        def test_bad(lowrank, arguments, kind, words):
+            with pytest.raises(kind, match=words):
+                lowrank(*arguments)
+
+        def test_few_rounds(lowrank):
+            with pytest.raises(lrb.InvalidInput, match="at least 6"):
+                lowrank("charnet", "tucker", lrb.Budget(macs=4), rounds=5)
+        """
+    )
+    pytester.runpytest_subprocess(*QUIET).assert_outcomes(passed=5)
+
+
+@pytest.mark.parametrize("options", [(), ("-p", "no:benchmark"), ("-p", "no:lowrank_bench")])
+def test_a_run_that_does_not_use_it_imports_nothing_heavy(pytester: pytest.Pytester, options: tuple[str, ...]) -> None:
+    heavy = "{'torch', 'numpy', 'pandas', 'scipy', 'pydantic'}"
+    # hypothesis and others may have plug-ins of their own: only what this one brings is asked
+    pytester.makepyfile(f"import sys\ndef test_light():\n    assert not {heavy} & set(sys.modules)\n")
+    alone = ("-p", "lowrank_bench.pytest_plugin") if "no:lowrank_bench" not in options else ()
+    pytester.monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    pytester.runpytest_subprocess(*QUIET, *alone, *options).assert_outcomes(passed=1)
+
+
+def test_the_package_imports_names_when_asked_for() -> None:
+    code = """
+import sys, lowrank_bench as lrb
+assert "torch" not in sys.modules and {"compress", "methods"} <= set(dir(lrb))
+assert all(getattr(lrb, name) is not None for name in lrb.__all__)
+assert callable(lrb.methods) and lrb.decomposition.__name__ == "lowrank_bench.decomposition"
+assert not hasattr(lrb, "nothing_of_that_name")
+"""
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
