@@ -13,6 +13,7 @@ from lowrank_bench.errors import InvalidInput
 from lowrank_bench.measurement.statistics import RatioInterval, pool_processes, verdict
 from lowrank_bench.record import Status
 from lowrank_bench.reporting.pareto import pareto_front
+from lowrank_bench.reporting.practical import with_practical
 from lowrank_bench.trial import CONTROL
 
 THRESHOLDS = (0.0, 0.5, 1.0, 2.0)
@@ -23,8 +24,9 @@ ROW_COLUMNS = [
     "task", "model", "recipe", "machine", "rank", "pareto", "method", "options", "target", "runtime", "threads",
     "batch", "macs_ratio", "params_ratio", "bytes_ratio", "bytes", "top1_dense", "top1_before", "top1_after",
     "top1_drop", "top1_drop_low", "top1_drop_high", "top1_drop_least", "top1_drop_most", "seeds", "speedup",
-    "speedup_low", "speedup_high", "realised", "verdict", "noise_floor", "unstable", "dense_ms", "compressed_ms",
-    "p90_ms", "memory_mb", "decompose_s", "finetune_s", "images", "environment", "finished",
+    "speedup_low", "speedup_high", "practical", "headline", "realised", "verdict", "noise_floor", "unstable",
+    "processes", "dense_ms", "compressed_ms", "p90_ms", "memory_mb", "runtime_error", "convert_s", "runtime_bytes",
+    "decompose_s", "finetune_s", "images", "environment", "finished",
 ]
 UNRANKED_COLUMNS = [
     "task", "model", "recipe", "machine", "method", "options", "target", "runtime", "threads", "batch", "seeds",
@@ -34,7 +36,7 @@ _OF_MODELS = [
     "macs_ratio", "params_ratio", "bytes_ratio", "top1_dense", "top1_before", "top1_after", "top1_drop",
 ]
 _SECONDS = ["decompose_s", "finetune_s"]
-_OF_TIMES = ["dense_ms", "compressed_ms", "p90_ms"]
+_OF_TIMES = ["dense_ms", "compressed_ms", "p90_ms", "convert_s"]
 # fmt: on
 _SCOPE = ["task", "model", "recipe"]
 _WHAT = ["method", "options", "target"]
@@ -158,7 +160,10 @@ def _row(group: pd.DataFrame, models: pd.DataFrame) -> dict[str, object]:
         "verdict": called,
         "noise_floor": floor,
         "unstable": group["unstable"].any(),
+        "processes": group["processes"].min(),
         "memory_mb": group["memory_mb"].max(),
+        "runtime_error": group["runtime_error"].max(),
+        "runtime_bytes": group["runtime_bytes"].max(),
         "images": models["images"].max(),
         "bytes": models["bytes"].max(),
         "environment": " / ".join(sorted(set(group["environment"]))),
@@ -178,6 +183,7 @@ def _ranked(rows: pd.DataFrame, max_loss: float) -> pd.DataFrame:
     control = rows["method"] == CONTROL
     within = ~control & _within(rows, max_loss)
     place = [order[setting] for setting in rows[_SETTING].itertuples(index=False, name=None)]
+    rows = with_practical(rows, ["threads", "batch"], _WHAT)
     rows = rows.assign(place=place, group=control * 2 + (~control & ~within), rank=within, pareto=False)
     rows = rows.sort_values(
         ["place", "group", "speedup_low", *_WHAT], ascending=[True, True, False, True, True, True], kind="stable"

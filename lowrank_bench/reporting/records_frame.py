@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from statistics import median
 from typing import Any, TypeVar
 
 import pandas as pd
@@ -12,10 +13,12 @@ from lowrank_bench.measurement.quality import paired_drop, unpack_hits
 from lowrank_bench.record import MeasurementRecord, Quality, Size, TrialRecord
 from lowrank_bench.reporting.columns import COLUMNS, EMPTY
 from lowrank_bench.reporting.pareto import pareto_front
+from lowrank_bench.reporting.practical import with_practical
 from lowrank_bench.store import latest, read_records
 from lowrank_bench.trial import CONTROL, Measurement, Trial
 
 _SAME_CONDITIONS = ["task", "model", "recipe", "seed", "machine", "runtime", "threads", "batch"]
+_SAME_MACHINE = ["task", "model", "recipe", "machine", "threads", "batch"]
 
 _PASSING = ("machine", "load", "torch_threads", "variables")  # machine and threads have columns of their own
 
@@ -30,7 +33,10 @@ def load_records(folder: Path | str) -> pd.DataFrame:
     against it in points with its paired 95 % interval (NaN without a control; ``note`` says why). Ratios are dense over
     compressed; ``realised = speedup / macs_ratio``; ``decompose_s`` and ``finetune_s`` are seconds, ``bytes`` the
     model's. ``kind`` is "measurement" or "trial", ``key`` the key of that record, ``trial`` the trial's. ``pareto``:
-    no other row of the same seed and setting is as fast and as accurate. Text that does not apply is empty, numbers NA.
+    no other row of the same seed and setting is as fast and as accurate. ``practical`` and ``headline``: see
+    ``with_practical``. Of the compressed model in its runtime: ``runtime_error``, the relative difference from eager's
+    output (the larger of both models'), ``convert_s``, seconds of conversion, and ``runtime_bytes``. Text that does not
+    apply is empty, numbers NA.
     Of what was recorded twice the last record counts, and of what was recorded under several declared versions the last
     version. Raises InvalidRecord where there is no readable record.
     """
@@ -173,6 +179,9 @@ def _measurement_columns(record: MeasurementRecord) -> dict[str, object]:
         "compressed_ms": timing.compressed_ms,
         "p90_ms": timing.p90_ms,
         "memory_mb": timing.memory_mb,
+        "runtime_error": max(process.runtime_error for process in timing.processes),
+        "convert_s": median(process.convert_seconds[1] for process in timing.processes),
+        "runtime_bytes": timing.processes[0].model_bytes[1],
     }
 
 
@@ -181,11 +190,11 @@ def _orphan(trial: str) -> dict[str, object]:
 
 
 def _typed(rows: list[dict[str, object]]) -> pd.DataFrame:
-    """Rows without ``realised`` and ``pareto``, which follow from the others, as the frame with all columns."""
+    """The frame with all columns; ``realised``, ``pareto``, ``practical`` and ``headline`` follow from the others."""
     data = {name: [row.get(name, EMPTY[kind]) for row in rows] for name, kind in COLUMNS.items()}
     frame = pd.DataFrame({name: pd.Series(values, dtype=COLUMNS[name]) for name, values in data.items()})
     frame["realised"] = frame["speedup"] / frame["macs_ratio"]
     compressed = frame[(frame["method"] != CONTROL) & frame["speedup"].notna()]
     for _, group in compressed.groupby(_SAME_CONDITIONS):
         frame.loc[group.index, "pareto"] = pareto_front(list(group["speedup"]), list(group["top1_drop"]))
-    return frame
+    return with_practical(frame, _SAME_MACHINE, ["trial"])

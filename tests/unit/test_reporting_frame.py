@@ -158,3 +158,24 @@ def test_each_seed_and_setting_has_its_own_front():
     front = frame[frame["pareto"]]
     assert set(front["method"]) == {"jaderberg"}
     assert len(front) == 2 * 2 * 2  # budgets, seeds, runtimes
+
+
+def test_practical_is_the_fastest_dense_runtime_over_the_models_fastest_and_slow_dense_runtimes_carry_no_headline():
+    # Dense takes 40 ms in onnxruntime, 44 in openvino and 70 in eager.
+    records = [trial_record(CONTROL), trial_record(TUCKER, 0.5), measurement_record(TUCKER, 4.0, runtime="eager")]
+    records += [measurement_record(CONTROL, 1.0, runtime=runtime) for runtime in ("eager", "onnxruntime", "openvino")]
+    records += [measurement_record(TUCKER, 2.0), measurement_record(TUCKER, 2.0, runtime="openvino")]
+    records += [measurement_record(TUCKER, 2.0, threads=2, runtime="eager")]
+    frame = to_frame(records)
+    here = frame[frame["threads"] == 1]
+    assert here[here["method"] == "tucker"]["practical"].tolist() == pytest.approx([40 / (70 / 4)] * 3)
+    assert here[here["method"] == "identity"]["practical"].tolist() == pytest.approx([1.0] * 3)
+    counts = {runtime: set(rows["headline"]) for runtime, rows in here.groupby("runtime")}
+    assert counts == {"eager": {False}, "onnxruntime": {True}, "openvino": {True}}
+    alone = row_of(frame, threads=2)
+    assert (alone["practical"], alone["headline"]) == (pytest.approx(2.0), True)
+
+
+def test_a_time_carries_the_check_of_its_output_and_what_conversion_took_and_gave():
+    row = row_of(to_frame([trial_record(TUCKER), measurement_record(TUCKER, 2.0)]), kind="measurement")
+    assert (row["runtime_error"], row["convert_s"], row["runtime_bytes"]) == (1e-6, 0.1, 2_400_000)
