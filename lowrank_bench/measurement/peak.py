@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 
@@ -16,7 +16,8 @@ COPY_BYTES = 2**28
 REPEATS = 7
 
 
-class Peak(NamedTuple):
+@dataclass(frozen=True)
+class Peak:
     """Floating-point operations (two to a multiply-accumulate) and bytes moved, both in 10^9 per second."""
 
     gflops: float

@@ -116,7 +116,9 @@ def _eager(model: nn.Module, example_input: Tensor, threads: int) -> tuple[Run, 
 
 def _eager_nhwc(model: nn.Module, example_input: Tensor, threads: int) -> tuple[Run, int]:
     model = model.to(memory_format=torch.channels_last)
-    return _bound(model, example_input.contiguous(memory_format=torch.channels_last)), _weight_bytes(model)
+    maps = example_input.dim() == 4  # a linear layer on its own takes rows, which have no channels to put last
+    layout = torch.channels_last if maps else torch.contiguous_format
+    return _bound(model, example_input.contiguous(memory_format=layout)), _weight_bytes(model)
 
 
 def _compile(model: nn.Module, example_input: Tensor, threads: int) -> tuple[Run, int]:

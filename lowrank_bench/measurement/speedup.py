@@ -66,9 +66,9 @@ def measure_speedup(
     relative half-width of the interval at which timing stops; ``max_seconds`` bounds the timing, not the conversion.
     Raises InvalidInput, UnknownName, RuntimeMissing and ExportFailed.
     """
-    _check(input_size, batch, threads)
+    check_setting(input_size, batch, threads)
     check_bounds(precision, max_seconds)
-    images = _random_input(dense, (batch, *input_size))
+    images = random_input(dense, (batch, *input_size))
     ours, twin, theirs = (prepare(runtime, model, images, threads) for model in (dense, dense, compressed))
     with inference_state(threads):
         error = relative_error(theirs.run(), ours.run())
@@ -100,7 +100,8 @@ def measure_speedup(
     )
 
 
-def _check(input_size: tuple[int, int, int], batch: int, threads: int) -> None:
+def check_setting(input_size: tuple[int, int, int], batch: int, threads: int) -> None:
+    """Raise InvalidInput for an input size or batch that is not positive, or threads that this machine has not."""
     if len(input_size) != 3 or not all(isinstance(n, int) and n >= 1 for n in input_size):
         raise InvalidInput(f"input_size must be (channels, height, width), three positive integers, got {input_size}")
     if not (isinstance(batch, int) and batch >= 1):
@@ -109,7 +110,7 @@ def _check(input_size: tuple[int, int, int], batch: int, threads: int) -> None:
         raise InvalidInput(f"threads must be an integer from 1 to this machine's {usable_cores()}, got {threads}")
 
 
-def _random_input(model: nn.Module, shape: tuple[int, ...]) -> Tensor:
+def random_input(model: nn.Module, shape: tuple[int, ...]) -> Tensor:
     """The same standard normal input at every call, in the model's dtype; the global generator is not touched."""
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype)

@@ -6,7 +6,6 @@ import fnmatch
 import hashlib
 import importlib
 import math
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +19,7 @@ from lowrank_bench.errors import InvalidInput, InvalidRecord
 from lowrank_bench.measurement.cores import usable_cores
 from lowrank_bench.measurement.environment import Environment
 from lowrank_bench.record import MeasurementRecord, ProcessTiming, Status, TrialRecord
-from lowrank_bench.running.child import Ended, run_child
+from lowrank_bench.running.child import Ended, run_child, timing_lock
 from lowrank_bench.running.timing import pool
 from lowrank_bench.running.worker import Outcome, TimingJob, TrialJob
 from lowrank_bench.store import Store, latest
@@ -137,7 +136,7 @@ class Engine:
         job = TimingJob(trial=trial, measurement=measurement, models=self.models)
         timings: list[ProcessTiming] = []
         seconds: dict[str, float] = {}
-        with FileLock(_timing_lock(), mode=0o666):
+        with timing_lock():
             for _ in range(measurement.processes):
                 ended = run_child(job, measurement.threads, self.timeout, progress)
                 seconds = {stage: seconds.get(stage, 0.0) + s for stage, s in ended.outcome.seconds.items()}
@@ -185,11 +184,6 @@ def code_fingerprint() -> str:
         for path in sorted(Path(importlib.import_module(package).__path__[0]).rglob("*.py")):
             digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
-
-
-def _timing_lock() -> Path:
-    """One lock for the whole machine: timing is alone on it."""
-    return Path(tempfile.gettempdir()) / "lowrank-bench-timing.lock"
 
 
 def _count(summary: Summary, record: TrialRecord | MeasurementRecord, title: str) -> None:

@@ -1,4 +1,4 @@
-"""Timing a trial's model against its dense one: one fresh process, and several of them pooled."""
+"""Timing a trial's model against its dense one: one fresh process, several of them pooled, and layer by layer."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from pathlib import Path
 from statistics import median
 
 import psutil
+from torch import nn
 
 from lowrank_bench.compression.model import load
 from lowrank_bench.measurement.cores import pin_cores
+from lowrank_bench.measurement.profile import Profile, profile
 from lowrank_bench.measurement.speedup import Speedup, measure_speedup
 from lowrank_bench.measurement.statistics import RatioInterval, pool_processes, processes_disagree, verdict
 from lowrank_bench.record import ProcessTiming, Timing
@@ -21,15 +23,12 @@ from lowrank_bench.trial import Measurement, Trial
 def run_timing(trial: Trial, measurement: Measurement, models: Path, watch: Stopwatch) -> ProcessTiming:
     """Time once, in this process, pinned to as many cores as it has threads. Raises what measure_speedup raises."""
     pin_cores(measurement.threads)
-    task = get_task(trial.task)
-    with watch.stage("load"):
-        dense = task.load(trial.model)
-        compressed = load(models / trial.key, dense).model
+    dense, compressed = _models(trial, models, watch)
     with watch.stage("time"):
         speedup = measure_speedup(
             dense,
             compressed,
-            task.input_size,
+            get_task(trial.task).input_size,
             batch=measurement.batch,
             runtime=measurement.runtime,
             threads=measurement.threads,
@@ -37,6 +36,17 @@ def run_timing(trial: Trial, measurement: Measurement, models: Path, watch: Stop
             max_seconds=measurement.max_seconds,
         )
     return _process_timing(speedup)
+
+
+def run_profile(
+    trial: Trial, models: Path, watch: Stopwatch, runtime: str, threads: int, batch: int, seconds: float
+) -> Profile:
+    """Time layer by layer, in this process, pinned to as many cores as it has threads. Raises what profile raises."""
+    pin_cores(threads)
+    dense, compressed = _models(trial, models, watch)
+    size = get_task(trial.task).input_size
+    with watch.stage("time"):
+        return profile(dense, compressed, size, batch=batch, runtime=runtime, threads=threads, seconds=seconds)
 
 
 def pool(processes: Sequence[ProcessTiming]) -> Timing:
@@ -61,6 +71,13 @@ def pool(processes: Sequence[ProcessTiming]) -> Timing:
         memory_mb=max(p.memory_mb for p in processes),
         processes=list(processes),
     )
+
+
+def _models(trial: Trial, models: Path, watch: Stopwatch) -> tuple[nn.Module, nn.Module]:
+    """The dense model and the trial's."""
+    with watch.stage("load"):
+        dense = get_task(trial.task).load(trial.model)
+        return dense, load(models / trial.key, dense).model
 
 
 def _process_timing(speedup: Speedup) -> ProcessTiming:
