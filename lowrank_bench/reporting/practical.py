@@ -13,17 +13,23 @@ HEADLINE_MARGIN = 0.2
 def with_practical(rows: pd.DataFrame, setting: Sequence[str], model: Sequence[str]) -> pd.DataFrame:
     """The rows with their columns ``practical`` and ``headline`` filled in.
 
-    ``practical``: the dense model's time in its fastest runtime over the compressed model's in its own fastest one, at
-    the same threads and batch; a ratio of medians of different processes, so without an interval, and the same in every
-    row of a model. ``headline``: the dense model's time in the row's runtime is within 20 % of that in its fastest one,
-    so that the speedup is not owed to a slow dense side. The dense model's time in a runtime is the median over the
-    rows. ``setting``: the columns that rows to be compared share; ``model``: those that tell compressed models apart.
+    ``practical``: the dense model's time in its fastest runtime in float32 over the compressed model's in its own
+    fastest one of the row's arithmetic, at the same threads and batch; so in runtimes of fewer bits the dense control
+    shows what the bits alone would bring. The dense model's time in a runtime is the median over the rows, the
+    compressed model's is that over its speedup there, which was measured in pairs. It is the same in every row of a
+    model and arithmetic, and NaN where nothing was timed in float32. ``headline``: the dense model's time in the row's
+    runtime is within 20 % of that in its fastest one of this arithmetic, so that the speedup is not owed to a slow
+    dense side. ``setting``: the columns that rows to be compared share; ``model``: those that tell models apart.
     """
     rows = rows.assign(practical=float("nan"), headline=False)
     timed = rows[rows["speedup"].notna()]
     for _, group in timed.groupby(list(setting)):
         dense = group.groupby("runtime")["dense_ms"].median()
-        fastest = dense.min()
+        arithmetic = group.groupby("runtime")["arithmetic"].first()
+        fastest = dense.groupby(arithmetic).transform("min")
         rows.loc[group.index, "headline"] = group["runtime"].map(dense <= (1 + HEADLINE_MARGIN) * fastest)
-        rows.loc[group.index, "practical"] = fastest / group.groupby(list(model))["compressed_ms"].transform("min")
+        free = group["speedup"] * group["runtime"].map(dense[arithmetic == "float32"].min() / dense)
+        rows.loc[group.index, "practical"] = free.groupby([group[name] for name in [*model, "arithmetic"]]).transform(
+            "max"
+        )
     return rows

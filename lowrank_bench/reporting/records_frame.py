@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from lowrank_bench.measurement.quality import paired_drop, unpack_hits
-from lowrank_bench.record import MeasurementRecord, Quality, Size, TrialRecord
+from lowrank_bench.measurement.runtimes import arithmetic_of
+from lowrank_bench.record import MeasurementRecord, Quality, RuntimeQuality, Size, TrialRecord
 from lowrank_bench.reporting.columns import COLUMNS, EMPTY
 from lowrank_bench.reporting.pareto import pareto_front
 from lowrank_bench.reporting.practical import with_practical
@@ -30,15 +31,16 @@ def load_records(folder: Path | str) -> pd.DataFrame:
     each trial that has none because it failed, was skipped or was not timed.
 
     Top-1 is in percent; ``top1_dense`` is that of the dense control after the same tuning, and ``top1_drop`` the loss
-    against it in points with its paired 95 % interval (NaN without a control; ``note`` says why). Ratios are dense over
-    compressed; ``realised = speedup / macs_ratio``; ``decompose_s`` and ``finetune_s`` are seconds, ``bytes`` the
-    model's. ``kind`` is "measurement" or "trial", ``key`` the key of that record, ``trial`` the trial's. ``pareto``:
-    no other row of the same seed and setting is as fast and as accurate. ``practical`` and ``headline``: see
-    ``with_practical``. Of the compressed model in its runtime: ``runtime_error``, the relative difference from eager's
-    output (the larger of both models'), ``convert_s``, seconds of conversion, and ``runtime_bytes``. Text that does not
-    apply is empty, numbers NA.
-    Of what was recorded twice the last record counts, and of what was recorded under several declared versions the last
-    version. Raises InvalidRecord where there is no readable record.
+    against it in points with its paired 95 % interval (NaN without a control; ``note`` says why). Where a runtime
+    computes in fewer bits (``arithmetic``), ``top1_after`` is what it came to there; the control is in float32 always.
+    Ratios are dense over compressed; ``realised = speedup / macs_ratio``; ``decompose_s`` and ``finetune_s`` are
+    seconds, ``bytes`` the model's. ``kind`` is "measurement" or "trial", ``key`` the key of that record, ``trial`` the
+    trial's. ``pareto``: no other row of the same seed and setting is as fast and as accurate. ``practical`` and
+    ``headline``: see ``with_practical``. Of the compressed model in its runtime: ``runtime_error``, the relative
+    difference from eager's output (the larger of both models'), ``convert_s``, seconds of conversion, and
+    ``runtime_bytes``. Text that does not apply is empty, numbers NA. Of what was recorded twice the last record counts,
+    and of what was recorded under several declared versions the last version. Raises InvalidRecord where there is no
+    readable record.
     """
     return to_frame(read_records(folder))
 
@@ -60,6 +62,8 @@ def to_frame(records: Iterable[TrialRecord | MeasurementRecord]) -> pd.DataFrame
             continue
         timed.add(key)
         rows.append({**of_trial.get(key, _orphan(key)), **_measurement_columns(record)})
+        if record.quality and (made := trials.get(key)):
+            rows[-1] |= _runtime_quality_columns(record.quality, made, controls.get(made.trial.control))
     rows += [columns for key, columns in of_trial.items() if key not in timed]
     return _typed(rows)
 
@@ -153,6 +157,16 @@ def _quality_columns(quality: Quality | None, control: TrialRecord | None) -> di
     return own | loss | {"top1_dense": dense.top1_after}
 
 
+def _runtime_quality_columns(
+    judged: RuntimeQuality, made: TrialRecord, control: TrialRecord | None
+) -> dict[str, object]:
+    """Top-1 in the runtime, and its loss against the control in float32; the agreement is not known."""
+    if made.quality is None:
+        return {}
+    update = {"images": judged.images, "top1_after": judged.top1, "hits_after": judged.hits}
+    return _quality_columns(made.quality.model_copy(update=update), control) | {"agreement": None}
+
+
 def _measurement_columns(record: MeasurementRecord) -> dict[str, object]:
     measurement, timing = record.measurement, record.timing
     columns = _outcome_columns(record) | {
@@ -160,6 +174,7 @@ def _measurement_columns(record: MeasurementRecord) -> dict[str, object]:
         "key": record.key,
         "machine": measurement.machine,
         "runtime": measurement.runtime,
+        "arithmetic": arithmetic_of(measurement.runtime),
         "threads": measurement.threads,
         "batch": measurement.batch,
         "processes": measurement.processes,

@@ -18,7 +18,8 @@ from lowrank_bench.compression.model import PLAN
 from lowrank_bench.errors import InvalidInput, InvalidRecord
 from lowrank_bench.measurement.cores import usable_cores
 from lowrank_bench.measurement.environment import Environment
-from lowrank_bench.record import MeasurementRecord, ProcessTiming, Status, TrialRecord
+from lowrank_bench.measurement.runtimes import arithmetic_of
+from lowrank_bench.record import MeasurementRecord, ProcessTiming, RuntimeQuality, Status, TrialRecord
 from lowrank_bench.running.child import Ended, run_child, timing_lock
 from lowrank_bench.running.timing import pool
 from lowrank_bench.running.worker import Outcome, TimingJob, TrialJob
@@ -133,20 +134,28 @@ class Engine:
     def _measure(
         self, trial: Trial, measurement: Measurement, progress: Callable[[str, float], None]
     ) -> MeasurementRecord:
-        job = TimingJob(trial=trial, measurement=measurement, models=self.models)
+        fewer_bits = arithmetic_of(measurement.runtime) != "float32"
         timings: list[ProcessTiming] = []
+        quality: RuntimeQuality | None = None
         seconds: dict[str, float] = {}
         with timing_lock():
-            for _ in range(measurement.processes):
+            for number in range(measurement.processes):
+                judge = fewer_bits and number == 0  # top-1 is the same in every process
+                job = TimingJob(trial=trial, measurement=measurement, models=self.models, judge=judge)
                 ended = run_child(job, measurement.threads, self.timeout, progress)
                 seconds = {stage: seconds.get(stage, 0.0) + s for stage, s in ended.outcome.seconds.items()}
                 if ended.outcome.timing is None:
                     break
                 timings.append(ended.outcome.timing)
+                quality = quality or ended.outcome.runtime_quality
         complete = len(timings) == measurement.processes
         facts = self._facts(ended, seconds)
         return MeasurementRecord(
-            key=measurement.key, measurement=measurement, timing=pool(timings) if complete else None, **facts
+            key=measurement.key,
+            measurement=measurement,
+            timing=pool(timings) if complete else None,
+            quality=quality,
+            **facts,
         )
 
     def _facts(self, ended: Ended, seconds: dict[str, float]) -> dict[str, Any]:

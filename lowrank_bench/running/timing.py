@@ -7,17 +7,24 @@ from pathlib import Path
 from statistics import median
 
 import psutil
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from lowrank_bench.compression.model import load
 from lowrank_bench.measurement.cores import pin_cores
 from lowrank_bench.measurement.profile import Profile, profile
+from lowrank_bench.measurement.quality import pack_hits
+from lowrank_bench.measurement.runtimes import arithmetic_of, inference_state, prepare
 from lowrank_bench.measurement.speedup import Speedup, measure_speedup
 from lowrank_bench.measurement.statistics import RatioInterval, pool_processes, processes_disagree, verdict
-from lowrank_bench.record import ProcessTiming, Timing
+from lowrank_bench.record import ProcessTiming, RuntimeQuality, Timing
 from lowrank_bench.running.stages import Stopwatch
 from lowrank_bench.tasks.catalog import get_task
 from lowrank_bench.trial import Measurement, Trial
+
+CALIBRATION_IMAGES = 256
+# Images of each call while top-1 is measured; what is predicted does not depend on it.
+JUDGED = 64
 
 
 def run_timing(trial: Trial, measurement: Measurement, models: Path, watch: Stopwatch) -> ProcessTiming:
@@ -34,8 +41,26 @@ def run_timing(trial: Trial, measurement: Measurement, models: Path, watch: Stop
             threads=measurement.threads,
             precision=measurement.precision,
             max_seconds=measurement.max_seconds,
+            calibration=_calibration(trial, measurement.runtime),
         )
     return _process_timing(speedup)
+
+
+def judge_runtime(trial: Trial, measurement: Measurement, models: Path, watch: Stopwatch) -> RuntimeQuality:
+    """Top-1 of a trial's model as a runtime of fewer bits computes it, on the test images. Raises what prepare does."""
+    _, compressed = _models(trial, models, watch)
+    with watch.stage("evaluate"):
+        images, labels = (torch.cat(parts) for parts in zip(*get_task(trial.task).batches("test"), strict=True))
+        calibration = _calibration(trial, measurement.runtime)
+        prepared = prepare(measurement.runtime, compressed, images[:JUDGED], measurement.threads, calibration)
+        with inference_state(measurement.threads):
+            hits = prepared.predict(images) == labels
+    return RuntimeQuality(
+        images=len(labels),
+        top1=100 * float(hits.double().mean()),
+        hits=pack_hits(hits.numpy()),
+        calibration_images=0 if calibration is None else len(calibration),
+    )
 
 
 def run_profile(
@@ -78,6 +103,14 @@ def _models(trial: Trial, models: Path, watch: Stopwatch) -> tuple[nn.Module, nn
     with watch.stage("load"):
         dense = get_task(trial.task).load(trial.model)
         return dense, load(models / trial.key, dense).model
+
+
+def _calibration(trial: Trial, runtime: str) -> Tensor | None:
+    """Training images for a runtime that quantizes; None for the others."""
+    if arithmetic_of(runtime) != "int8":
+        return None
+    batches = get_task(trial.task).batches("train", seed=trial.seed, limit=CALIBRATION_IMAGES)
+    return torch.cat([images for images, _ in batches])
 
 
 def _process_timing(speedup: Speedup) -> ProcessTiming:

@@ -28,9 +28,9 @@ from lowrank_bench.errors import (
 )
 from lowrank_bench.measurement.diagnosis import Probe, probe
 from lowrank_bench.measurement.profile import Profile
-from lowrank_bench.record import ProcessTiming, Quality, Size, Status
+from lowrank_bench.record import ProcessTiming, Quality, RuntimeQuality, Size, Status
 from lowrank_bench.running.stages import Stopwatch, run_trial
-from lowrank_bench.running.timing import run_profile, run_timing
+from lowrank_bench.running.timing import judge_runtime, run_profile, run_timing
 from lowrank_bench.trial import Measurement, Trial
 
 
@@ -48,12 +48,15 @@ class TrialJob(_Message):
 
 
 class TimingJob(_Message):
-    """Time the model that a trial left under ``models``, once, in this process."""
+    """Time the model that a trial left under ``models``, once, in this process; ``judge``: measure its top-1 in the
+    measurement's runtime as well.
+    """
 
     kind: Literal["timing"] = "timing"
     trial: Trial
     measurement: Measurement
     models: Path
+    judge: bool = False
 
 
 class ProfileJob(_Message):
@@ -93,6 +96,7 @@ class Outcome(_Message):
     size: Size | None = None
     quality: Quality | None = None
     timing: ProcessTiming | None = None
+    runtime_quality: RuntimeQuality | None = None
     profile: Profile | None = None
     probe: Probe | None = None
 
@@ -141,7 +145,9 @@ def _results(job: Job, watch: Stopwatch) -> dict[str, Any]:
     if isinstance(job, ProfileJob):
         return {"profile": run_profile(job.trial, job.models, watch, job.runtime, job.threads, job.batch, job.seconds)}
     if isinstance(job, TimingJob):
-        return {"timing": run_timing(job.trial, job.measurement, job.models, watch)}
+        timing = run_timing(job.trial, job.measurement, job.models, watch)
+        judged = judge_runtime(job.trial, job.measurement, job.models, watch) if job.judge else None
+        return {"timing": timing, "runtime_quality": judged}
     for folder in job.methods_folders:
         add_methods_folder(folder)
     size, quality = run_trial(job.trial, job.models, watch)
