@@ -47,7 +47,7 @@ def test_five_processes_hold_the_true_ratio_with_and_without_process_effects(rat
     for row in range(40):
         machines = [SimulatedMachine(5000 + 5 * row + i, ratio, process_effect=process_effect) for i in range(5)]
         rows.append(pool_processes([timed(machine).interval.ratio for machine in machines]))
-    # A true coverage of 95 % gives fewer than 34 of 40 in one run of 500; that of 2,000 is in tests/slow.
+    # A true coverage of 95 % gives fewer than 34 of 40 in one run of 300; that of 2,000 is in tests/slow.
     assert sum(i.low <= ratio <= i.high for i in rows) >= 34
 
 
