@@ -215,8 +215,8 @@ def _settings(rows: pd.DataFrame) -> list[tuple[str, int, int]]:
     return sorted(settings, key=lambda s: (s[1], _fewer_bits(s[0]), float(per_image[s]), s))
 
 
-def _fewer_bits(runtime: str) -> bool:
-    return arithmetic_of(runtime) != "float32"
+def _fewer_bits(runtime: object) -> bool:
+    return arithmetic_of(str(runtime)) != "float32"
 
 
 def _without_time(records: pd.DataFrame, timed: pd.DataFrame) -> pd.DataFrame:

@@ -11,6 +11,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from rich import box
 from rich.table import Table
 from rich.text import Text
@@ -95,7 +96,7 @@ def draw_bars(profile: Profile, trial: Trial) -> Figure:
         axes.invert_yaxis()
         axes.set_xlabel("median time of a call, ms")
         axes.grid(False, axis="y")
-        axes.legend(frameon=False, loc="lower right")
+        figure.legend(frameon=False, loc="outside lower center", ncols=3)
         axes.set_title(f"Time of each layer\n{_title(profile, trial)}", fontsize="medium")
     return figure
 
@@ -115,9 +116,13 @@ def draw_roofline(profile: Profile, trial: Trial) -> Figure:
         every = [side for sides in both for side in sides]
         _draw_roof(axes, profile.peak, [side.intensity for side in every])
         axes.set(xscale="log", yscale="log")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.set_minor_locator(NullLocator())
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.set_xlabel("arithmetic intensity, FLOP per byte moved at least")
         axes.set_ylabel("measured speed, GFLOP/s")
-        axes.legend(frameon=False, loc="lower right")
+        figure.legend(frameon=False, loc="outside lower center", ncols=3)
         axes.set_title(f"Roofline\n{_title(profile, trial)}", fontsize="medium")
         figure.draw_without_rendering()  # text is placed where the layout has put the points
         dense = zip(profile.layers, both[0], strict=True)

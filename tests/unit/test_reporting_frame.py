@@ -15,7 +15,7 @@ from synthetic_records import (
 from lowrank_bench.errors import InvalidRecord
 from lowrank_bench.measurement.quality import pack_hits, unpack_hits
 from lowrank_bench.record import RuntimeQuality, Status
-from lowrank_bench.reporting.board import make_boards
+from lowrank_bench.reporting.board import make_boards, rows_of
 from lowrank_bench.reporting.columns import COLUMNS
 from lowrank_bench.reporting.pareto import pareto_front
 from lowrank_bench.reporting.records_frame import load_records, readable_environment, to_frame
@@ -207,3 +207,7 @@ def test_a_runtime_of_fewer_bits_carries_its_own_top_1_and_what_the_bits_alone_b
     assert frame[frame["threads"].notna()]["headline"].all()  # within its own arithmetic, each is the fastest
     (board,) = make_boards(frame)
     assert board.settings[0] == ("onnxruntime", 1, 64)
+    shown = {(row.method, row.runtime): row for row in rows_of(board.rows)}
+    assert shown["tucker", "onnxruntime-int8"].top1_after == pytest.approx(judged.top1)
+    assert shown["tucker", "onnxruntime"].top1_drop == pytest.approx(0.5)
+    assert shown["identity", "onnxruntime-int8"].practical == pytest.approx(2.5)
