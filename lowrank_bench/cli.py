@@ -1,4 +1,4 @@
-"""The command line: ``lowrank-bench run``, ``list``, ``report``, ``train``, ``new``."""
+"""The command line: ``lowrank-bench run``, ``list``, ``report``, ``train``, ``doctor``, ``profile``, ``new``."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from lowrank_bench.cli_inspect import DEFAULT_OUT, doctor, plain_table, profile
 from lowrank_bench.compression import registry
-from lowrank_bench.errors import InvalidInput, LowRankBenchError
+from lowrank_bench.errors import InvalidInput, LowRankBenchError, MeasurementFailed
 from lowrank_bench.measurement.environment import fingerprint
 from lowrank_bench.measurement.runtimes import available_runtimes
 from lowrank_bench.record import Status
@@ -39,7 +40,9 @@ out_console, console = Console(), Console(stderr=True)
 Out = Annotated[Path, typer.Option(help="Results folder.")]
 SweepArgument = Annotated[str, typer.Argument(help=f"A TOML file, or a shipped sweep: {', '.join(shipped_sweeps())}.")]
 MethodsDir = Annotated[list[Path] | None, typer.Option(help="Also offer the methods in this folder's *.py files.")]
-DEFAULT_OUT = Path("results/local")
+
+app.command()(doctor)
+app.command()(profile)
 
 
 class Listed(StrEnum):
@@ -160,6 +163,9 @@ def main() -> None:
     warnings.showwarning = _show_warning  # type: ignore[assignment]  # of its arguments only the first is of interest
     try:
         app()
+    except MeasurementFailed as error:
+        console.print(f"[bold red]failed:[/] {_escape(error)}", soft_wrap=True)
+        sys.exit(FAILED)
     except LowRankBenchError as error:
         console.print(f"[bold red]error:[/] {_escape(error)}", soft_wrap=True)
         sys.exit(BAD_INPUT)
@@ -210,7 +216,7 @@ def _tell(summary: Summary, out: Path) -> None:
 
 
 def _methods_table() -> Table:
-    table = _table("method", "version", "linear layers", "what it is", "options")
+    table = plain_table("method", "version", "linear layers", "what it is", "options")
     for name, cls in registry.methods().items():
         options = ", ".join(f"{field} = {info.default!r}" for field, info in cls.Options.model_fields.items())
         linear = "yes" if getattr(cls, "linear", False) else "dense"
@@ -223,7 +229,7 @@ def _methods_table() -> Table:
 
 
 def _models_table() -> Table:
-    table = _table("model", "task")
+    table = plain_table("model", "task")
     for name, task in TASKS.items():
         for model in task.models:
             table.add_row(model, name)
@@ -231,7 +237,7 @@ def _models_table() -> Table:
 
 
 def _tasks_table() -> Table:
-    table = _table("task", "classes", "input", "what it is")
+    table = plain_table("task", "classes", "input", "what it is")
     for name, task in TASKS.items():
         table.add_row(
             name, str(task.classes), "x".join(map(str, task.input_size)), _escape((task.__doc__ or "").splitlines()[0])
@@ -240,7 +246,7 @@ def _tasks_table() -> Table:
 
 
 def _runtimes_table() -> Table:
-    table = _table("runtime", "state")
+    table = plain_table("runtime", "state")
     for name, problem in available_runtimes().items():
         table.add_row(name, "ready" if problem is None else _escape(problem))
     return table
@@ -249,18 +255,11 @@ def _runtimes_table() -> Table:
 def _trials_table(sweep: str, out: Path) -> Table:
     trials, measurements = plan(sweep, fingerprint().machine)
     known = latest(read_records(out, allow_empty=True)) if out.exists() else {}
-    table = _table("key", "trial", "status", "timed")
+    table = plain_table("key", "trial", "status", "timed")
     for trial in trials:
         keys = [m.key for m in measurements if m.trial == trial.key]
         status = str(known[trial.key].status) if trial.key in known else "missing"
         table.add_row(trial.key, _escape(str(trial)), status, f"{sum(key in known for key in keys)}/{len(keys)}")
-    return table
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=None, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
     return table
 
 

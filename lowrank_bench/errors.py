@@ -27,6 +27,7 @@ __all__ = [
     "InvalidSweep",
     "InvalidWeights",
     "LowRankBenchError",
+    "MeasurementFailed",
     "NonConforming",
     "RuntimeMissing",
     "UnknownName",
@@ -76,6 +77,10 @@ class InvalidPlan(LowRankBenchError):
 
 class ExportFailed(LowRankBenchError):
     """A runtime could not take the model, or its output differs from eager's."""
+
+
+class MeasurementFailed(LowRankBenchError):
+    """A child that was to measure something crashed, hung or failed; the message says how it ended."""
 
 
 class RuntimeMissing(LowRankBenchError):

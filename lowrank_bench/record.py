@@ -136,6 +136,17 @@ class Timing(_Part):
     processes: list[ProcessTiming]
 
 
+class RuntimeQuality(_Part):
+    """Top-1 in percent on the test images as a runtime of fewer bits computes them; which images were right, as packed
+    bits.
+    """
+
+    images: int
+    top1: float
+    hits: str
+    calibration_images: int = Field(description="training images from which the ranges of activations were learnt")
+
+
 class _Outcome(_Part):
     key: str
     status: Status
@@ -162,6 +173,9 @@ class MeasurementRecord(_Outcome):
     kind: Literal["measurement"] = "measurement"
     measurement: Measurement
     timing: Timing | None = None
+    quality: RuntimeQuality | None = Field(
+        default=None, description="where the runtime computes in fewer bits; None: the trial's own holds"
+    )
 
 
 Record = Annotated[TrialRecord | MeasurementRecord, Field(discriminator="kind")]

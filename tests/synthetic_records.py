@@ -76,7 +76,9 @@ def measurement_record(of: Trial, speedup: float = 1.0, width: float = 0.01, **f
     measurement = Measurement(**setting, trial=of.key)
     low, high = speedup * (1 - width), speedup * (1 + width)
     verdict: Verdict = "faster" if low / 1.004 > 1 else "slower" if high * 1.004 < 1 else "same"
-    dense_ms = {"onnxruntime": 40.0, "openvino": 44.0}.get(measurement.runtime, 70.0) / measurement.threads
+    dense_ms = {"onnxruntime": 40.0, "openvino": 44.0, "onnxruntime-int8": 16.0}.get(
+        measurement.runtime, 70.0
+    ) / measurement.threads
     times = {"dense_ms": dense_ms, "compressed_ms": dense_ms / speedup}
     times |= {"dense_p90_ms": 1.1 * dense_ms, "p90_ms": 1.1 * dense_ms / speedup}
     bounds = {"ratio": speedup, "low": low, "high": high, "noise_floor": 0.004}

@@ -6,8 +6,8 @@ import hashlib
 import os
 import platform
 import re
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import NamedTuple
 
 import psutil
 import torch
@@ -53,7 +53,8 @@ class Environment(BaseModel):
     load: float | None = Field(description="running processes, mean of the last minute; None: not visible")
 
 
-class Check(NamedTuple):
+@dataclass(frozen=True)
+class Check:
     """One thing that timings depend on: is it as it should be, what it is, and what to do if it is not."""
 
     name: str

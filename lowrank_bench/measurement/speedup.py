@@ -58,18 +58,20 @@ def measure_speedup(
     threads: int = 1,
     precision: float = 0.01,
     max_seconds: float = 60.0,
+    calibration: Tensor | None = None,
 ) -> Speedup:
     """Time both models in interleaved pairs on one random input of shape (batch, C, H, W), input_size = (C, H, W).
 
     Both run in the same runtime, on the CPU, in eval and inference mode; neither is changed, and torch's global state
     is as before afterwards. Batch norm is timed as it stands: fold it on both sides or on neither. ``precision``:
     relative half-width of the interval at which timing stops; ``max_seconds`` bounds the timing, not the conversion.
+    ``calibration``: images (M, C, H, W) from which a runtime that quantizes learns the ranges of activations.
     Raises InvalidInput, UnknownName, RuntimeMissing and ExportFailed.
     """
     check_setting(input_size, batch, threads)
     check_bounds(precision, max_seconds)
     images = random_input(dense, (batch, *input_size))
-    ours, twin, theirs = (prepare(runtime, model, images, threads) for model in (dense, dense, compressed))
+    ours, twin, theirs = (prepare(runtime, model, images, threads, calibration) for model in (dense, dense, compressed))
     with inference_state(threads):
         error = relative_error(theirs.run(), ours.run())
         if math.isinf(error):

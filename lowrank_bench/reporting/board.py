@@ -10,9 +10,11 @@ from typing import Any
 import pandas as pd
 
 from lowrank_bench.errors import InvalidInput
+from lowrank_bench.measurement.runtimes import arithmetic_of
 from lowrank_bench.measurement.statistics import RatioInterval, pool_processes, verdict
 from lowrank_bench.record import Status
 from lowrank_bench.reporting.pareto import pareto_front
+from lowrank_bench.reporting.practical import with_practical
 from lowrank_bench.trial import CONTROL
 
 THRESHOLDS = (0.0, 0.5, 1.0, 2.0)
@@ -21,10 +23,11 @@ THRESHOLDS = (0.0, 0.5, 1.0, 2.0)
 # fmt: off
 ROW_COLUMNS = [
     "task", "model", "recipe", "machine", "rank", "pareto", "method", "options", "target", "runtime", "threads",
-    "batch", "macs_ratio", "params_ratio", "bytes_ratio", "bytes", "top1_dense", "top1_before", "top1_after",
-    "top1_drop", "top1_drop_low", "top1_drop_high", "top1_drop_least", "top1_drop_most", "seeds", "speedup",
-    "speedup_low", "speedup_high", "realised", "verdict", "noise_floor", "unstable", "dense_ms", "compressed_ms",
-    "p90_ms", "memory_mb", "decompose_s", "finetune_s", "images", "environment", "finished",
+    "batch", "arithmetic", "macs_ratio", "params_ratio", "bytes_ratio", "bytes", "top1_dense", "top1_before",
+    "top1_after", "top1_drop", "top1_drop_low", "top1_drop_high", "top1_drop_least", "top1_drop_most", "seeds",
+    "speedup", "speedup_low", "speedup_high", "practical", "headline", "realised", "verdict", "noise_floor",
+    "unstable", "processes", "dense_ms", "compressed_ms", "p90_ms", "memory_mb", "runtime_error", "convert_s",
+    "runtime_bytes", "decompose_s", "finetune_s", "images", "environment", "finished",
 ]
 UNRANKED_COLUMNS = [
     "task", "model", "recipe", "machine", "method", "options", "target", "runtime", "threads", "batch", "seeds",
@@ -34,7 +37,7 @@ _OF_MODELS = [
     "macs_ratio", "params_ratio", "bytes_ratio", "top1_dense", "top1_before", "top1_after", "top1_drop",
 ]
 _SECONDS = ["decompose_s", "finetune_s"]
-_OF_TIMES = ["dense_ms", "compressed_ms", "p90_ms"]
+_OF_TIMES = ["dense_ms", "compressed_ms", "p90_ms", "convert_s"]
 # fmt: on
 _SCOPE = ["task", "model", "recipe"]
 _WHAT = ["method", "options", "target"]
@@ -118,15 +121,20 @@ def _board(scope: tuple[str, ...], machine: str, records: pd.DataFrame, max_loss
     place = {"task": task, "model": model, "recipe": recipe, "machine": machine}
     timed = records[records["speedup"].notna()]
     made = records[records["macs_ratio"].notna()]
-    models = {what: group.drop_duplicates("seed") for what, group in made.groupby(_WHAT)}
-    rows = [place | _row(group, models.get(what[:3], group)) for what, group in timed.groupby([*_WHAT, *_SETTING])]
+    exact = made[made["arithmetic"].isin(["", "float32"])]
+    models = {what: group.drop_duplicates("seed") for what, group in exact.groupby(_WHAT)}
+    rows = [
+        place | _row(group, _best_evidence(group) if _fewer_bits(what[3]) else models.get(what[:3], group))
+        for what, group in timed.groupby([*_WHAT, *_SETTING])
+    ]
     ranked = _ranked(pd.DataFrame(rows, columns=list(ROW_COLUMNS)), max_loss)
     unranked = pd.DataFrame(_unranked(place, _without_time(records, timed)), columns=list(UNRANKED_COLUMNS))
     return Board(task, model, recipe, machine, max_loss, ranked, unranked, records)
 
 
 def _row(group: pd.DataFrame, models: pd.DataFrame) -> dict[str, object]:
-    """One method, target and setting, over its timings and over the models of all seeds, timed here or not.
+    """One method, target and setting, over its timings and over the models of all seeds, timed here or not; in a
+    runtime of fewer bits, whose accuracy is its own, over those that were timed in it.
 
     Speed does not depend on the seed, so seeds are repetitions: geometric mean and t-interval on the logarithms.
     Accuracy does: the mean, with the lowest and the highest end of the seeds' paired intervals, which covers the chance
@@ -150,6 +158,7 @@ def _row(group: pd.DataFrame, models: pd.DataFrame) -> dict[str, object]:
         "top1_drop_high": models["top1_drop_high"].max(),
         "top1_drop_least": models["top1_drop"].min(),
         "top1_drop_most": models["top1_drop"].max(),
+        "arithmetic": first["arithmetic"],
         "seeds": _listed(models["seed"]),
         "speedup": interval.ratio,
         "speedup_low": interval.low,
@@ -158,7 +167,10 @@ def _row(group: pd.DataFrame, models: pd.DataFrame) -> dict[str, object]:
         "verdict": called,
         "noise_floor": floor,
         "unstable": group["unstable"].any(),
+        "processes": group["processes"].min(),
         "memory_mb": group["memory_mb"].max(),
+        "runtime_error": group["runtime_error"].max(),
+        "runtime_bytes": group["runtime_bytes"].max(),
         "images": models["images"].max(),
         "bytes": models["bytes"].max(),
         "environment": " / ".join(sorted(set(group["environment"]))),
@@ -178,6 +190,7 @@ def _ranked(rows: pd.DataFrame, max_loss: float) -> pd.DataFrame:
     control = rows["method"] == CONTROL
     within = ~control & _within(rows, max_loss)
     place = [order[setting] for setting in rows[_SETTING].itertuples(index=False, name=None)]
+    rows = with_practical(rows, ["threads", "batch"], _WHAT)
     rows = rows.assign(place=place, group=control * 2 + (~control & ~within), rank=within, pareto=False)
     rows = rows.sort_values(
         ["place", "group", "speedup_low", *_WHAT], ascending=[True, True, False, True, True, True], kind="stable"
@@ -194,12 +207,16 @@ def _within(rows: pd.DataFrame, max_loss: float) -> pd.Series[bool]:
 
 
 def _settings(rows: pd.DataFrame) -> list[tuple[str, int, int]]:
-    """The headline first: of the fewest threads, the setting in which the dense model itself takes least time per
-    image, so that no speedup is owed to a slow baseline.
+    """The headline first: of the fewest threads and in float32, the setting in which the dense model itself takes least
+    time per image, so that no speedup is owed to a slow baseline; then the others alike, fewer bits last.
     """
     per_image = (rows["dense_ms"] / rows["batch"].astype("float64")).groupby([rows[name] for name in _SETTING]).median()
     settings = [(str(runtime), int(threads), int(batch)) for runtime, threads, batch in per_image.index]
-    return sorted(settings, key=lambda setting: (setting[1], float(per_image[setting]), setting))
+    return sorted(settings, key=lambda s: (s[1], _fewer_bits(s[0]), float(per_image[s]), s))
+
+
+def _fewer_bits(runtime: object) -> bool:
+    return arithmetic_of(str(runtime)) != "float32"
 
 
 def _without_time(records: pd.DataFrame, timed: pd.DataFrame) -> pd.DataFrame:

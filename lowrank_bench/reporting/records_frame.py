@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from statistics import median
 from typing import Any, TypeVar
 
 import pandas as pd
 
 from lowrank_bench.measurement.quality import paired_drop, unpack_hits
-from lowrank_bench.record import MeasurementRecord, Quality, Size, TrialRecord
+from lowrank_bench.measurement.runtimes import arithmetic_of
+from lowrank_bench.record import MeasurementRecord, Quality, RuntimeQuality, Size, TrialRecord
 from lowrank_bench.reporting.columns import COLUMNS, EMPTY
 from lowrank_bench.reporting.pareto import pareto_front
+from lowrank_bench.reporting.practical import with_practical
 from lowrank_bench.store import latest, read_records
 from lowrank_bench.trial import CONTROL, Measurement, Trial
 
 _SAME_CONDITIONS = ["task", "model", "recipe", "seed", "machine", "runtime", "threads", "batch"]
+_SAME_MACHINE = ["task", "model", "recipe", "machine", "threads", "batch"]
 
 _PASSING = ("machine", "load", "torch_threads", "variables")  # machine and threads have columns of their own
 
@@ -27,12 +31,16 @@ def load_records(folder: Path | str) -> pd.DataFrame:
     each trial that has none because it failed, was skipped or was not timed.
 
     Top-1 is in percent; ``top1_dense`` is that of the dense control after the same tuning, and ``top1_drop`` the loss
-    against it in points with its paired 95 % interval (NaN without a control; ``note`` says why). Ratios are dense over
-    compressed; ``realised = speedup / macs_ratio``; ``decompose_s`` and ``finetune_s`` are seconds, ``bytes`` the
-    model's. ``kind`` is "measurement" or "trial", ``key`` the key of that record, ``trial`` the trial's. ``pareto``:
-    no other row of the same seed and setting is as fast and as accurate. Text that does not apply is empty, numbers NA.
-    Of what was recorded twice the last record counts, and of what was recorded under several declared versions the last
-    version. Raises InvalidRecord where there is no readable record.
+    against it in points with its paired 95 % interval (NaN without a control; ``note`` says why). Where a runtime
+    computes in fewer bits (``arithmetic``), ``top1_after`` is what it came to there; the control is in float32 always.
+    Ratios are dense over compressed; ``realised = speedup / macs_ratio``; ``decompose_s`` and ``finetune_s`` are
+    seconds, ``bytes`` the model's. ``kind`` is "measurement" or "trial", ``key`` the key of that record, ``trial`` the
+    trial's. ``pareto``: no other row of the same seed and setting is as fast and as accurate. ``practical`` and
+    ``headline``: see ``with_practical``. Of the compressed model in its runtime: ``runtime_error``, the relative
+    difference from eager's output (the larger of both models'), ``convert_s``, seconds of conversion, and
+    ``runtime_bytes``. Text that does not apply is empty, numbers NA. Of what was recorded twice the last record counts,
+    and of what was recorded under several declared versions the last version. Raises InvalidRecord where there is no
+    readable record.
     """
     return to_frame(read_records(folder))
 
@@ -54,6 +62,8 @@ def to_frame(records: Iterable[TrialRecord | MeasurementRecord]) -> pd.DataFrame
             continue
         timed.add(key)
         rows.append({**of_trial.get(key, _orphan(key)), **_measurement_columns(record)})
+        if record.quality and (made := trials.get(key)):
+            rows[-1] |= _runtime_quality_columns(record.quality, made, controls.get(made.trial.control))
     rows += [columns for key, columns in of_trial.items() if key not in timed]
     return _typed(rows)
 
@@ -147,6 +157,16 @@ def _quality_columns(quality: Quality | None, control: TrialRecord | None) -> di
     return own | loss | {"top1_dense": dense.top1_after}
 
 
+def _runtime_quality_columns(
+    judged: RuntimeQuality, made: TrialRecord, control: TrialRecord | None
+) -> dict[str, object]:
+    """Top-1 in the runtime, and its loss against the control in float32; the agreement is not known."""
+    if made.quality is None:
+        return {}
+    update = {"images": judged.images, "top1_after": judged.top1, "hits_after": judged.hits}
+    return _quality_columns(made.quality.model_copy(update=update), control) | {"agreement": None}
+
+
 def _measurement_columns(record: MeasurementRecord) -> dict[str, object]:
     measurement, timing = record.measurement, record.timing
     columns = _outcome_columns(record) | {
@@ -154,6 +174,7 @@ def _measurement_columns(record: MeasurementRecord) -> dict[str, object]:
         "key": record.key,
         "machine": measurement.machine,
         "runtime": measurement.runtime,
+        "arithmetic": arithmetic_of(measurement.runtime),
         "threads": measurement.threads,
         "batch": measurement.batch,
         "processes": measurement.processes,
@@ -173,6 +194,9 @@ def _measurement_columns(record: MeasurementRecord) -> dict[str, object]:
         "compressed_ms": timing.compressed_ms,
         "p90_ms": timing.p90_ms,
         "memory_mb": timing.memory_mb,
+        "runtime_error": max(process.runtime_error for process in timing.processes),
+        "convert_s": median(process.convert_seconds[1] for process in timing.processes),
+        "runtime_bytes": timing.processes[0].model_bytes[1],
     }
 
 
@@ -181,11 +205,11 @@ def _orphan(trial: str) -> dict[str, object]:
 
 
 def _typed(rows: list[dict[str, object]]) -> pd.DataFrame:
-    """Rows without ``realised`` and ``pareto``, which follow from the others, as the frame with all columns."""
+    """The frame with all columns; ``realised``, ``pareto``, ``practical`` and ``headline`` follow from the others."""
     data = {name: [row.get(name, EMPTY[kind]) for row in rows] for name, kind in COLUMNS.items()}
     frame = pd.DataFrame({name: pd.Series(values, dtype=COLUMNS[name]) for name, values in data.items()})
     frame["realised"] = frame["speedup"] / frame["macs_ratio"]
     compressed = frame[(frame["method"] != CONTROL) & frame["speedup"].notna()]
     for _, group in compressed.groupby(_SAME_CONDITIONS):
         frame.loc[group.index, "pareto"] = pareto_front(list(group["speedup"]), list(group["top1_drop"]))
-    return frame
+    return with_practical(frame, _SAME_MACHINE, ["trial"])

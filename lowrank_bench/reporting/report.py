@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
 
-from lowrank_bench.errors import InvalidInput, InvalidRecord
+from lowrank_bench.errors import InvalidInput
 from lowrank_bench.reporting.board import Board, Row, make_boards, rows_of
 from lowrank_bench.reporting.figures import FIGURES, encode
+from lowrank_bench.reporting.files import replace_file
 from lowrank_bench.reporting.leaderboard import (
     board_markdown,
     escape,
@@ -50,7 +49,7 @@ def write_report(folder: Path | str, max_loss: float = 1.0) -> list[Path]:
         sections.append(f"Measurements left out, as their trials are not among the records: {orphans}.")
     files["leaderboard.md"] = ("\n\n".join(sections) + "\n").encode()
     files["leaderboard.csv"] = to_csv(boards).encode()
-    return [_replace(folder / name, data) for name, data in sorted(files.items())]
+    return [replace_file(folder / name, data) for name, data in sorted(files.items())]
 
 
 def summary_board(frame: pd.DataFrame) -> str:
@@ -73,7 +72,7 @@ def update_readme(readme: Path | str, folder: Path | str) -> None:
     if not (begin and end):
         raise InvalidInput(f"{readme} lacks the lines {BEGIN} and {END}, in this order: the board goes between them")
     board = summary_board(load_records(folder))
-    _replace(readme, f"{head}{BEGIN}\n{board}\n{END}{tail}".encode())
+    replace_file(readme, f"{head}{BEGIN}\n{board}\n{END}{tail}".encode())
 
 
 def _figures(board: Board) -> dict[str, bytes]:
@@ -114,17 +113,3 @@ def _summary_cells(row: Row) -> list[str]:
         f"{row.macs_ratio:.2f}",
         f"{row.realised:.0%}",
     ]
-
-
-def _replace(path: Path, data: bytes) -> Path:
-    """Write a file so that a reader sees the old or the new one, never a part."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_bytes(data)
-        draft.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            draft.unlink()
-        raise InvalidRecord(f"{path} cannot be written ({error.strerror}): make its folder writable") from None
-    return path

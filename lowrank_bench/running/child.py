@@ -11,12 +11,14 @@ import tempfile
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
+from filelock import FileLock
 from pydantic import ValidationError
 
 from lowrank_bench.measurement.environment import THREAD_VARIABLES
 from lowrank_bench.record import Status
-from lowrank_bench.running.worker import LINE, Outcome, TimingJob, TrialJob
+from lowrank_bench.running.worker import LINE, Job, Outcome
 
 STDERR_KEPT = 4000
 
@@ -29,7 +31,7 @@ class Ended:
     stderr: str
 
 
-def run_child(job: TrialJob | TimingJob, threads: int, timeout: float, progress: Callable[[str, float], None]) -> Ended:
+def run_child(job: Job, threads: int, timeout: float, progress: Callable[[str, float], None]) -> Ended:
     """Run a job in a child with so many threads, at most ``timeout`` seconds; whatever it does, an outcome comes back.
 
     The parent sleeps in a read meanwhile. On any way out, Ctrl-C too, the child's whole process group is gone.
@@ -71,9 +73,12 @@ def run_child(job: TrialJob | TimingJob, threads: int, timeout: float, progress:
     return Ended(outcome, "" if outcome.status in (Status.OK, Status.SKIPPED) else stderr)
 
 
-def _listen(
-    child: subprocess.Popen[str], job: TrialJob | TimingJob, progress: Callable[[str, float], None]
-) -> Outcome | None:
+def timing_lock() -> FileLock:
+    """One lock for the whole machine: what is timed is alone on it."""
+    return FileLock(Path(tempfile.gettempdir()) / "lowrank-bench-timing.lock", mode=0o666)
+
+
+def _listen(child: subprocess.Popen[str], job: Job, progress: Callable[[str, float], None]) -> Outcome | None:
     assert child.stdin is not None and child.stdout is not None  # both are pipes
     with contextlib.suppress(BrokenPipeError):  # a child that died at once says so by its empty output
         child.stdin.write(job.model_dump_json() + "\n")

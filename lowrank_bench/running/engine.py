@@ -6,7 +6,6 @@ import fnmatch
 import hashlib
 import importlib
 import math
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,11 +18,13 @@ from lowrank_bench.compression.model import PLAN
 from lowrank_bench.errors import InvalidInput, InvalidRecord
 from lowrank_bench.measurement.cores import usable_cores
 from lowrank_bench.measurement.environment import Environment
-from lowrank_bench.record import MeasurementRecord, ProcessTiming, Status, TrialRecord
-from lowrank_bench.running.child import Ended, run_child
+from lowrank_bench.measurement.runtimes import arithmetic_of
+from lowrank_bench.record import MeasurementRecord, ProcessTiming, RuntimeQuality, Status, TrialRecord
+from lowrank_bench.running.child import Ended, run_child, timing_lock
 from lowrank_bench.running.timing import pool
 from lowrank_bench.running.worker import Outcome, TimingJob, TrialJob
 from lowrank_bench.store import Store, latest
+from lowrank_bench.tasks.catalog import get_task
 from lowrank_bench.trial import Measurement, Trial
 
 DONE = (Status.OK, Status.SKIPPED)
@@ -134,20 +135,28 @@ class Engine:
     def _measure(
         self, trial: Trial, measurement: Measurement, progress: Callable[[str, float], None]
     ) -> MeasurementRecord:
-        job = TimingJob(trial=trial, measurement=measurement, models=self.models)
+        changes_top1 = arithmetic_of(measurement.runtime) != "float32" and get_task(trial.task).scored
         timings: list[ProcessTiming] = []
+        quality: RuntimeQuality | None = None
         seconds: dict[str, float] = {}
-        with FileLock(_timing_lock(), mode=0o666):
-            for _ in range(measurement.processes):
+        with timing_lock():
+            for number in range(measurement.processes):
+                judge = changes_top1 and number == 0  # top-1 is the same in every process
+                job = TimingJob(trial=trial, measurement=measurement, models=self.models, judge=judge)
                 ended = run_child(job, measurement.threads, self.timeout, progress)
                 seconds = {stage: seconds.get(stage, 0.0) + s for stage, s in ended.outcome.seconds.items()}
                 if ended.outcome.timing is None:
                     break
                 timings.append(ended.outcome.timing)
+                quality = quality or ended.outcome.runtime_quality
         complete = len(timings) == measurement.processes
         facts = self._facts(ended, seconds)
         return MeasurementRecord(
-            key=measurement.key, measurement=measurement, timing=pool(timings) if complete else None, **facts
+            key=measurement.key,
+            measurement=measurement,
+            timing=pool(timings) if complete else None,
+            quality=quality,
+            **facts,
         )
 
     def _facts(self, ended: Ended, seconds: dict[str, float]) -> dict[str, Any]:
@@ -185,11 +194,6 @@ def code_fingerprint() -> str:
         for path in sorted(Path(importlib.import_module(package).__path__[0]).rglob("*.py")):
             digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
-
-
-def _timing_lock() -> Path:
-    """One lock for the whole machine: timing is alone on it."""
-    return Path(tempfile.gettempdir()) / "lowrank-bench-timing.lock"
 
 
 def _count(summary: Summary, record: TrialRecord | MeasurementRecord, title: str) -> None:

@@ -1,4 +1,4 @@
-"""Timing a trial's model against its dense one: one fresh process, and several of them pooled."""
+"""Timing a trial's model against its dense one: one fresh process, several of them pooled, and layer by layer."""
 
 from __future__ import annotations
 
@@ -7,36 +7,71 @@ from pathlib import Path
 from statistics import median
 
 import psutil
+import torch
+from torch import Tensor, nn
 
 from lowrank_bench.compression.model import load
 from lowrank_bench.measurement.cores import pin_cores
+from lowrank_bench.measurement.profile import Profile, profile
+from lowrank_bench.measurement.quality import pack_hits
+from lowrank_bench.measurement.runtimes import arithmetic_of, inference_state, prepare
 from lowrank_bench.measurement.speedup import Speedup, measure_speedup
 from lowrank_bench.measurement.statistics import RatioInterval, pool_processes, processes_disagree, verdict
-from lowrank_bench.record import ProcessTiming, Timing
+from lowrank_bench.record import ProcessTiming, RuntimeQuality, Timing
 from lowrank_bench.running.stages import Stopwatch
 from lowrank_bench.tasks.catalog import get_task
 from lowrank_bench.trial import Measurement, Trial
+
+CALIBRATION_IMAGES = 256
+# Images of each call while top-1 is measured; what is predicted does not depend on it.
+JUDGED = 64
 
 
 def run_timing(trial: Trial, measurement: Measurement, models: Path, watch: Stopwatch) -> ProcessTiming:
     """Time once, in this process, pinned to as many cores as it has threads. Raises what measure_speedup raises."""
     pin_cores(measurement.threads)
-    task = get_task(trial.task)
-    with watch.stage("load"):
-        dense = task.load(trial.model)
-        compressed = load(models / trial.key, dense, values=task.scored).model
+    dense, compressed = _models(trial, models, watch)
     with watch.stage("time"):
         speedup = measure_speedup(
             dense,
             compressed,
-            task.input_size,
+            get_task(trial.task).input_size,
             batch=measurement.batch,
             runtime=measurement.runtime,
             threads=measurement.threads,
             precision=measurement.precision,
             max_seconds=measurement.max_seconds,
+            calibration=_calibration(trial, measurement.runtime),
         )
     return _process_timing(speedup)
+
+
+def judge_runtime(trial: Trial, measurement: Measurement, models: Path, watch: Stopwatch) -> RuntimeQuality:
+    """Top-1 of a trial's model as a runtime of fewer bits computes it, on the test images. Raises what prepare does."""
+    _, compressed = _models(trial, models, watch)
+    with watch.stage("evaluate"):
+        images, labels = (torch.cat(parts) for parts in zip(*get_task(trial.task).batches("test"), strict=True))
+        calibration = _calibration(trial, measurement.runtime)
+        prepared = prepare(measurement.runtime, compressed, images[:JUDGED], measurement.threads, calibration)
+        with inference_state(measurement.threads):
+            hits = prepared.predict(images) == labels
+    return RuntimeQuality(
+        images=len(labels),
+        top1=100 * float(hits.double().mean()),
+        hits=pack_hits(hits.numpy()),
+        calibration_images=0 if calibration is None else len(calibration),
+    )
+
+
+def run_profile(
+    trial: Trial, models: Path, watch: Stopwatch, runtime: str, threads: int, batch: int, seconds: float
+) -> Profile:
+    """Time layer by layer, in this process, pinned to as many cores as it has threads. Raises what profile raises."""
+    pin_cores(threads)
+    dense, compressed = _models(trial, models, watch)
+    size = get_task(trial.task).input_size
+    with watch.stage("time"):
+        return profile(dense, compressed, size, batch=batch, runtime=runtime, threads=threads, seconds=seconds)
 
 
 def pool(processes: Sequence[ProcessTiming]) -> Timing:
@@ -61,6 +96,22 @@ def pool(processes: Sequence[ProcessTiming]) -> Timing:
         memory_mb=max(p.memory_mb for p in processes),
         processes=list(processes),
     )
+
+
+def _models(trial: Trial, models: Path, watch: Stopwatch) -> tuple[nn.Module, nn.Module]:
+    """The dense model and the trial's."""
+    with watch.stage("load"):
+        task = get_task(trial.task)
+        dense = task.load(trial.model)
+        return dense, load(models / trial.key, dense, values=task.scored).model
+
+
+def _calibration(trial: Trial, runtime: str) -> Tensor | None:
+    """Training images for a runtime that quantizes; None for the others."""
+    if arithmetic_of(runtime) != "int8":
+        return None
+    batches = get_task(trial.task).batches("train", seed=trial.seed, limit=CALIBRATION_IMAGES)
+    return torch.cat([images for images, _ in batches])
 
 
 def _process_timing(speedup: Speedup) -> ProcessTiming:

@@ -1,4 +1,4 @@
-"""One trial, or one process of a measurement, in a child of its own: ``python -m lowrank_bench.running.worker``.
+"""One trial, or one piece of measuring, in a child of its own: ``python -m lowrank_bench.running.worker``.
 
 The parent writes a job (one JSON line) to standard input and keeps it open: when it closes, because the parent died
 however it died, the child exits at once. Progress goes to standard output as JSON lines; the last line is the outcome.
@@ -11,7 +11,7 @@ import sys
 import threading
 import traceback
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
@@ -26,9 +26,11 @@ from lowrank_bench.errors import (
     RuntimeMissing,
     UnsupportedLayer,
 )
-from lowrank_bench.record import ProcessTiming, Quality, Size, Status
+from lowrank_bench.measurement.diagnosis import Probe, probe
+from lowrank_bench.measurement.profile import Profile
+from lowrank_bench.record import ProcessTiming, Quality, RuntimeQuality, Size, Status
 from lowrank_bench.running.stages import Stopwatch, run_trial
-from lowrank_bench.running.timing import run_timing
+from lowrank_bench.running.timing import judge_runtime, run_profile, run_timing
 from lowrank_bench.trial import Measurement, Trial
 
 
@@ -46,12 +48,34 @@ class TrialJob(_Message):
 
 
 class TimingJob(_Message):
-    """Time the model that a trial left under ``models``, once, in this process."""
+    """Time the model that a trial left under ``models``, once, in this process; ``judge``: measure its top-1 in the
+    measurement's runtime as well.
+    """
 
     kind: Literal["timing"] = "timing"
     trial: Trial
     measurement: Measurement
     models: Path
+    judge: bool = False
+
+
+class ProfileJob(_Message):
+    """Time the model that a trial left under ``models`` layer by layer, at most ``seconds`` each."""
+
+    kind: Literal["profile"] = "profile"
+    trial: Trial
+    models: Path
+    runtime: str
+    threads: int
+    batch: int
+    seconds: float
+
+
+class ProbeJob(_Message):
+    """See what the machine can do, and how noisy it is in ``seconds``."""
+
+    kind: Literal["probe"] = "probe"
+    seconds: float
 
 
 class Progress(_Message):
@@ -72,6 +96,9 @@ class Outcome(_Message):
     size: Size | None = None
     quality: Quality | None = None
     timing: ProcessTiming | None = None
+    runtime_quality: RuntimeQuality | None = None
+    profile: Profile | None = None
+    probe: Probe | None = None
 
 
 STATUS_OF: tuple[tuple[tuple[type[Exception], ...], Status], ...] = (
@@ -82,8 +109,8 @@ STATUS_OF: tuple[tuple[tuple[type[Exception], ...], Status], ...] = (
 )
 """What an exception means for the record; a method that refuses a model or a budget by name is skipped, not failed."""
 
-Job = Annotated[TrialJob | TimingJob, Field(discriminator="kind")]
-JOB: TypeAdapter[TrialJob | TimingJob] = TypeAdapter(Job)
+Job = TrialJob | TimingJob | ProfileJob | ProbeJob
+JOB: TypeAdapter[Job] = TypeAdapter(Annotated[Job, Field(discriminator="kind")])
 Line = Annotated[Progress | Outcome, Field(discriminator="kind")]
 LINE: TypeAdapter[Progress | Outcome] = TypeAdapter(Line)
 
@@ -104,18 +131,27 @@ def _die_with_parent() -> None:
     os._exit(1)
 
 
-def _outcome(job: TrialJob | TimingJob, watch: Stopwatch) -> Outcome:
+def _outcome(job: Job, watch: Stopwatch) -> Outcome:
     try:
-        if isinstance(job, TimingJob):
-            timing = run_timing(job.trial, job.measurement, job.models, watch)
-            return Outcome(status=Status.OK, timing=timing, seconds=watch.seconds)
-        for folder in job.methods_folders:
-            add_methods_folder(folder)
-        size, quality = run_trial(job.trial, job.models, watch)
-        return Outcome(status=Status.OK, size=size, quality=quality, seconds=watch.seconds)
+        return Outcome(status=Status.OK, seconds=watch.seconds, **_results(job, watch))
     except Exception as error:
         traceback.print_exc()
         return Outcome(status=_status_of(error), reason=f"{type(error).__name__}: {error}", seconds=watch.seconds)
+
+
+def _results(job: Job, watch: Stopwatch) -> dict[str, Any]:
+    if isinstance(job, ProbeJob):
+        return {"probe": probe(job.seconds)}
+    if isinstance(job, ProfileJob):
+        return {"profile": run_profile(job.trial, job.models, watch, job.runtime, job.threads, job.batch, job.seconds)}
+    if isinstance(job, TimingJob):
+        timing = run_timing(job.trial, job.measurement, job.models, watch)
+        judged = judge_runtime(job.trial, job.measurement, job.models, watch) if job.judge else None
+        return {"timing": timing, "runtime_quality": judged}
+    for folder in job.methods_folders:
+        add_methods_folder(folder)
+    size, quality = run_trial(job.trial, job.models, watch)
+    return {"size": size, "quality": quality}
 
 
 def _status_of(error: Exception) -> Status:

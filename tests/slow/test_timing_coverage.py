@@ -1,8 +1,14 @@
-"""The proof of the timing statistics: 2,000 simulated trials at each ratio; with -s the coverage table is printed."""
+"""The proof of the timing statistics on a simulated machine, 2,000 trials for each ratio.
+
+With LOWRANK_BENCH_COVERAGE_TABLE set, the coverage table is written to the file that it names:
+LOWRANK_BENCH_COVERAGE_TABLE=results/published/timing_coverage.md pytest tests/slow/test_timing_coverage.py
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from statistics import median
 
 import pytest
@@ -17,54 +23,98 @@ from lowrank_bench.measurement.statistics import (
 )
 from lowrank_bench.measurement.timing import time_pairs
 
-pytestmark = pytest.mark.timeout(1800)
+pytestmark = pytest.mark.timeout(7200)
 
 TRIALS = 2000
 PROCESSES = 5
+# Of seeds below this, some were looked at while the constants of timing.py were chosen; of these, none.
+FIRST_SEED = 1_000_000
+RATIOS = [0.8, 1, 1.25, 8]
+
+HEAD = f"""# Coverage of the timing intervals
+
+Made by `LOWRANK_BENCH_COVERAGE_TABLE=results/published/timing_coverage.md pytest tests/slow/test_timing_coverage.py`.
+
+A simulated machine (tests/simulated_machine.py) with a known true ratio of two models: jitter of 2 %, bursts of another
+tenant (1.7 times slower, 0.3 s every 3 s), spikes (3 ms, five a second), drift (10 %, period 20 s), cold caches after a
+change of models, and where said an effect of the process on the ratio. The 95 % intervals are those of one process
+(order statistics of the pair ratios) and of {PROCESSES} processes (t-interval on the logarithms of their medians).
+Seeds from {FIRST_SEED:,} on, which played no part in choosing the constants.
+
+| Interval | True ratio | Covered | Median half-width | Trials |
+| --- | --- | --- | --- | --- |
+"""
+
+
+class Table:
+    """The rows and remarks so far."""
+
+    def __init__(self) -> None:
+        self.rows: list[str] = []
+        self.remarks: list[str] = []
+
+    def coverage(self, name: str, ratio: float, intervals: Sequence[RatioInterval]) -> float:
+        """Share of the intervals that hold the true ratio, noted down."""
+        share = sum(i.low <= ratio <= i.high for i in intervals) / len(intervals)
+        width = median(i.half_width for i in intervals)
+        self.rows.append(f"| {name} | {ratio:g} | {share:.1%} | {width:.2%} | {len(intervals):,} |\n")
+        return share
+
+    def __str__(self) -> str:
+        return HEAD + "".join(self.rows) + "\n" + "".join(f"- {remark}\n" for remark in self.remarks)
+
+
+@pytest.fixture(scope="module")
+def table() -> Iterator[Table]:
+    kept = Table()
+    yield kept
+    print(f"\n{kept}")
+    if path := os.environ.get("LOWRANK_BENCH_COVERAGE_TABLE"):
+        Path(path).write_text(str(kept))
 
 
 def interval(seed: int, ratio: float, **noise: float) -> RatioInterval:
-    machine = SimulatedMachine(seed, ratio, **noise)
+    machine = SimulatedMachine(FIRST_SEED + seed, ratio, **noise)
     return time_pairs(machine.dense, machine.compressed, clock=machine.clock).interval
 
 
-def coverage(name: str, intervals: Sequence[RatioInterval], ratio: float) -> float:
-    share = sum(i.low <= ratio <= i.high for i in intervals) / len(intervals)
-    width = median(i.half_width for i in intervals)
-    print(f"{name}, true ratio {ratio}: covered in {share:.1%} of {len(intervals)}, median half-width {width:.2%}")
-    return share
-
-
 @pytest.mark.parametrize("compressed_ms", [0.3, 4, 60])
-@pytest.mark.parametrize("ratio", [0.8, 1, 1.25, 8])
-def test_one_process_covers_the_true_ratio(ratio, compressed_ms):
+@pytest.mark.parametrize("ratio", RATIOS)
+def test_one_process_covers_the_true_ratio(table: Table, ratio: float, compressed_ms: float) -> None:
     intervals = [interval(seed, ratio, compressed_ms=compressed_ms) for seed in range(TRIALS)]
-    assert coverage(f"one process, {compressed_ms} ms", intervals, ratio) >= 0.93
+    assert table.coverage(f"one process, calls of {compressed_ms:g} ms", ratio, intervals) >= 0.93
 
 
 @pytest.mark.parametrize("process_effect", [0.0, 0.01])
-@pytest.mark.parametrize("ratio", [0.8, 1, 1.25, 8])
-def test_five_processes_cover_the_true_ratio_with_and_without_process_effects(ratio, process_effect):
+@pytest.mark.parametrize("ratio", RATIOS)
+def test_five_processes_cover_the_true_ratio_with_and_without_process_effects(
+    table: Table, ratio: float, process_effect: float
+) -> None:
     pooled = []
     for trial in range(TRIALS):
         seeds = range(PROCESSES * trial, PROCESSES * (trial + 1))
         pooled.append(pool_processes([interval(seed, ratio, process_effect=process_effect).ratio for seed in seeds]))
-    assert coverage(f"five processes, effect {process_effect:.0%}", pooled, ratio) >= 0.93
+    assert table.coverage(f"{PROCESSES} processes, effect of each {process_effect:.0%}", ratio, pooled) >= 0.93
 
 
-def test_a_model_against_itself_is_seldom_called_faster_or_slower():
+def test_a_model_against_itself_is_seldom_called_faster_or_slower(table: Table) -> None:
     wrong = sum(verdict(interval(seed, 1), noise_floor(interval(seed + TRIALS, 1))) != "same" for seed in range(TRIALS))
-    print(f"A/A verdicts: {wrong} of {TRIALS} wrong")
+    table.remarks.append(f'A/A verdicts other than "same": {wrong} of {TRIALS:,}.')
     assert wrong <= 0.05 * TRIALS
 
 
 @pytest.mark.parametrize(("process_effect", "least", "most"), [(0.0, 0, 0.05), (0.05, 0.9, 1)])
-def test_processes_are_called_unstable_where_they_differ_and_seldom_elsewhere(process_effect, least, most):
+def test_processes_are_called_unstable_where_they_differ_and_seldom_elsewhere(
+    table: Table, process_effect: float, least: float, most: float
+) -> None:
+    rows = TRIALS // 4
     unstable = sum(
         processes_disagree(
             [interval(PROCESSES * row + i, 1.25, process_effect=process_effect) for i in range(PROCESSES)]
         )
-        for row in range(TRIALS // 4)
+        for row in range(rows)
     )
-    print(f"process effect {process_effect:.0%}: {unstable} of {TRIALS // 4} rows unstable")
-    assert least <= unstable / (TRIALS // 4) <= most
+    table.remarks.append(
+        f"Rows called unstable at an effect of each process of {process_effect:.0%}: {unstable} of {rows}."
+    )
+    assert least <= unstable / rows <= most

@@ -10,6 +10,18 @@ from rich.console import Console
 
 from lowrank_bench import cli
 
+SWEEP = """
+[sweep]
+task = "chars36"
+models = ["charnet"]
+methods = ["tucker"]
+budgets = [{{macs = 4}}]
+recipe = "none"
+[measure]
+runtimes = ["{runtime}"]
+threads = [{threads}]
+"""
+
 
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     """Exit status of ``lowrank-bench ARGUMENTS``."""
@@ -33,6 +45,10 @@ def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
         (["report", "--out", "nowhere"], "does not exist"),
         (["report", "--out", "empty"], "no readable record"),
         (["train", "charnett"], "list models"),
+        (["run", "strange.toml"], "did you mean 'onnxruntime'"),
+        (["run", "wide.toml"], "this machine has"),
+        (["doctor", "--seconds", "0"], "--seconds 0"),
+        (["profile", "tucker", "--out", "nowhere"], "does not exist"),
         (["list", "colours"], "methods"),
         (["run", "--colour"], "--colour"),
     ],
@@ -47,10 +63,12 @@ def test_bad_input_is_named_and_exits_with_2(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("")
+    (tmp_path / "strange.toml").write_text(SWEEP.format(runtime="onnx-runtime", threads=1))
+    (tmp_path / "wide.toml").write_text(SWEEP.format(runtime="eager", threads=4096))
     assert call(monkeypatch, *arguments) == 2
     shown = capsys.readouterr()
     assert words in shown.err and "Traceback" not in shown.err
-    assert {path.name for path in tmp_path.iterdir()} == {"empty", "file"}
+    assert {path.name for path in tmp_path.iterdir()} == {"empty", "file", "strange.toml", "wide.toml"}
 
 
 def test_every_list_shows_what_there_is(

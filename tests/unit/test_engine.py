@@ -8,13 +8,15 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from synthetic_records import measurement_record
 
 import lowrank_bench as lrb
 from lowrank_bench.measurement.environment import fingerprint
-from lowrank_bench.record import Status
+from lowrank_bench.record import MeasurementRecord, RuntimeQuality, Status
 from lowrank_bench.running import child, engine
 from lowrank_bench.running.child import Ended, run_child
 from lowrank_bench.running.engine import Engine
@@ -36,11 +38,16 @@ class FakeChildren:
 
     def __init__(self) -> None:
         self.jobs: list[str] = []
+        self.judged: list[str] = []
+        self.judge = False
         self.ends: Callable[[str], Outcome] = lambda key: Outcome(status=Status.OK)
 
     def __call__(self, job: TrialJob | TimingJob, threads: int, timeout: float, progress: object) -> Ended:
         key = job.trial.key if isinstance(job, TrialJob) else job.measurement.key
         self.jobs.append(key)
+        self.judge = isinstance(job, TimingJob) and job.judge
+        if self.judge:
+            self.judged.append(key)
         outcome = self.ends(key)
         if isinstance(job, TrialJob) and outcome.status is Status.OK:
             (job.models / key).mkdir(parents=True, exist_ok=True)
@@ -52,6 +59,7 @@ class FakeChildren:
 def children(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeChildren]:
     fake = FakeChildren()
     monkeypatch.setattr(engine, "run_child", fake)
+    monkeypatch.setattr(engine, "timing_lock", nullcontext)  # nothing is timed, so a real timing need not be waited for
     yield fake
 
 
@@ -105,6 +113,30 @@ def test_a_model_that_is_gone_is_made_again_when_it_is_to_be_timed(tmp_path: Pat
     children.ends = lambda key: Outcome(status=Status.OK if key == trial().key else Status.SKIPPED)
     Engine(tmp_path, fingerprint()).run([trial()], [measurement(trial())])
     assert children.jobs == [trial().key, trial().key, measurement(trial()).key]
+
+
+def test_a_row_has_as_many_processes_as_asked_and_fewer_bits_are_judged_in_the_first_of_them(
+    tmp_path: Path, children: FakeChildren
+) -> None:
+    timed = measurement_record(trial()).timing
+    assert timed is not None
+    judged = RuntimeQuality(images=10, top1=90.0, hits="", calibration_images=0)
+
+    def end(key: str) -> Outcome:
+        if key == trial().key:
+            return Outcome(status=Status.OK)
+        return Outcome(status=Status.OK, timing=timed.processes[0], runtime_quality=judged if children.judge else None)
+
+    children.ends = end
+    plain = measurement(trial()).model_copy(update={"processes": 5})
+    fewer_bits = plain.model_copy(update={"runtime": "openvino-bf16"})
+    Engine(tmp_path, fingerprint()).run([trial()], [plain, fewer_bits])
+    assert children.judged == [fewer_bits.key]
+    kept = latest(Engine(tmp_path, fingerprint()).store.records())
+    for key, quality in ((plain.key, None), (fewer_bits.key, judged)):
+        record = kept[key]
+        assert isinstance(record, MeasurementRecord) and record.timing is not None
+        assert (len(record.timing.processes), record.quality) == (5, quality)
 
 
 def test_two_runs_over_one_folder_do_not_mix(tmp_path: Path, children: FakeChildren) -> None:

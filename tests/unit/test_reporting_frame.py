@@ -1,7 +1,9 @@
+import numpy as np
 import pandas as pd
 import pytest
 from synthetic_records import (
     DENSE_MACS,
+    IMAGES,
     failed_trial,
     measurement_record,
     sweep,
@@ -11,7 +13,9 @@ from synthetic_records import (
 )
 
 from lowrank_bench.errors import InvalidRecord
-from lowrank_bench.record import Status
+from lowrank_bench.measurement.quality import pack_hits, unpack_hits
+from lowrank_bench.record import RuntimeQuality, Status
+from lowrank_bench.reporting.board import make_boards, rows_of
 from lowrank_bench.reporting.columns import COLUMNS
 from lowrank_bench.reporting.pareto import pareto_front
 from lowrank_bench.reporting.records_frame import load_records, readable_environment, to_frame
@@ -158,3 +162,52 @@ def test_each_seed_and_setting_has_its_own_front():
     front = frame[frame["pareto"]]
     assert set(front["method"]) == {"jaderberg"}
     assert len(front) == 2 * 2 * 2  # budgets, seeds, runtimes
+
+
+def test_practical_is_the_fastest_dense_runtime_over_the_models_fastest_and_slow_dense_runtimes_carry_no_headline():
+    # Dense takes 40 ms in onnxruntime, 44 in openvino and 70 in eager.
+    records = [trial_record(CONTROL), trial_record(TUCKER, 0.5), measurement_record(TUCKER, 4.0, runtime="eager")]
+    records += [measurement_record(CONTROL, 1.0, runtime=runtime) for runtime in ("eager", "onnxruntime", "openvino")]
+    records += [measurement_record(TUCKER, 2.0), measurement_record(TUCKER, 2.0, runtime="openvino")]
+    records += [measurement_record(TUCKER, 2.0, threads=2, runtime="eager")]
+    frame = to_frame(records)
+    here = frame[frame["threads"] == 1]
+    assert here[here["method"] == "tucker"]["practical"].tolist() == pytest.approx([40 / (70 / 4)] * 3)
+    assert here[here["method"] == "identity"]["practical"].tolist() == pytest.approx([1.0] * 3)
+    counts = {runtime: set(rows["headline"]) for runtime, rows in here.groupby("runtime")}
+    assert counts == {"eager": {False}, "onnxruntime": {True}, "openvino": {True}}
+    alone = row_of(frame, threads=2)
+    assert (alone["practical"], alone["headline"]) == (pytest.approx(2.0), True)
+
+
+def test_a_time_carries_the_check_of_its_output_and_what_conversion_took_and_gave():
+    row = row_of(to_frame([trial_record(TUCKER), measurement_record(TUCKER, 2.0)]), kind="measurement")
+    assert (row["runtime_error"], row["convert_s"], row["runtime_bytes"]) == (1e-6, 0.1, 2_400_000)
+
+
+def test_a_runtime_of_fewer_bits_carries_its_own_top_1_and_what_the_bits_alone_bring():
+    # Dense takes 40 ms in onnxruntime and 16 in int8, where the control gets 1 % of the images wrong that were right.
+    right = unpack_hits(trial_record(CONTROL).quality.hits_after, IMAGES)
+    right[np.flatnonzero(right)[:20]] = False
+    judged = RuntimeQuality(images=IMAGES, top1=100 * right.mean(), hits=pack_hits(right), calibration_images=256)
+    eight_bits = {"runtime": "onnxruntime-int8"}
+    records = [trial_record(CONTROL), trial_record(TUCKER, 0.5)]
+    records += [measurement_record(CONTROL, 1.0), measurement_record(TUCKER, 2.0)]
+    records += [measurement_record(CONTROL, 1.0, quality=judged, **eight_bits)]
+    records += [measurement_record(TUCKER, 1.5, quality=judged, **eight_bits)]
+    frame = to_frame(records)
+    control = row_of(frame, method="identity", **eight_bits)
+    assert control["top1_drop"] == pytest.approx(1.0)
+    assert control["top1_drop_low"] <= 1.0 <= control["top1_drop_high"]
+    assert (control["arithmetic"], control["practical"]) == ("int8", pytest.approx(40 / 16))
+    both = row_of(frame, method="tucker", **eight_bits)
+    assert (both["practical"], both["top1_after"]) == (pytest.approx(1.5 * 40 / 16), pytest.approx(judged.top1))
+    plain = row_of(frame, method="tucker", runtime="onnxruntime")
+    assert (plain["arithmetic"], plain["practical"], plain["top1_drop"]) == ("float32", 2.0, pytest.approx(0.5))
+    assert frame[frame["threads"].notna()]["headline"].all()  # within its own arithmetic, each is the fastest
+    (board,) = make_boards(frame)
+    assert board.settings[0] == ("onnxruntime", 1, 64)
+    shown = {(row.method, row.runtime): row for row in rows_of(board.rows)}
+    assert shown["tucker", "onnxruntime-int8"].top1_after == pytest.approx(judged.top1)
+    assert shown["tucker", "onnxruntime"].top1_drop == pytest.approx(0.5)
+    assert shown["identity", "onnxruntime-int8"].practical == pytest.approx(2.5)

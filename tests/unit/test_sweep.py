@@ -63,6 +63,11 @@ def test_shipped_sweeps_are_valid(name: str) -> None:
     assert trials and measurements
 
 
+def test_what_is_published_rests_on_five_fresh_processes(tmp_path: Path) -> None:
+    assert {m.processes for m in plan("standard", "m")[1]} == {5}
+    assert {m.processes for m in plan(written(tmp_path, GOOD + "processes = 7\n"), "m")[1]} == {7}
+
+
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [

@@ -1,0 +1,82 @@
+"""The commands that look at one thing closely: ``lowrank-bench doctor`` and ``profile``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from lowrank_bench.measurement.diagnosis import Diagnosis
+from lowrank_bench.reporting.profile_report import profile_facts, profile_table, write_profile_figures
+from lowrank_bench.running.inspect import find_trial, inspect_machine, inspect_trial
+
+DEFAULT_OUT = Path("results/local")
+
+
+def doctor(
+    seconds: Annotated[float, typer.Option(help="How long a network is timed against its own copy.")] = 10.0,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+) -> None:
+    """Tell what would make timings on this machine untrustworthy, and what to do about it."""
+    diagnosis = inspect_machine(seconds)
+    console = Console()
+    if json:
+        typer.echo(diagnosis.model_dump_json(indent=1))
+        return
+    console.print(_checks_table(diagnosis))
+    console.print(_facts_table(diagnosis))
+    console.print(Text(diagnosis.conclusion))
+
+
+def profile(
+    trial: Annotated[str, typer.Argument(help="A recorded trial: the first digits of its key, or '*tucker macs/4*'.")],
+    out: Annotated[Path, typer.Option(help="Results folder.")] = DEFAULT_OUT,
+    runtime: Annotated[str, typer.Option(help="See `lowrank-bench list runtimes`.")] = "eager-nhwc",
+    threads: Annotated[int, typer.Option(help="Threads, each on its own core.")] = 1,
+    batch: Annotated[int, typer.Option(help="Images in each call.")] = 1,
+    seconds: Annotated[float, typer.Option(help="How long each layer is timed at most.")] = 2.0,
+) -> None:
+    """Show where the time goes, layer by layer: dense against compressed, each beside its limit."""
+    chosen = find_trial(out, trial)
+    found = inspect_trial(out, chosen, runtime, threads, batch, seconds)
+    paths = write_profile_figures(found, chosen, out)
+    console = Console()
+    console.print(Text(str(chosen), style="bold"))
+    console.print(profile_table(found))
+    console.print(Text(profile_facts(found)))
+    console.print(Text("written: " + ", ".join(str(path) for path in paths)), soft_wrap=True)
+
+
+def _checks_table(diagnosis: Diagnosis) -> Table:
+    table = plain_table("", "timings depend on", "here", "what to do")
+    for check in diagnosis.checks:
+        mark = Text("ok", style="green") if check.ok else Text("mend", style="bold red")
+        table.add_row(mark, Text(check.name), Text(check.value), Text("" if check.ok else check.remedy))
+    return table
+
+
+def _facts_table(diagnosis: Diagnosis) -> Table:
+    machine = diagnosis.environment
+    table = plain_table("machine", machine.machine)
+    table.add_row("processor", Text(machine.cpu))
+    table.add_row("memory", f"{machine.memory_gb:g} GB")
+    table.add_row("threads of torch", f"{machine.torch_threads}")
+    variables = ", ".join(f"{name}={value}" for name, value in machine.variables.items())
+    table.add_row("variables", Text(variables or "none about threads"))
+    for threads, peak in diagnosis.probe.peaks.items():
+        table.add_row(
+            f"peak, {threads} thread{'s' * (threads > 1)}", f"{peak.gflops:.0f} GFLOP/s, {peak.gbytes:.1f} GB/s"
+        )
+    return table
+
+
+def plain_table(*columns: str) -> Table:
+    """A table without lines, whose cells wrap."""
+    table = Table(box=None, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table

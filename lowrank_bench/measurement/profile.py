@@ -1,0 +1,189 @@
+"""Where a network's time goes, layer by layer: dense against compressed, each beside its limit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from lowrank_bench.measurement.limits import Work, work_of
+from lowrank_bench.measurement.peak import Peak, peak
+from lowrank_bench.measurement.runtimes import inference_state, prepare
+from lowrank_bench.measurement.speedup import check_setting, random_input
+from lowrank_bench.measurement.timing import Pairs, check_bounds, time_pairs
+
+PRECISION = 0.01
+
+
+class Side(BaseModel):
+    """One layer, or the network, of one of the two models, over the whole batch.
+
+    ``ms``: median time of a call; ``mac_ms``, ``traffic_ms``: its bounds by arithmetic and by memory traffic at the
+    machine's measured peak; ``limit_ms``: the sum over its stages of the larger of both.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ms: float
+    stages: int
+    macs: int
+    bytes: int
+    mac_ms: float
+    traffic_ms: float
+    limit_ms: float
+
+    @property
+    def intensity(self) -> float:
+        """Floating-point operations for each byte moved."""
+        return 2 * self.macs / self.bytes
+
+    @property
+    def gflops(self) -> float:
+        """10^9 floating-point operations a second, as measured."""
+        return 2 * self.macs / self.ms / 1e6
+
+
+class LayerProfile(BaseModel):
+    """One layer in both models, timed in interleaved pairs: median of pair ratios with its 95 % interval."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    dense: Side
+    compressed: Side
+    ratio: float
+    low: float
+    high: float
+
+    @property
+    def macs_ratio(self) -> float:
+        """The MAC bound of the speedup."""
+        return self.dense.macs / self.compressed.macs
+
+
+class Profile(BaseModel):
+    """Every convolution and linear layer in the order of their calls, then the network as a whole."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    runtime: str
+    threads: int
+    batch: int
+    peak: Peak
+    layers: list[LayerProfile]
+    network: LayerProfile
+
+
+def profile(
+    dense: nn.Module,
+    compressed: nn.Module,
+    input_size: tuple[int, int, int],
+    *,
+    batch: int = 1,
+    runtime: str = "eager-nhwc",
+    threads: int = 1,
+    seconds: float = 2.0,
+) -> Profile:
+    """Time every convolution and linear layer of two models of one architecture, at most ``seconds`` each.
+
+    A layer is prepared and timed on its own, on a random input of the shape that reaches it, so any runtime can be
+    asked; what stands between the layers (activations, pooling, batch norm) shows as the difference between their sum
+    and the network. A layer that is called several times stands for its first call. The network's work is the sum of
+    its layers'. Raises what ``measure_speedup`` raises.
+    """
+    check_setting(input_size, batch, threads)
+    check_bounds(PRECISION, seconds)
+    images = random_input(dense, (batch, *input_size))
+    timer = _Timer(runtime, threads, seconds)
+    before = peak(threads)
+    timed: list[_Timed] = []
+    for name, shape in _input_shapes(dense, images).items():
+        ours, theirs = dense.get_submodule(name), compressed.get_submodule(name)
+        x = random_input(dense, shape)
+        timed.append(timer.time(name, (ours, theirs), x, (work_of(ours, x), work_of(theirs, x))))
+    works = [work for one in timed for work in one.works[0]], [work for one in timed for work in one.works[1]]
+    network = timer.time("network", (dense, compressed), images, works)
+    after = peak(threads)  # a limit is sought: what slowed the machine down at one time may be gone at another
+    best = Peak(max(before.gflops, after.gflops), max(before.gbytes, after.gbytes))
+    return Profile(
+        runtime=runtime,
+        threads=threads,
+        batch=batch,
+        peak=best,
+        layers=[one.beside(best) for one in timed],
+        network=network.beside(best),
+    )
+
+
+@dataclass(frozen=True)
+class _Timed:
+    """What was timed, and its work in the dense and in the compressed model."""
+
+    name: str
+    pairs: Pairs
+    works: tuple[Sequence[Work], Sequence[Work]]
+
+    def beside(self, machine: Peak) -> LayerProfile:
+        ratio, low, high = self.pairs.interval
+        return LayerProfile(
+            name=self.name,
+            dense=_side(self.pairs.milliseconds("dense")[0], self.works[0], machine),
+            compressed=_side(self.pairs.milliseconds("compressed")[0], self.works[1], machine),
+            ratio=ratio,
+            low=low,
+            high=high,
+        )
+
+
+@dataclass(frozen=True)
+class _Timer:
+    runtime: str
+    threads: int
+    seconds: float
+
+    def time(
+        self, name: str, models: tuple[nn.Module, nn.Module], x: Tensor, works: tuple[Sequence[Work], Sequence[Work]]
+    ) -> _Timed:
+        ours, theirs = (prepare(self.runtime, model, x, self.threads) for model in models)
+        with inference_state(self.threads):
+            return _Timed(name, time_pairs(ours.run, theirs.run, precision=PRECISION, max_seconds=self.seconds), works)
+
+
+def _side(ms: float, works: Sequence[Work], machine: Peak) -> Side:
+    return Side(
+        ms=ms,
+        stages=len(works),
+        macs=sum(work.macs for work in works),
+        bytes=sum(work.bytes for work in works),
+        mac_ms=sum(work.mac_ms(machine) for work in works),
+        traffic_ms=sum(work.traffic_ms(machine) for work in works),
+        limit_ms=sum(work.limit_ms(machine) for work in works),
+    )
+
+
+def _input_shapes(model: nn.Module, images: Tensor) -> dict[str, tuple[int, ...]]:
+    """Shape of what reaches each convolution and linear layer in its first call, in the order of the calls."""
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def recorder(name: str) -> Any:
+        def record(_layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            shapes.setdefault(name, tuple(inputs[0].shape))
+
+        return record
+
+    hooks = [
+        layer.register_forward_pre_hook(recorder(name))
+        for name, layer in model.named_modules()
+        if isinstance(layer, nn.Conv2d | nn.Linear)
+    ]
+    try:
+        with torch.inference_mode():
+            model(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return shapes

@@ -1,0 +1,89 @@
+"""One look at this machine, or at one recorded trial: in a child, alone on the machine, as sweeps are timed."""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+from pathlib import Path
+
+from lowrank_bench.compression.model import PLAN
+from lowrank_bench.errors import InvalidInput, MeasurementFailed, RuntimeMissing, UnknownName
+from lowrank_bench.measurement.cores import usable_cores
+from lowrank_bench.measurement.diagnosis import Diagnosis, diagnose
+from lowrank_bench.measurement.environment import checks, fingerprint
+from lowrank_bench.measurement.profile import Profile
+from lowrank_bench.measurement.runtimes import available_runtimes
+from lowrank_bench.measurement.speedup import check_setting
+from lowrank_bench.record import Status, TrialRecord
+from lowrank_bench.running.child import run_child, timing_lock
+from lowrank_bench.running.worker import Job, Outcome, ProbeJob, ProfileJob
+from lowrank_bench.store import latest, read_records
+from lowrank_bench.tasks.catalog import get_task
+from lowrank_bench.trial import Trial
+
+TIMEOUT = 3600.0
+
+
+def inspect_machine(seconds: float) -> Diagnosis:
+    """Look at what timings here depend on, then measure noise and peaks. Raises InvalidInput and MeasurementFailed."""
+    _check_seconds(seconds)
+    environment, standing = fingerprint(), checks()  # before the probe itself loads the machine
+    outcome = _alone(ProbeJob(seconds=seconds), usable_cores())
+    assert outcome.probe is not None  # or it would not have ended well
+    return diagnose(environment, standing, outcome.probe)
+
+
+def inspect_trial(folder: Path, trial: Trial, runtime: str, threads: int, batch: int, seconds: float) -> Profile:
+    """Profile the model that a trial left in a results folder. Raises InvalidInput, UnknownName, RuntimeMissing and
+    MeasurementFailed.
+    """
+    _check_seconds(seconds)
+    check_setting(get_task(trial.task).input_size, batch, threads)
+    runtimes = available_runtimes()
+    if runtime not in runtimes:
+        raise UnknownName("runtime", runtime, runtimes)
+    if problem := runtimes[runtime]:
+        raise RuntimeMissing(f"runtime {runtime!r} is not ready: {problem}")
+    models = folder / "models"
+    if not (models / trial.key / PLAN).exists():
+        raise InvalidInput(f"{models / trial.key} holds no model: run its sweep again, which makes it, or name --out")
+    job = ProfileJob(trial=trial, models=models, runtime=runtime, threads=threads, batch=batch, seconds=seconds)
+    outcome = _alone(job, threads)
+    assert outcome.profile is not None  # or it would not have ended well
+    return outcome.profile
+
+
+def find_trial(folder: Path, wanted: str) -> Trial:
+    """The recorded trial whose key begins with ``wanted``, or whose line or key matches it as a shell pattern.
+
+    Raises InvalidInput where it is none or several or ended without a model, InvalidRecord as ``read_records`` does.
+    """
+    made = [record for record in latest(read_records(folder)).values() if isinstance(record, TrialRecord)]
+    found = [record for record in made if record.key.startswith(wanted) or _matches(record.trial, wanted)]
+    if len(found) != 1:
+        listed = "\n".join(f"  {record.key}  {record.trial}" for record in found or made)
+        raise InvalidInput(
+            f"{wanted!r} matches {len(found) or 'no'} trials in {folder}: name one by its key, or by the first digits "
+            f"of it\n{listed}"
+        )
+    record = found[0]
+    if record.status is not Status.OK:
+        raise InvalidInput(f"{record.key} ({record.trial}) left no model: {record.status}, {record.reason}")
+    return record.trial
+
+
+def _matches(trial: Trial, pattern: str) -> bool:
+    return any(fnmatch.fnmatch(text, pattern) for text in (trial.key, str(trial)))
+
+
+def _alone(job: Job, threads: int) -> Outcome:
+    with timing_lock():
+        ended = run_child(job, threads, TIMEOUT, lambda stage, share: None)
+    if ended.outcome.status is not Status.OK:
+        raise MeasurementFailed(f"{ended.outcome.status}: {ended.outcome.reason}")
+    return ended.outcome
+
+
+def _check_seconds(seconds: float) -> None:
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise InvalidInput(f"--seconds {seconds}: a positive number is wanted")

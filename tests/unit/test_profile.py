@@ -1,0 +1,148 @@
+"""Where the time goes: the work of each layer in closed form, its bounds, and its time beside them."""
+
+from __future__ import annotations
+
+import copy
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+import torch
+from synthetic_records import failed_trial, sweep, trial, write
+from torch import nn
+
+import lowrank_bench as lrb
+from lowrank_bench.errors import InvalidInput, MeasurementFailed, RuntimeMissing, UnknownName
+from lowrank_bench.measurement import profile as profile_module
+from lowrank_bench.measurement.limits import Work, work_of
+from lowrank_bench.measurement.peak import Peak
+from lowrank_bench.measurement.profile import Profile, profile
+from lowrank_bench.record import Status
+from lowrank_bench.reporting.profile_report import profile_facts, profile_table, write_profile_figures
+from lowrank_bench.running import inspect
+from lowrank_bench.running.child import Ended
+from lowrank_bench.running.inspect import find_trial, inspect_machine, inspect_trial
+from lowrank_bench.running.worker import Outcome
+
+PEAK = Peak(gflops=100.0, gbytes=10.0)
+
+
+def network() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(16, 24, 3, stride=2, padding=1, bias=False),
+        nn.Flatten(),
+        nn.Linear(24 * 4 * 4, 10),
+    ).eval()
+
+
+@pytest.fixture(scope="module")
+def found() -> Profile:
+    """Of a network whose second convolution was factored."""
+    dense = network()
+    compressed = copy.deepcopy(dense)
+    compressed[2] = lrb.factorize(dense[2], "tucker", (4, 4))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(profile_module, "peak", lambda threads: PEAK)
+        return profile(dense, compressed, (3, 8, 8), batch=2, seconds=0.1)
+
+
+def test_work_of_a_convolution_and_of_a_linear_layer_is_their_closed_form():
+    conv, x = nn.Conv2d(16, 24, (3, 1), padding=(1, 0), groups=2), torch.randn(5, 16, 8, 6)
+    numbers = x.numel() + 5 * 24 * 8 * 6 + 24 * 8 * 3 + 24
+    assert work_of(conv, x) == [Work(5 * 24 * 8 * 3 * 8 * 6, 4 * numbers)]
+    linear, rows = nn.Linear(30, 7), torch.randn(5, 30)
+    assert work_of(linear, rows) == [Work(5 * 30 * 7, 4 * (5 * 30 + 5 * 7 + 30 * 7 + 7))]
+
+
+def test_work_of_a_factored_layer_is_that_of_its_stages_each_at_its_own_resolution():
+    conv, x = nn.Conv2d(16, 24, 3, stride=2, padding=1), torch.randn(1, 16, 8, 8)
+    works = work_of(lrb.factorize(conv, "tucker", (4, 6)), x)  # (R_out, R_in)
+    assert len(works) == 3
+    assert sorted(work.macs for work in works) == sorted([16 * 6 * 64, 6 * 4 * 9 * 16, 4 * 24 * 16])
+
+
+def test_the_limit_is_the_larger_of_arithmetic_and_traffic_at_the_measured_peak():
+    arithmetic, traffic = Work(macs=10**9, bytes=10**6), Work(macs=10**6, bytes=10**9)
+    assert (arithmetic.mac_ms(PEAK), arithmetic.traffic_ms(PEAK)) == pytest.approx((20.0, 0.1))
+    assert arithmetic.limit_ms(PEAK) == pytest.approx(20.0)
+    assert (traffic.limit_ms(PEAK), traffic.traffic_ms(PEAK)) == pytest.approx((100.0, 100.0))
+
+
+def test_every_layer_is_timed_in_both_models_and_only_the_factored_one_has_more_stages(found):
+    assert [layer.name for layer in found.layers] == ["0", "2", "4"]
+    assert [layer.compressed.stages for layer in found.layers] == [1, 3, 1]
+    assert [layer.macs_ratio == 1 for layer in found.layers] == [True, False, True]
+    assert found.network.dense.macs == sum(layer.dense.macs for layer in found.layers)
+    assert found.network.dense.macs == 2 * lrb.count(network(), (3, 8, 8)).macs
+    assert all(layer.low <= layer.ratio <= layer.high for layer in [*found.layers, found.network])
+    for layer in found.layers:
+        for side in (layer.dense, layer.compressed):
+            assert max(side.mac_ms, side.traffic_ms) <= side.limit_ms <= side.mac_ms + side.traffic_ms
+            assert side.gflops == pytest.approx(2 * side.macs / (side.ms * 1e6))
+    assert Profile.model_validate_json(found.model_dump_json()) == found
+
+
+def test_the_table_has_every_layer_their_sum_and_the_network(found):
+    table = profile_table(found)
+    assert [str(cell) for cell in table.columns[0].cells] == ["0", "2", "4", "sum of layers", "network"]
+    assert "100 GFLOP/s, 10.0 GB/s" in profile_facts(found)
+
+
+def test_bars_and_roofline_are_drawn_twice_with_the_same_bytes(found, tmp_path):
+    paths = write_profile_figures(found, trial("tucker", 4), tmp_path)
+    assert [path.name.split("-")[0] for path in paths] == ["profile", "profile", "roofline", "roofline"]
+    first = [path.read_bytes() for path in paths]
+    assert [path.read_bytes() for path in write_profile_figures(found, trial("tucker", 4), tmp_path)] == first
+    assert {path.suffix for path in paths} == {".png", ".svg"} and all(path.parent.name == "figures" for path in paths)
+
+
+def test_a_trial_is_found_by_the_first_digits_of_its_key_or_by_a_pattern(tmp_path: Path):
+    write(tmp_path, sweep())
+    wanted = trial("tucker", 8)
+    assert find_trial(tmp_path, wanted.key) == find_trial(tmp_path, wanted.key[:8]) == wanted
+    assert find_trial(tmp_path, "*tucker macs/8*") == wanted
+    with pytest.raises(InvalidInput, match=r"matches 2 trials(.|\n)*macs/4(.|\n)*macs/8"):
+        find_trial(tmp_path, "*tucker*")
+    with pytest.raises(InvalidInput, match="matches no trials"):
+        find_trial(tmp_path, "resnet")
+
+
+def test_a_trial_without_a_model_is_named_with_its_reason(tmp_path: Path):
+    refused, made = trial("cp_nls", 4), trial("tucker", 4)
+    write(tmp_path, [*sweep(), failed_trial(refused, Status.SKIPPED, "largest reachable ratio is 3.1")])
+    with pytest.raises(InvalidInput, match="left no model: skipped, largest reachable ratio"):
+        find_trial(tmp_path, refused.key)
+    with pytest.raises(InvalidInput, match="holds no model"):
+        inspect_trial(tmp_path, made, "eager", 1, 1, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"runtime": "egaer"}, UnknownName, "did you mean 'eager'"),
+        ({"threads": 4096}, InvalidInput, "threads"),
+        ({"threads": 0}, InvalidInput, "threads"),
+        ({"batch": 0}, InvalidInput, "batch"),
+        ({"seconds": -1.0}, InvalidInput, "--seconds -1"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_named(tmp_path: Path, change, error, words):
+    setting = {"runtime": "eager", "threads": 1, "batch": 1, "seconds": 1.0} | change
+    with pytest.raises(error, match=words):
+        inspect_trial(tmp_path, trial("tucker", 4), **setting)
+
+
+def test_a_runtime_that_is_not_installed_is_named_with_the_hint(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(inspect, "available_runtimes", lambda: {"openvino": "pip install 'lowrank-bench[runtimes]'"})
+    with pytest.raises(RuntimeMissing, match="pip install"):
+        inspect_trial(tmp_path, trial("tucker", 4), "openvino", 1, 1, 1.0)
+
+
+def test_a_child_that_ends_badly_is_a_failure_with_its_reason(monkeypatch):
+    crashed = Ended(Outcome(status=Status.CRASHED, reason="the child ended with status 7"), "")
+    monkeypatch.setattr(inspect, "run_child", lambda *_: crashed)
+    monkeypatch.setattr(inspect, "timing_lock", nullcontext)
+    with pytest.raises(MeasurementFailed, match="crashed: the child ended with status 7"):
+        inspect_machine(1.0)
