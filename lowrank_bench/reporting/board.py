@@ -74,6 +74,11 @@ class Board:
         return f"{self.model} on {self.task}, recipe {self.recipe}, {place}"
 
     @property
+    def scored(self) -> bool:
+        """Whether the accuracy of any row is known; a task without images has speed alone."""
+        return _scored(self.rows)
+
+    @property
     def settings(self) -> list[tuple[str, int, int]]:
         """Runtime, threads and batch of the rows, the headline first."""
         return [*dict.fromkeys(self.rows[_SETTING].itertuples(index=False, name=None))]
@@ -189,6 +194,7 @@ def _ranked(rows: pd.DataFrame, max_loss: float) -> pd.DataFrame:
     order = {setting: place for place, setting in enumerate(_settings(rows))}
     control = rows["method"] == CONTROL
     within = ~control & _within(rows, max_loss)
+    losses = rows["top1_drop"] if _scored(rows) else pd.Series(0.0, rows.index)
     place = [order[setting] for setting in rows[_SETTING].itertuples(index=False, name=None)]
     rows = with_practical(rows, ["threads", "batch"], _WHAT)
     rows = rows.assign(place=place, group=control * 2 + (~control & ~within), rank=within, pareto=False)
@@ -196,14 +202,21 @@ def _ranked(rows: pd.DataFrame, max_loss: float) -> pd.DataFrame:
         ["place", "group", "speedup_low", *_WHAT], ascending=[True, True, False, True, True, True], kind="stable"
     )
     for _, setting in rows[rows["group"] < 2].groupby("place"):
-        rows.loc[setting.index, "pareto"] = pareto_front(list(setting["speedup"]), list(setting["top1_drop"]))
+        rows.loc[setting.index, "pareto"] = pareto_front(list(setting["speedup"]), list(losses[setting.index]))
     rank = rows["rank"].astype("Int64").groupby(rows["place"]).cumsum()
     rows["rank"] = rank.where(rows["group"] == 0)
     return rows[list(ROW_COLUMNS)].reset_index(drop=True)
 
 
 def _within(rows: pd.DataFrame, max_loss: float) -> pd.Series[bool]:
+    """What loses at most so much; all where nothing was scored, as of a task without images."""
+    if not _scored(rows):
+        return pd.Series(True, rows.index)
     return rows["top1_drop"] <= max_loss + 1e-9  # a mean of seeds that rounds to the limit is within it
+
+
+def _scored(rows: pd.DataFrame) -> bool:
+    return bool(rows["top1_after"].notna().any())
 
 
 def _settings(rows: pd.DataFrame) -> list[tuple[str, int, int]]:

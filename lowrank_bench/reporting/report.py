@@ -19,6 +19,7 @@ from lowrank_bench.reporting.leaderboard import (
     loss_text,
     markdown_table,
     method_text,
+    runtime_table,
     setting_text,
     speedup_text,
     to_csv,
@@ -78,6 +79,8 @@ def update_readme(readme: Path | str, folder: Path | str) -> None:
 def _figures(board: Board) -> dict[str, bytes]:
     files: dict[str, bytes] = {}
     for kind, draw in FIGURES.items():
+        if kind == "loss" and not board.scored:
+            continue
         figure = draw(board)
         files |= {f"figures/{_slug(board)}-{kind}.{form}": encode(figure, form) for form in ("png", "svg")}
     return files
@@ -91,6 +94,9 @@ def _slug(board: Board) -> str:
 
 
 def _summary(board: Board) -> str:
+    if not board.scored:
+        below = escape("; ".join(f"{name}: {text}" for name, text in facts(board)))
+        return f"**{escape(board.name)}**: speedup, share of the MACs ratio\n\n{runtime_table(board)}\n\n{below}"
     setting = board.settings[0]
     rows = board.in_setting(setting).sort_values("speedup_low", ascending=False, kind="stable")
     best = rows.drop_duplicates(["method", "target"])

@@ -1,0 +1,99 @@
+"""Speed-only rows: any network of the zoos, ranks from one fraction, factors drawn and never fitted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import lowrank_bench as lrb
+from lowrank_bench.compression.chain import KernelShape
+from lowrank_bench.compression.method import Job, LayerMethod
+from lowrank_bench.compression.registry import method_class
+from lowrank_bench.running.stages import Stopwatch, run_trial
+from lowrank_bench.running.sweep import Sweep
+from lowrank_bench.tasks.catalog import get_task
+from lowrank_bench.tasks.zoo import build_zoo_model, check_zoo_model
+
+RESNET = "torchvision:resnet18"
+
+
+def test_the_zoos_give_the_same_network_at_every_call() -> None:
+    first, second = (build_zoo_model(RESNET) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+    assert not first.training
+
+
+def test_a_part_runs_alone() -> None:
+    part = build_zoo_model("torchvision:vgg11/features")
+    assert lrb.count(part, (3, 224, 224)).macs < lrb.count(build_zoo_model("torchvision:vgg11"), (3, 224, 224)).macs
+    with pytest.raises(lrb.InvalidInput, match="its parts are features, avgpool, classifier"):
+        build_zoo_model("torchvision:vgg11/feature")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("torchvision:resnet81", "did you mean 'resnet18'"),
+        ("timm:mobilenetv3_smal_100", "did you mean 'mobilenetv3_small_100'"),
+        ("resnet18", "timm:NAME, torchvision:NAME"),
+    ],
+)
+def test_unknown_names_suggest_the_nearest(name: str, words: str) -> None:
+    with pytest.raises(lrb.UnknownName, match=words):
+        check_zoo_model(name)
+
+
+@pytest.mark.parametrize("name", ["torchvision:googlenet", "timm:test_convnext"])
+def test_networks_with_and_without_heads_for_training_give_one_output(name: str) -> None:
+    with torch.no_grad():
+        assert build_zoo_model(name)(torch.zeros(1, 3, 224, 224)).shape == (1, 1000)
+
+
+@pytest.mark.parametrize("align", [1, 16])
+@pytest.mark.parametrize("method", ["channel_svd", "cp_nls", "denton", "jaderberg", "tt_conv", "tucker"])
+def test_budgets_are_met_without_fitting_anything(method: str, align: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = method_class(method)(align=align)
+    assert isinstance(made, LayerMethod)
+    monkeypatch.setattr(made, "errors", lambda *_: pytest.fail("random weights were looked at"))
+    model = build_zoo_model(RESNET)
+    compressed = made.compress(model, Job((3, 224, 224), lrb.Budget(macs=3), speed_only=True))
+    assert compressed.dense_cost.macs / compressed.cost.macs == pytest.approx(3, rel=0.05)
+    assert all(layer.error is None for layer in compressed.plan.layers.values())
+    with torch.no_grad():
+        assert torch.isfinite(compressed.model(torch.randn(1, 3, 224, 224))).all()
+
+
+def test_aligned_candidates_are_multiples_or_full() -> None:
+    made = method_class("jaderberg")(align=16)
+    assert isinstance(made, LayerMethod)
+    ranks = [rank for (rank,) in made.aligned_candidates(KernelShape(40, 30, 3, 3))]
+    assert ranks == [16, 32, 48, 64, 80, 90]
+
+
+def test_a_trial_stores_a_plan_and_no_weights_and_loads_again(tmp_path: Path) -> None:
+    sweep = Sweep.model_validate(
+        {
+            "sweep": {
+                "task": "speed",
+                "models": [RESNET],
+                "methods": ["tucker"],
+                "budgets": [{"macs": 4}],
+                "recipe": "none",
+            },
+        }
+    )
+    trial = sweep.trials()[1]
+    size, quality = run_trial(trial, tmp_path, Stopwatch(lambda stage, share: None))
+    assert quality is None
+    assert size.dense_macs / size.macs == pytest.approx(4, rel=0.05)
+    assert [path.name for path in (tmp_path / trial.key).iterdir()] == ["plan.json"]
+    again = lrb.load(tmp_path / trial.key, get_task("speed").load(RESNET), values=False)
+    assert lrb.count(again.model, (3, 224, 224)).macs == size.macs
+
+
+def test_there_is_nothing_to_tune_on() -> None:
+    table = {"task": "speed", "models": [RESNET], "methods": ["tucker"], "budgets": [{"macs": 4}], "recipe": "short"}
+    with pytest.raises(lrb.InvalidSweep, match="has no images to tune on: use 'none'"):
+        Sweep.model_validate({"sweep": table}).trials()
