@@ -8,7 +8,6 @@ import copy
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -82,8 +81,9 @@ def load(folder: Path | str, model: nn.Module, values: bool = True) -> Compresse
         for name, layer in document.plan.layers.items():
             dense = named_layer(rebuilt, name)
             geometry = Geometry.of(dense).ungrouped() if layer.ungrouped else Geometry.of(dense)
-            bias = None if dense.bias is None else torch.zeros_like(dense.bias)
-            chain = blank_chain(layer) if values else draw_chain(blank_chain(layer), geometry.kernel, geometry.groups)
+            chain, bias = blank_chain(layer), dense.bias if dense.bias is None else dense.bias.to("meta")
+            if not values:
+                chain, bias = draw_chain(chain, geometry.kernel, geometry.groups), dense.bias
             swap(rebuilt, name, build(chain, geometry, bias, dense.weight.dtype))
     except LowRankBenchError as error:
         raise InvalidPlan(f"{folder / PLAN} does not fit the model: {error}") from None

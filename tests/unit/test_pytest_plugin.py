@@ -30,6 +30,13 @@ def test_tiny(lowrank):
 """
 
 
+@pytest.fixture(autouse=True)
+def _no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a worker of xdist pytest-benchmark would switch itself off, in the inner run too."""
+    for name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_ADDOPTS"):
+        monkeypatch.delenv(name, raising=False)
+
+
 def test_the_five_lines_of_the_readme_become_a_benchmark(pytester: pytest.Pytester) -> None:
     section = README.split("## In your own pytest suite")[1].split("\n## ")[0]
     code = re.search(r"```python\n(.*?)```", section, re.DOTALL)

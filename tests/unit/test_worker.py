@@ -45,6 +45,8 @@ def test_a_missing_runtime_is_skipped_with_its_hint_and_other_ends_have_their_na
 class Blobs:
     """Two classes, told apart by the sign of the image; one label of seven is wrong."""
 
+    scored = True
+
     def load(self, model: str) -> nn.Module:
         net = nn.Sequential(nn.Conv2d(1, 2, 3, bias=False), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
         with torch.no_grad():
