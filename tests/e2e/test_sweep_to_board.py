@@ -59,6 +59,6 @@ def test_a_sweep_becomes_a_board_and_running_again_does_nothing(tmp_path: Path) 
 
     profiled = lowrank_bench("profile", "*jaderberg macs/4*", "--batch", "64", "--seconds", "0.2", folder=tmp_path)
     assert profiled.returncode == 0, profiled.stderr
-    assert all(word in profiled.stdout for word in ("conv2", "sum of layers", "GFLOP/s"))
+    assert all(word in profiled.stdout for word in ("conv2", "network", "GFLOP/s"))
     names = {path.name.partition("-")[0] for path in (records.parent / "figures").glob("*-jaderberg-*")}
     assert names == {"profile", "roofline"}
