@@ -31,18 +31,10 @@ _BAR = 0.38  # of the distance between two layers
 
 def profile_table(profile: Profile) -> Table:
     """Each layer's time beside its limit, dense against compressed; then their sum, and the network."""
-    headings = (
-        "Layer",
-        "Dense → compressed ms",
-        "Share of dense",
-        "Speedup [95 %]",
-        "MAC bound",
-        "Realised",
-        "MAC bound ms",
-        "Traffic bound ms",
-        "Time over limit",
-    )
-    table = Table(*headings, box=box.SIMPLE)
+    headings = ("Layer", "Time", "Share", "Speedup [95 %]", "MAC bound", "Realised", "MACs", "Bytes", "Over limit")
+    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
+    for heading in headings:
+        table.add_column(heading, overflow="fold")  # in a narrow terminal a number wraps, it is not cut
     whole = profile.network.dense.ms
     for layer in profile.layers:
         table.add_row(*map(Text, _cells(layer, whole)))
@@ -58,8 +50,9 @@ def profile_facts(profile: Profile) -> str:
     peak = profile.peak
     return (
         f"{setting_text(profile.runtime, profile.threads, profile.batch)}. Measured peak: {peak.gflops:.0f} GFLOP/s, "
-        f"{peak.gbytes:.1f} GB/s. Bounds are at this peak, dense → compressed; the limit of a stage is the larger of "
-        "both. Every layer is timed on its own; what lies between layers is in the network's row only."
+        f"{peak.gbytes:.1f} GB/s. Dense → compressed, in ms: the time, and at this peak the bounds by MACs and bytes "
+        "moved, of which the limit of a stage is the larger. MAC bound: of the speedup. Share: of the dense network's "
+        "time. Every layer is timed on its own; what lies between layers is in the network's row only."
     )
 
 
@@ -144,8 +137,8 @@ def _cells(layer: LayerProfile, whole_ms: float) -> list[str]:
         interval_text(layer.ratio, layer.low, layer.high, ".2f"),
         f"{layer.macs_ratio:.2f}",
         f"{layer.ratio / layer.macs_ratio:.0%}",
-        f"{ours.mac_ms:.3g} → {theirs.mac_ms:.3g}",
-        f"{ours.traffic_ms:.3g} → {theirs.traffic_ms:.3g}",
+        f"{ours.mac_ms:.2g} → {theirs.mac_ms:.2g}",
+        f"{ours.traffic_ms:.2g} → {theirs.traffic_ms:.2g}",
         f"{ours.ms / ours.limit_ms:.1f} → {theirs.ms / theirs.limit_ms:.1f}",
     ]
 
