@@ -33,7 +33,7 @@ def load_records(folder: Path | str) -> pd.DataFrame:
     Top-1 is in percent; ``top1_dense`` is that of the dense control after the same tuning, and ``top1_drop`` the loss
     against it in points with its paired 95 % interval (NaN without a control; ``note`` says why). Where a runtime
     computes in fewer bits (``arithmetic``), ``top1_after`` is what it came to there; the control is in float32 always.
-    Ratios are dense over compressed; ``realised = speedup / macs_ratio``; ``decompose_s`` and ``finetune_s`` are
+    Ratios are dense over compressed; ``realised = speedup / macs_ratio``; ``images_per_s`` is the compressed model's; ``decompose_s`` and ``finetune_s`` are
     seconds, ``bytes`` the model's. ``kind`` is "measurement" or "trial", ``key`` the key of that record, ``trial`` the
     trial's. ``pareto``: no other row of the same seed and setting is as fast and as accurate. ``practical`` and
     ``headline``: see ``with_practical``. Of the compressed model in its runtime: ``runtime_error``, the relative
@@ -209,6 +209,7 @@ def _typed(rows: list[dict[str, object]]) -> pd.DataFrame:
     data = {name: [row.get(name, EMPTY[kind]) for row in rows] for name, kind in COLUMNS.items()}
     frame = pd.DataFrame({name: pd.Series(values, dtype=COLUMNS[name]) for name, values in data.items()})
     frame["realised"] = frame["speedup"] / frame["macs_ratio"]
+    frame["images_per_s"] = frame["batch"].astype("float64") * 1e3 / frame["compressed_ms"]
     compressed = frame[(frame["method"] != CONTROL) & frame["speedup"].notna()]
     for _, group in compressed.groupby(_SAME_CONDITIONS):
         frame.loc[group.index, "pareto"] = pareto_front(list(group["speedup"]), list(group["top1_drop"]))

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
-import psutil
 import torch
 from torch import Tensor, nn
 
 from lowrank_bench.compression.model import load
 from lowrank_bench.measurement.cores import pin_cores
+from lowrank_bench.measurement.memory import peak_memory_mb
 from lowrank_bench.measurement.profile import Profile, profile
 from lowrank_bench.measurement.quality import pack_hits
 from lowrank_bench.measurement.runtimes import arithmetic_of, inference_state, prepare
@@ -136,7 +136,7 @@ def _process_timing(speedup: Speedup) -> ProcessTiming:
         loops=raw.loops,
         stop_reason=raw.stop_reason,
         runtime_error=speedup.runtime_error,
-        memory_mb=psutil.Process().memory_info().rss / 1e6,
+        memory_mb=peak_memory_mb(),
         convert_seconds=speedup.convert_seconds,
         model_bytes=speedup.model_bytes,
     )
