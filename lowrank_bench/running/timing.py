@@ -46,17 +46,22 @@ def run_timing(trial: Trial, measurement: Measurement, models: Path, watch: Stop
     return _process_timing(speedup)
 
 
-def judge_runtime(trial: Trial, measurement: Measurement, models: Path, watch: Stopwatch) -> RuntimeQuality:
-    """Top-1 of a trial's model as a runtime of fewer bits computes it, on the test images. Raises what prepare does."""
+def judge_runtime(trial: Trial, measurement: Measurement, models: Path, watch: Stopwatch) -> RuntimeQuality | None:
+    """Top-1 of a trial's model as a runtime of fewer bits computes it, on the test images; None where the task has no
+    images. Raises what prepare does.
+    """
+    task = get_task(trial.task)
+    if not task.scored:
+        return None
     _, compressed = _models(trial, models, watch)
     with watch.stage("evaluate"):
-        images, labels = (torch.cat(parts) for parts in zip(*get_task(trial.task).batches("test"), strict=True))
         calibration = _calibration(trial, measurement.runtime)
-        prepared = prepare(measurement.runtime, compressed, images[:JUDGED], measurement.threads, calibration)
+        example = next(task.batches("test", JUDGED))[0]
+        prepared = prepare(measurement.runtime, compressed, example, measurement.threads, calibration)
         with inference_state(measurement.threads):
-            hits = prepared.predict(images) == labels
+            hits = torch.cat([prepared.predict(images) == labels for images, labels in task.batches("test", JUDGED)])
     return RuntimeQuality(
-        images=len(labels),
+        images=len(hits),
         top1=100 * float(hits.double().mean()),
         hits=pack_hits(hits.numpy()),
         calibration_images=0 if calibration is None else len(calibration),
@@ -107,10 +112,11 @@ def _models(trial: Trial, models: Path, watch: Stopwatch) -> tuple[nn.Module, nn
 
 
 def _calibration(trial: Trial, runtime: str) -> Tensor | None:
-    """Training images for a runtime that quantizes; None for the others."""
-    if arithmetic_of(runtime) != "int8":
+    """Training images for a runtime that quantizes; None for the others, and where the task has no images."""
+    task = get_task(trial.task)
+    if arithmetic_of(runtime) != "int8" or not task.scored:
         return None
-    batches = get_task(trial.task).batches("train", seed=trial.seed, limit=CALIBRATION_IMAGES)
+    batches = task.batches("train", seed=trial.seed, limit=CALIBRATION_IMAGES)
     return torch.cat([images for images, _ in batches])
 
 
