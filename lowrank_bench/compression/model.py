@@ -88,11 +88,11 @@ def load(folder: Path | str, model: nn.Module, values: bool = True) -> Compresse
     except LowRankBenchError as error:
         raise InvalidPlan(f"{folder / PLAN} does not fit the model: {error}") from None
     if values:
-        _fill(rebuilt, weights, document.plan, folder)
+        _fill(rebuilt, weights, folder)
     return Compressed(rebuilt.eval(), document.plan, document.cost, document.dense_cost)
 
 
-def _fill(blank: nn.Module, weights: dict[str, Tensor], plan: Plan, folder: Path) -> None:
+def _fill(blank: nn.Module, weights: dict[str, Tensor], folder: Path) -> None:
     wanted = {name: tuple(t.shape) for name, t in blank.state_dict().items()}
     if wanted != (found := {name: tuple(t.shape) for name, t in weights.items()}):
         name = sorted(set(wanted.items()) ^ set(found.items()))[0][0]
@@ -100,6 +100,4 @@ def _fill(blank: nn.Module, weights: dict[str, Tensor], plan: Plan, folder: Path
             f"{folder / WEIGHTS}: tensor {name!r} has shape {found.get(name, 'missing')}, the plan wants "
             f"{wanted.get(name, 'none')}"
         )
-    for name in plan.layers:
-        blank.get_submodule(name).to_empty(device="cpu")
-    blank.load_state_dict(weights)
+    blank.load_state_dict(weights, assign=True)  # to_empty() would import sympy: a second in every timed child
