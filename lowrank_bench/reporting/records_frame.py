@@ -33,10 +33,10 @@ def load_records(folder: Path | str) -> pd.DataFrame:
     Top-1 is in percent; ``top1_dense`` is that of the dense control after the same tuning, and ``top1_drop`` the loss
     against it in points with its paired 95 % interval (NaN without a control; ``note`` says why). Where a runtime
     computes in fewer bits (``arithmetic``), ``top1_after`` is what it came to there; the control is in float32 always.
-    Ratios are dense over compressed; ``realised = speedup / macs_ratio``; ``images_per_s`` is the compressed model's; ``decompose_s`` and ``finetune_s`` are
-    seconds, ``bytes`` the model's. ``kind`` is "measurement" or "trial", ``key`` the key of that record, ``trial`` the
-    trial's. ``pareto``: no other row of the same seed and setting is as fast and as accurate. ``practical`` and
-    ``headline``: see ``with_practical``. Of the compressed model in its runtime: ``runtime_error``, the relative
+    Ratios are dense over compressed; ``realised = speedup / macs_ratio``; ``images_per_s`` is the compressed model's;
+    ``decompose_s`` and ``finetune_s`` are seconds, ``bytes`` the model's. ``kind`` is "measurement" or "trial", ``key``
+    the key of that record, ``trial`` the trial's. ``pareto``: no other row of the same seed and setting is as fast and
+    as accurate. ``practical`` and ``headline``: see ``with_practical``. Of the compressed model in its runtime: ``runtime_error``, the relative
     difference from eager's output (the larger of both models'), ``convert_s``, seconds of conversion, and
     ``runtime_bytes``. Text that does not apply is empty, numbers NA. Of what was recorded twice the last record counts,
     and of what was recorded under several declared versions the last version. Raises InvalidRecord where there is no
