@@ -36,11 +36,11 @@ def load_records(folder: Path | str) -> pd.DataFrame:
     Ratios are dense over compressed; ``realised = speedup / macs_ratio``; ``images_per_s`` is the compressed model's;
     ``decompose_s`` and ``finetune_s`` are seconds, ``bytes`` the model's. ``kind`` is "measurement" or "trial", ``key``
     the key of that record, ``trial`` the trial's. ``pareto``: no other row of the same seed and setting is as fast and
-    as accurate. ``practical`` and ``headline``: see ``with_practical``. Of the compressed model in its runtime: ``runtime_error``, the relative
-    difference from eager's output (the larger of both models'), ``convert_s``, seconds of conversion, and
-    ``runtime_bytes``. Text that does not apply is empty, numbers NA. Of what was recorded twice the last record counts,
-    and of what was recorded under several declared versions the last version. Raises InvalidRecord where there is no
-    readable record.
+    as accurate. ``practical`` and ``headline``: see ``with_practical``. Of the compressed model in its runtime:
+    ``runtime_error``, the relative difference from eager's output (the larger of both models'), ``convert_s``, seconds
+    of conversion, and ``runtime_bytes``. Text that does not apply is empty, numbers NA. Of what was recorded twice the
+    last record counts, and of what was recorded under several declared versions the last version. Raises InvalidRecord
+    where there is no readable record.
     """
     return to_frame(read_records(folder))
 
