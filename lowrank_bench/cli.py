@@ -5,20 +5,17 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 
-from lowrank_bench.cli_inspect import DEFAULT_OUT, doctor, plain_table, profile
-from lowrank_bench.compression import registry
+from lowrank_bench.cli_inspect import DEFAULT_OUT, doctor, profile
+from lowrank_bench.cli_list import MethodsDir, add_folders, escape, list_
 from lowrank_bench.errors import InvalidInput, LowRankBenchError, MeasurementFailed
 from lowrank_bench.measurement.environment import fingerprint
-from lowrank_bench.measurement.runtimes import available_runtimes
 from lowrank_bench.record import Status
 from lowrank_bench.reporting.board import make_boards
 from lowrank_bench.reporting.leaderboard import to_terminal
@@ -27,7 +24,6 @@ from lowrank_bench.reporting.report import update_readme, write_report
 from lowrank_bench.running.engine import Engine, Event, Summary, select
 from lowrank_bench.running.sweep import plan, shipped_sweeps
 from lowrank_bench.scaffold import new_method
-from lowrank_bench.store import latest, read_records
 from lowrank_bench.tasks.catalog import TASKS
 from lowrank_bench.training.baselines import train_model
 
@@ -39,20 +35,10 @@ out_console, console = Console(), Console(stderr=True)
 
 Out = Annotated[Path, typer.Option(help="Results folder.")]
 SweepArgument = Annotated[str, typer.Argument(help=f"A TOML file, or a shipped sweep: {', '.join(shipped_sweeps())}.")]
-MethodsDir = Annotated[list[Path] | None, typer.Option(help="Also offer the methods in this folder's *.py files.")]
 
+app.command("list")(list_)
 app.command()(doctor)
 app.command()(profile)
-
-
-class Listed(StrEnum):
-    """What ``list`` can list."""
-
-    METHODS = "methods"
-    MODELS = "models"
-    TASKS = "tasks"
-    RUNTIMES = "runtimes"
-    TRIALS = "trials"
 
 
 @app.command()
@@ -69,7 +55,7 @@ def run(
         raise InvalidInput(f"--timeout {timeout}: a positive number of seconds is wanted")
     if retry not in (None, "failed"):
         raise InvalidInput(f"--retry {retry!r}: only 'failed' is known")
-    _add_folders(methods_dir)
+    add_folders(methods_dir)
     environment = fingerprint()
     trials, measurements = plan(sweep, environment.machine)
     if only is not None:
@@ -87,24 +73,6 @@ def run(
     _tell(summary, out)
     if summary.failed:
         raise typer.Exit(FAILED)
-
-
-@app.command("list")
-def list_(
-    what: Annotated[Listed, typer.Argument(help="What to list.")],
-    sweep: Annotated[str, typer.Option(help="Whose trials.")] = "quick",
-    out: Out = DEFAULT_OUT,
-    methods_dir: MethodsDir = None,
-) -> None:
-    """List methods with their options, models, tasks, runtimes, or a sweep's trials and how they stand."""
-    _add_folders(methods_dir)
-    tables = {
-        Listed.METHODS: _methods_table,
-        Listed.MODELS: _models_table,
-        Listed.TASKS: _tasks_table,
-        Listed.RUNTIMES: _runtimes_table,
-    }
-    out_console.print(_trials_table(sweep, out) if what is Listed.TRIALS else tables[what]())
 
 
 @app.command()
@@ -164,19 +132,14 @@ def main() -> None:
     try:
         app()
     except MeasurementFailed as error:
-        console.print(f"[bold red]failed:[/] {_escape(error)}", soft_wrap=True)
+        console.print(f"[bold red]failed:[/] {escape(error)}", soft_wrap=True)
         sys.exit(FAILED)
     except LowRankBenchError as error:
-        console.print(f"[bold red]error:[/] {_escape(error)}", soft_wrap=True)
+        console.print(f"[bold red]error:[/] {escape(error)}", soft_wrap=True)
         sys.exit(BAD_INPUT)
     except KeyboardInterrupt:
         console.print("interrupted: what was recorded is kept; the same command goes on from here")
         sys.exit(INTERRUPTED)
-
-
-def _add_folders(folders: list[Path] | None) -> None:
-    for folder in folders or []:
-        registry.add_methods_folder(folder)
 
 
 def _progress() -> Progress:
@@ -199,10 +162,10 @@ def _shower(progress: Progress) -> Callable[[Event], None]:
     def show(event: Event) -> None:
         if not console.is_terminal and event.title not in titles:
             titles.add(event.title)
-            console.print(f"{event.done}/{event.total} {_escape(event.title)}", soft_wrap=True)
+            console.print(f"{event.done}/{event.total} {escape(event.title)}", soft_wrap=True)
         stage = f": {event.stage}" + (f" {event.share:.0%}" if event.share else "") if event.stage else ""
         progress.update(
-            overall, total=event.total, completed=event.done, description=_escape(event.title + stage), refresh=True
+            overall, total=event.total, completed=event.done, description=escape(event.title + stage), refresh=True
         )
 
     return show
@@ -212,61 +175,8 @@ def _tell(summary: Summary, out: Path) -> None:
     console.print(f"{summary.ran} done now, {summary.kept} were there already; records in {out}")
     for title, lines in (("skipped", summary.skipped), ("failed", summary.failed)):
         for line in lines:
-            console.print(f"[yellow]{title}[/] {_escape(line)}", soft_wrap=True)
-
-
-def _methods_table() -> Table:
-    table = plain_table("method", "version", "linear layers", "what it is", "options")
-    for name, cls in registry.methods().items():
-        options = ", ".join(f"{field} = {info.default!r}" for field, info in cls.Options.model_fields.items())
-        linear = "yes" if getattr(cls, "linear", False) else "dense"
-        table.add_row(
-            name, str(cls.version), linear, _escape((cls.__doc__ or "").strip().splitlines()[0]), _escape(options)
-        )
-    for where, why in registry.broken().items():
-        table.add_row(f"[red]broken[/] {_escape(where)}", "", "", _escape(why), "")
-    return table
-
-
-def _models_table() -> Table:
-    table = plain_table("model", "task")
-    for name, task in TASKS.items():
-        for model in task.models:
-            table.add_row(model, name)
-    return table
-
-
-def _tasks_table() -> Table:
-    table = plain_table("task", "classes", "input", "what it is")
-    for name, task in TASKS.items():
-        table.add_row(
-            name, str(task.classes), "x".join(map(str, task.input_size)), _escape((task.__doc__ or "").splitlines()[0])
-        )
-    return table
-
-
-def _runtimes_table() -> Table:
-    table = plain_table("runtime", "state")
-    for name, problem in available_runtimes().items():
-        table.add_row(name, "ready" if problem is None else _escape(problem))
-    return table
-
-
-def _trials_table(sweep: str, out: Path) -> Table:
-    trials, measurements = plan(sweep, fingerprint().machine)
-    known = latest(read_records(out, allow_empty=True)) if out.exists() else {}
-    table = plain_table("key", "trial", "status", "timed")
-    for trial in trials:
-        keys = [m.key for m in measurements if m.trial == trial.key]
-        status = str(known[trial.key].status) if trial.key in known else "missing"
-        table.add_row(trial.key, _escape(str(trial)), status, f"{sum(key in known for key in keys)}/{len(keys)}")
-    return table
-
-
-def _escape(text: object) -> str:
-    """Square brackets are markup to rich, and data to us."""
-    return str(text).replace("[", r"\[")
+            console.print(f"[yellow]{title}[/] {escape(line)}", soft_wrap=True)
 
 
 def _show_warning(message: Warning | str, *_: Any) -> None:
-    console.print(f"[yellow]warning:[/] {_escape(message)}", soft_wrap=True)
+    console.print(f"[yellow]warning:[/] {escape(message)}", soft_wrap=True)
