@@ -23,6 +23,8 @@ from lowrank_bench.tasks.catalog import TASKS
 
 MethodsDir = Annotated[list[Path] | None, typer.Option(help="Also offer the methods in this folder's *.py files.")]
 
+out_console = Console()
+
 
 class Listed(StrEnum):
     """What ``list`` can list."""
@@ -48,7 +50,7 @@ def list_(
         Listed.TASKS: _tasks_table,
         Listed.RUNTIMES: _runtimes_table,
     }
-    Console().print(_trials_table(sweep, out) if what is Listed.TRIALS else tables[what]())
+    out_console.print(_trials_table(sweep, out) if what is Listed.TRIALS else tables[what]())
 
 
 def add_folders(folders: list[Path] | None) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from lowrank_bench import cli
+from lowrank_bench import cli, cli_list
 
 SWEEP = """
 [sweep]
@@ -74,7 +74,7 @@ def test_bad_input_is_named_and_exits_with_2(
 def test_every_list_shows_what_there_is(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "out_console", Console(width=250))
+    monkeypatch.setattr(cli_list, "out_console", Console(width=250))
     for what, words in {
         "methods": ["tucker", "Tucker-2 (Kim et al. 2016)", "order = 'vh'"],
         "models": ["charnet"],
@@ -91,7 +91,7 @@ def test_a_broken_plug_in_is_listed_with_its_reason_and_stops_nobody(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("lowrank_bench.compression.registry._folders", [])
-    monkeypatch.setattr(cli, "out_console", Console(width=250))
+    monkeypatch.setattr(cli_list, "out_console", Console(width=250))
     (tmp_path / "bad.py").write_text("import nothing_of_that_name\n")
     (tmp_path / "taken.py").write_text(
         "from lowrank_bench.compression.method import Method\n"
