@@ -1,4 +1,4 @@
-"""The command line: ``lowrank-bench run``, ``list``, ``report``, ``train``, ``doctor``, ``profile``, ``new``."""
+"""The command line: ``lowrank-bench run``, ``list``, ``report``, ``compare``, ``merge``, ``train``, ``doctor``, ..."""
 
 from __future__ import annotations
 
@@ -15,15 +15,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from lowrank_bench.cli_inspect import DEFAULT_OUT, doctor, plain_table, profile
+from lowrank_bench.cli_records import compare, merge, report
 from lowrank_bench.compression import registry
 from lowrank_bench.errors import InvalidInput, LowRankBenchError, MeasurementFailed
 from lowrank_bench.measurement.environment import fingerprint
 from lowrank_bench.measurement.runtimes import available_runtimes
 from lowrank_bench.record import Status
-from lowrank_bench.reporting.board import make_boards
-from lowrank_bench.reporting.leaderboard import to_terminal
-from lowrank_bench.reporting.records_frame import load_records
-from lowrank_bench.reporting.report import update_readme, write_report
 from lowrank_bench.running.engine import Engine, Event, Summary, select
 from lowrank_bench.running.sweep import plan, shipped_sweeps
 from lowrank_bench.scaffold import new_method
@@ -43,6 +40,9 @@ MethodsDir = Annotated[list[Path] | None, typer.Option(help="Also offer the meth
 
 app.command()(doctor)
 app.command()(profile)
+app.command()(report)
+app.command()(compare)
+app.command()(merge)
 
 
 class Listed(StrEnum):
@@ -105,20 +105,6 @@ def list_(
         Listed.RUNTIMES: _runtimes_table,
     }
     out_console.print(_trials_table(sweep, out) if what is Listed.TRIALS else tables[what]())
-
-
-@app.command()
-def report(
-    out: Out = DEFAULT_OUT,
-    readme: Annotated[Path | None, typer.Option(help="Also renew the board between this file's board markers.")] = None,
-) -> None:
-    """Rebuild leaderboard.md, leaderboard.csv and figures/ from the records in a results folder."""
-    paths = write_report(out)
-    if readme is not None:
-        update_readme(readme, out)
-        paths.append(readme)
-    out_console.print(to_terminal(make_boards(load_records(out))))
-    out_console.print("written: " + ", ".join(str(path) for path in paths), soft_wrap=True)
 
 
 @app.command()
