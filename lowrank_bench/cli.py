@@ -19,10 +19,9 @@ from lowrank_bench.errors import InvalidInput, LowRankBenchError, MeasurementFai
 from lowrank_bench.measurement.environment import fingerprint
 from lowrank_bench.record import Status
 from lowrank_bench.running.engine import Engine, Event, Summary, select
-from lowrank_bench.running.sweep import plan, shipped_sweeps
+from lowrank_bench.running.sweep import check_ready, plan, shipped_sweeps
 from lowrank_bench.scaffold import new_method
-from lowrank_bench.tasks.catalog import TASKS
-from lowrank_bench.training.baselines import train_model
+from lowrank_bench.training.baselines import task_of_baseline, train_model
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 RETRIED = tuple(status for status in Status if status not in (Status.OK, Status.SKIPPED))
@@ -49,6 +48,7 @@ def run(
     timeout: Annotated[float, typer.Option(help="Seconds for each trial or timing.")] = 3600.0,
     retry: Annotated[str | None, typer.Option(help="'failed': try again what did not end well.")] = None,
     methods_dir: MethodsDir = None,
+    weights: Annotated[Path | None, typer.Option(help="Weights of the sweep's only model, in safetensors.")] = None,
 ) -> None:
     """Run a sweep: only what is missing in the results folder is done."""
     if not 0 < timeout < float("inf"):
@@ -57,9 +57,10 @@ def run(
         raise InvalidInput(f"--retry {retry!r}: only 'failed' is known")
     add_folders(methods_dir)
     environment = fingerprint()
-    trials, measurements = plan(sweep, environment.machine)
+    trials, measurements = plan(sweep, environment.machine, weights)
     if only is not None:
         trials, measurements = select(trials, measurements, only)
+    check_ready(trials)
     with _progress() as progress:
         engine = Engine(
             out,
@@ -77,29 +78,28 @@ def run(
 
 @app.command()
 def train(
-    model: Annotated[str, typer.Argument(help="A network of a task, such as charnet.")],
-    out: Annotated[Path | None, typer.Option(help="The file to write.")] = None,
+    model: Annotated[str, typer.Argument(help="A network that a task trains, such as charnet or resnet18.")],
+    out: Annotated[Path | None, typer.Option(help="The file to write; without it, one in the cache.")] = None,
     seed: int = 0,
 ) -> None:
-    """Train a task's own network from scratch by its recipe; prints its accuracy."""
-    tasks = [name for name, task in TASKS.items() if model in task.models]
-    if not tasks:
-        raise InvalidInput(f"no task has a model {model!r}: see `lowrank-bench list models`")
-    path = out or Path(f"{model}.safetensors")
-    if path.exists():
-        raise InvalidInput(f"{path} exists: name another --out, or remove it")
+    """Train a task's own network by its recipe, once: tasks then load it from the cache. Goes on where it was cut short."""
+    task = task_of_baseline(model)
     with _progress() as progress:
         bar = progress.add_task(f"training {model}", total=None)
-        history = train_model(
-            tasks[0],
+        trained = train_model(
+            task,
             model,
-            path,
+            out,
             seed=seed,
             progress=lambda step, steps, loss: progress.update(
                 bar, completed=step, total=steps, description=f"training {model}, loss {loss:.3f}", refresh=True
             ),
         )
-    out_console.print(f"validation top-1 {history.epochs[-1].top1:.2f} %, {history.seconds:.0f} s; written: {path}")
+    how = "there already" if trained.seconds is None else f"trained in {trained.seconds:.0f} s"
+    found = ", ".join(f"{split} {top1:.2f} %" for split, top1 in trained.top1.items())
+    out_console.print(f"{model} on {task}, {how}: top-1 on {found}; in {trained.path}", soft_wrap=True)
+    if not trained.as_expected:
+        raise MeasurementFailed(f"at least {trained.expected:g} % of the test images were to be expected")
 
 
 @app.command()

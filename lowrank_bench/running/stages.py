@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -49,14 +51,14 @@ class Stopwatch:
 
 def run_trial(trial: Trial, models: Path, watch: Stopwatch) -> tuple[Size, Quality | None]:
     """Make a trial's model and judge it; saves it under ``models / key`` and returns its size and its quality, None
-    where the task has no images.
+    where the task has no images. Tuning that was cut short goes on from its last whole epoch.
 
     The test images are looked at once, at the end, for the model before and after tuning; only validation images are
     seen on the way.
     """
     torch.manual_seed(trial.seed)
     np.random.seed(trial.seed)
-    task, recipe = get_task(trial.task), get_recipe(trial.recipe)
+    task, recipe = get_task(trial.task, trial.model), get_recipe(trial.recipe)
     method = method_class(trial.method)(seed=trial.seed, **trial.options)
     check_recipe(method, recipe)
     data = partial(_training_data, task, trial.seed)
@@ -73,6 +75,7 @@ def run_trial(trial: Trial, models: Path, watch: Stopwatch) -> tuple[Size, Quali
         settle(compressed.model)
     with watch.stage("evaluate"):
         before, labels = predicted_and_true(compressed.model, task.batches("test"))
+    resume = models / f"{trial.key}.resume"
     with watch.stage("finetune"):
         compressed, history = tune(
             compressed,
@@ -85,14 +88,16 @@ def run_trial(trial: Trial, models: Path, watch: Stopwatch) -> tuple[Size, Quali
             validate=lambda model: top1(model, task.batches("validation")),
             progress=lambda step, steps, _loss: watch.report("finetune", step / steps),
             settle=settle,
+            resume=resume,
         )
     with watch.stage("evaluate"):
         tuned = bool(history.epochs)
         after = predictions(compressed.model, task.batches("test")) if tuned else before
-        original = _original_predictions(dense, task, models / f"{trial.task}-{trial.model}-v{task.version}.npy")
+        original = _original_predictions(dense, task, models / f"{_original(trial)}.npy")
         quality = _quality(task, original, before, after, labels, history)
     with watch.stage("save"):
         compressed.save(models / trial.key)
+        resume.unlink(missing_ok=True)
     return _size(compressed), quality
 
 
@@ -102,6 +107,13 @@ def _recalibrate(task: Task, seed: int, model: nn.Module) -> None:
 
 def _training_data(task: Task, seed: int, epoch: int) -> Iterator[Batch]:
     return task.batches("train", seed=seed, epoch=epoch)
+
+
+def _original(trial: Trial) -> str:
+    """A name for the dense model as it came and the images that it is judged on."""
+    versions = {name: trial.versions.get(name) for name in ("task", "brought")}
+    said = json.dumps([trial.task, trial.model, versions], sort_keys=True)
+    return f"original-{hashlib.sha256(said.encode()).hexdigest()[:16]}"
 
 
 def _original_predictions(dense: nn.Module, task: Task, cache: Path) -> Tensor:

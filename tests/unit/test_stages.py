@@ -87,3 +87,31 @@ def test_a_method_that_cannot_follow_a_recipe_says_so_before_any_work(tmp_path):
     with pytest.raises(lrb.UnsupportedLayer, match="does not work layer by layer"):
         result(tmp_path, "lebedev", "lowrank_training", lambda stage, share: stages.append(stage))
     assert stages == []
+
+
+def test_tuning_that_was_cut_short_goes_on_from_its_last_epoch(tmp_path):
+    whole_trial, _, whole = result(tmp_path / "whole", "standard")
+
+    def interrupt(stage, share):
+        if stage == "finetune" and share > 0.5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        result(tmp_path / "cut", "standard", told=interrupt)
+    shares = []
+    result_of_rest = result(tmp_path / "cut", "standard", told=lambda stage, share: shares.append((stage, share)))
+    told = [share for stage, share in shares if stage == "finetune" and share]
+    assert min(told) > 1 / 3
+    assert result_of_rest[2].hits_after == whole.hits_after
+    models = [lrb.load(tmp_path / place / whole_trial.key, Toy().load("net")).model for place in ("whole", "cut")]
+    assert all(torch.equal(a, b) for a, b in zip(*(model.parameters() for model in models), strict=True))
+    assert not list((tmp_path / "cut").glob("*.resume"))
+
+
+@pytest.mark.parametrize("recipe", ["distilled", "long"])
+def test_a_recipe_that_distils_learns_from_the_dense_model(recipe, tmp_path, monkeypatch):
+    tiny = get_recipe(recipe).model_copy(update={"epochs": 2, "images_per_epoch": 64, "batch_size": 32})
+    monkeypatch.setitem(recipes.RECIPES, recipe, tiny)
+    for method in ("channel_svd", "identity"):
+        _, _, quality = result(tmp_path, recipe, method)
+        assert len(quality.epochs) == 2
