@@ -82,7 +82,7 @@ def train(
     out: Annotated[Path | None, typer.Option(help="The file to write; without it, one in the cache.")] = None,
     seed: int = 0,
 ) -> None:
-    """Train a task's own network by its recipe, once: tasks then load it from the cache. Goes on where it was cut short."""
+    """Train a task's own network by its recipe, once; tasks load it from the cache. Goes on where it was cut short."""
     task = task_of_baseline(model)
     with _progress() as progress:
         bar = progress.add_task(f"training {model}", total=None)

@@ -203,8 +203,8 @@ def _with_weights(sweep: Sweep, weights: Path, place: str) -> Sweep:
     models = sweep.sweep.models
     if len(models) != 1 or "@" in models[0]:
         raise InvalidSweep(
-            f"{place}: --weights {weights} is for a sweep of one model that names no file, and sweep.models = {models}: "
-            "write them as MODEL@FILE there"
+            f"{place}: --weights {weights} is for a sweep of one model that names no file, and sweep.models = "
+            f"{models}: write them as MODEL@FILE there"
         )
     table = sweep.sweep.model_copy(update={"models": [f"{models[0]}@{weights}"]})
     return sweep.model_copy(update={"sweep": table})

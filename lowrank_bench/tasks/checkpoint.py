@@ -45,8 +45,8 @@ def load_checkpoint(model: nn.Module, path: Path, remedy: str = "name another fi
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no dict
     except SafetensorError as error:
         raise InvalidWeights(
-            f"{path} is not a safetensors file ({error}): write one with safetensors.torch.save_file(model.state_dict(), "
-            "FILE); pickled checkpoints are not read"
+            f"{path} is not a safetensors file ({error}): write one with "
+            "safetensors.torch.save_file(model.state_dict(), FILE); pickled checkpoints are not read"
         ) from None
     state = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
     _check_fit(model, state, path)

@@ -39,9 +39,7 @@ class _Cifar(SmallImages):
         folder = find_folder(self.name, (self.folder,), self._holds, remedy)
         parts = [self._records(folder / name) for name in (self.training_files if training else self.test_files)]
         records = torch.cat(parts)
-        return Labelled(
-            records[:, self.labels :].reshape(-1, *self.input_size), records[:, self.labels - 1].long()
-        )
+        return Labelled(records[:, self.labels :].reshape(-1, *self.input_size), records[:, self.labels - 1].long())
 
     def _holds(self, folder: Path) -> bool:
         return all((folder / name).is_file() for name in (*self.training_files, *self.test_files))

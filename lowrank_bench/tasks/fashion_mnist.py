@@ -95,7 +95,7 @@ class FashionMnist(SmallImages):
 
 
 def read_idx(path: Path) -> Tensor:
-    """Read a gzipped file of unsigned bytes in MNIST's format: two zeros, 8, the number of dimensions, each dimension as
+    """Read a gzipped file of unsigned bytes in MNIST's format: two zeros, 8, the number of dimensions, each of them in
     four bytes, highest first, then the values. Raises InvalidData.
     """
     try:

@@ -49,8 +49,9 @@ class ImageFolder(OpenTask):
         self._preparation: Preparation | None = None
 
     def for_model(self, model: str) -> Self:
-        """The task with that model's size and preparation of images, and with the number of classes in the folder. Raises what
-        check_model raises, DataMissing and InvalidData."""
+        """The task with that model's size and preparation of images, and with the number of classes in the folder.
+        Raises what check_model raises, DataMissing and InvalidData.
+        """
         self.check_model(model)
         bound = copy.copy(self)
         bound._preparation = preparation_of(split_model(model)[0])

@@ -88,7 +88,7 @@ class OpenTask(Task):
 
 
 def split_model(model: str) -> tuple[str, Path | None]:
-    """The network's name and the file of its weights, None where none is named. Raises InvalidInput for an empty name."""
+    """The network's name and the file of its weights, None where none is named. Raises InvalidInput for no name."""
     name, at, file = model.partition("@")
     if not name or (at and not file):
         raise InvalidInput(f"model {model!r}: {FORMS} is wanted, each alone or with @FILE")

@@ -19,8 +19,8 @@ SEED = 0
 
 
 def make_own_model(name: str) -> nn.Module:
-    """Import the module, from what is installed or from the current folder, and call its factory; random weights are the
-    same at every call.
+    """Import the module, from what is installed or from the current folder, and call its factory; random weights are
+    the same at every call.
 
     Raises InvalidInput where the module cannot be imported or what is called fails or gives no nn.Module, and
     UnknownName, with the nearest, for a name that the module does not have.

@@ -32,7 +32,7 @@ class Labelled:
 
 
 class SmallImages(OpenTask):
-    """A data set in memory. Validation is 5,000 of the training images (a tenth, of a small set), the same at every call.
+    """A data set in memory. Validation is 5,000 of the training images (of a small set a tenth), always the same.
 
     Images are padded by 4 pixels on every side. In training a crop of the input's size is taken anywhere in that, and
     every second one mirrored; otherwise the crop is the middle one.
@@ -80,12 +80,13 @@ class SmallImages(OpenTask):
     def _checked(self, data: Labelled, which: str) -> Labelled:
         if len(data.images) != len(data.labels) or not len(data.labels):
             raise InvalidData(
-                f"task {self.name!r}: {len(data.images)} {which} images and {len(data.labels)} labels: get the files again"
+                f"task {self.name!r}: {len(data.images)} {which} images and {len(data.labels)} labels: "
+                "get the files again"
             )
         if not 0 <= int(data.labels.min()) <= int(data.labels.max()) < self.classes:
             raise InvalidData(
-                f"task {self.name!r}: {which} labels from {int(data.labels.min())} to {int(data.labels.max())}, and there "
-                f"are {self.classes} classes: get the files again"
+                f"task {self.name!r}: {which} labels from {int(data.labels.min())} to {int(data.labels.max())}, and "
+                f"there are {self.classes} classes: get the files again"
             )
         return data
 

@@ -28,7 +28,7 @@ class Speed(OpenTask):
         if argument:
             parts = argument.split("x")
             if len(parts) != 3 or not all(part.isdecimal() and int(part) for part in parts):
-                raise InvalidInput(f"task 'speed:{argument}': channels, height and width are wanted, as speed:3x224x224")
+                raise InvalidInput(f"task 'speed:{argument}': channels, height, width are wanted, as speed:3x224x224")
             channels, height, width = map(int, parts)
             self.input_size = channels, height, width
 

@@ -71,8 +71,8 @@ class Task(ABC):
             )
 
     def brought(self, model: str) -> int:
-        """Checksum of what decides a trial and has no declared version: the user's weights, code and images. 0: there is
-        nothing of the kind.
+        """Checksum of what decides a trial and has no declared version: the user's weights, code and images. 0: there
+        is nothing of the kind.
         """
         return 0
 

@@ -40,7 +40,7 @@ def check_zoo_model(name: str) -> None:
     _maker(name, Wanted())
 
 
-def build_zoo_model(name: str, wanted: Wanted = Wanted()) -> nn.Module:  # noqa: B008  it is frozen
+def build_zoo_model(name: str, wanted: Wanted = Wanted()) -> nn.Module:
     """The network in eval mode, with pretrained weights or random ones, which are the same at every call.
 
     Raises UnknownName, InvalidInput for a part that it does not have, and DataMissing, with the remedy, where the

@@ -44,7 +44,7 @@ class StartOptions(Options):
             raise ValueError(f"{', '.join(given)} would do nothing with start={self.start!r}: leave it out")
         recipe = get_recipe(self.scratch_recipe)
         if recipe.frozen_factors or recipe.layer_by_layer or recipe.distillation:
-            raise ValueError(f"scratch_recipe={recipe.name!r} does not train the factors on labels alone: name one that does")
+            raise ValueError(f"scratch_recipe={recipe.name!r} does not train the factors alone: name one that does")
         return self
 
 

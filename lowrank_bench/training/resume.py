@@ -50,9 +50,7 @@ class SavePoint:
         save_file({name: value.contiguous() for name, value in tensors.items()}, draft, metadata=facts)
         draft.replace(self.path)
 
-    def load(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer
-    ) -> tuple[list[Epoch], dict[str, Tensor]] | None:
+    def load(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[list[Epoch], dict[str, Tensor]] | None:
         """Set everything as it was saved; the epochs done, and the best weights. None, and nothing is changed, where
         there is no file, or that of another training, or one that cannot be read.
         """

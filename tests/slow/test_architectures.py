@@ -1,4 +1,4 @@
-"""Architectures of both zoos, as they are: exact at full rank, counted as PyTorch counts, budgets met or refused by name.
+"""Architectures of both zoos, as they are: exact at full rank, counted as PyTorch counts, budgets met or refused.
 
 LOWRANK_BENCH_ZOO='timm:*' pytest tests/slow/test_architectures.py    # some of them
 """
@@ -24,8 +24,8 @@ from lowrank_bench.tasks.zoo import build_zoo_model
 pytestmark = pytest.mark.timeout(1800)
 
 TORCHVISION = """
-alexnet convnext_tiny densenet121 efficientnet_b0 efficientnet_v2_s googlenet inception_v3 maxvit_t mnasnet1_0 mobilenet_v2
-mobilenet_v3_large mobilenet_v3_small regnet_x_400mf regnet_y_400mf resnet18 resnet50 resnext50_32x4d
+alexnet convnext_tiny densenet121 efficientnet_b0 efficientnet_v2_s googlenet inception_v3 maxvit_t mnasnet1_0
+mobilenet_v2 mobilenet_v3_large mobilenet_v3_small regnet_x_400mf regnet_y_400mf resnet18 resnet50 resnext50_32x4d
 shufflenet_v2_x1_0 squeezenet1_0 squeezenet1_1 swin_t vgg11_bn vgg16 vit_b_32 wide_resnet50_2
 """
 TIMM = """

@@ -24,7 +24,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_images_come_in_the_size_that_the_model_was_trained_with(folder: Path) -> None:
-    for model, size in {SMALL: (3, 160, 160), "torchvision:resnet18": (3, 224, 224), "torchvision:inception_v3": (3, 299, 299)}.items():
+    sizes = {SMALL: (3, 160, 160), "torchvision:resnet18": (3, 224, 224), "torchvision:inception_v3": (3, 299, 299)}
+    for model, size in sizes.items():
         task = get_task(f"image_folder:{folder}", model)
         images, labels = next(task.batches("test", 3))
         assert task.input_size == size and images.shape == (3, *size) and images.dtype == torch.float32

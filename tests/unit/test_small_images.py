@@ -1,4 +1,4 @@
-"""Fashion-MNIST and CIFAR: small files in the formats of the real ones, and the real Fashion-MNIST where it is there."""
+"""Fashion-MNIST and CIFAR: small files in the formats of the real ones; and the real Fashion-MNIST where it is."""
 
 from __future__ import annotations
 
@@ -18,6 +18,14 @@ from lowrank_bench.tasks.fashion_mnist import FashionMnist, read_idx
 from lowrank_bench.tasks.small_images import SmallImages
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
+
+
+def packed(*shape: int) -> bytes:
+    """Zeros in MNIST's format."""
+    return gzip.compress(stand_ins.idx(np.zeros(shape, np.uint8)))
+
+
+IMAGES, LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
 
 
 @pytest.fixture
@@ -108,12 +116,12 @@ def test_missing_data_say_how_to_get_them(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("file", "content", "words"),
     [
-        ("train-images-idx3-ubyte.gz", b"no gzip", "cannot be read"),
-        ("train-images-idx3-ubyte.gz", gzip.compress(b"\0\0\x08"), "not a whole file"),
-        ("train-images-idx3-ubyte.gz", gzip.compress(stand_ins.idx(np.zeros((3, 28, 28), np.uint8)))[:-9], "read|whole"),
-        ("train-images-idx3-ubyte.gz", gzip.compress(stand_ins.idx(np.zeros((200, 20, 20), np.uint8))), r"\(200, 20, 20\)"),
-        ("train-labels-idx1-ubyte.gz", gzip.compress(stand_ins.idx(stand_ins.labels(199))), "200 training images and 199"),
-        ("train-labels-idx1-ubyte.gz", gzip.compress(stand_ins.idx(stand_ins.labels(200, 11))), "labels from 0 to 10"),
+        (IMAGES, b"no gzip", "cannot be read"),
+        (IMAGES, gzip.compress(b"\0\0\x08"), "not a whole file"),
+        (IMAGES, packed(200, 28, 28)[:-9], "cannot be read"),
+        (IMAGES, packed(200, 20, 20), r"\(200, 20, 20\)"),
+        (LABELS, packed(199), "200 training images and 199"),
+        (LABELS, gzip.compress(stand_ins.idx(stand_ins.labels(200, 11))), "labels from 0 to 10"),
     ],
 )
 def test_damaged_files_are_named(fashion: FashionMnist, tmp_path: Path, file: str, content: bytes, words: str) -> None:

@@ -211,9 +211,7 @@ def test_a_resumed_training_ends_as_one_in_one_go(cut, patience, tmp_path):
 
         try:
             validate = lambda model: tops[steps[-1]]  # noqa: E731
-            history = train(
-                model, toy_batches, recipe, device=CPU, validate=validate, progress=progress, resume=resume
-            )
+            history = train(model, toy_batches, recipe, device=CPU, validate=validate, progress=progress, resume=resume)
         except KeyboardInterrupt:
             return None, None, steps
         return model, [(epoch.loss, epoch.top1) for epoch in history.epochs], steps
