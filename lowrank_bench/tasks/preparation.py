@@ -56,9 +56,11 @@ def preparation_of(model: str) -> Preparation:
         (side,) = preset.crop_size
         return Preparation((3, side, side), preset.mean, preset.std, preset)
     from timm import get_pretrained_cfg
-    from timm.data import create_transform, resolve_data_config
+    from timm.data.config import resolve_data_config
+    from timm.data.transforms_factory import create_transform
 
     published = get_pretrained_cfg(name) if library == "timm" else None
-    settings = resolve_data_config({}, pretrained_cfg=published.to_dict() if published is not None else {})
+    known = published.to_dict() if published is not None else {}  # type: ignore[no-untyped-call]
+    settings = resolve_data_config({}, pretrained_cfg=known)  # type: ignore[no-untyped-call]
     fixed = create_transform(**settings, is_training=False)
     return Preparation(settings["input_size"], settings["mean"], settings["std"], fixed)

@@ -126,7 +126,7 @@ def _timm(name: str, wanted: Wanted) -> Callable[[], nn.Module]:
     if name not in known and name not in timm.list_pretrained():  # the latter with their tags, resnet18.a1_in1k
         raise UnknownName("model of timm", name, known)
     sizes = {"num_classes": wanted.classes, "in_chans": wanted.channels}
-    given = {option: value for option, value in sizes.items() if value is not None}
+    given: dict[str, Any] = {option: value for option, value in sizes.items() if value is not None}
     return lambda: timm.create_model(name, pretrained=wanted.pretrained, **given)
 
 

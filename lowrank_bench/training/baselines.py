@@ -79,7 +79,7 @@ def train_model(
         progress=progress,
         resume=resume,
     )
-    found = {split: round(top1(model, task.batches(split)), 2) for split in SPLITS}
+    found: dict[str, float] = {split: round(top1(model, task.batches(split)), 2) for split in SPLITS}
     save_checkpoint(
         model,
         path,
@@ -92,4 +92,4 @@ def train_model(
         epochs=[[round(epoch.loss, 4), epoch.top1, round(epoch.seconds, 1)] for epoch in history.epochs],
     )
     resume.unlink(missing_ok=True)
-    return Trained(path, dict(found), expected, history.seconds)
+    return Trained(path, found, expected, history.seconds)
