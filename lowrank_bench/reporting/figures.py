@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from lowrank_bench.reporting.board import Board, Row, rows_of
+from lowrank_bench.reporting.cells import setting_text
 from lowrank_bench.reporting.labels import Label, place_labels
-from lowrank_bench.reporting.leaderboard import setting_text
 from lowrank_bench.reporting.pareto import DENSE
 from lowrank_bench.reporting.styles import RC, method_style, scale_points, scale_ratios
 from lowrank_bench.trial import CONTROL

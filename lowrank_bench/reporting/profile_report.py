@@ -18,10 +18,10 @@ from rich.text import Text
 
 from lowrank_bench.measurement.peak import Peak
 from lowrank_bench.measurement.profile import LayerProfile, Profile, Side
+from lowrank_bench.reporting.cells import interval_text, setting_text
 from lowrank_bench.reporting.figures import encode
 from lowrank_bench.reporting.files import replace_file
 from lowrank_bench.reporting.labels import Label, place_labels
-from lowrank_bench.reporting.leaderboard import interval_text, setting_text
 from lowrank_bench.reporting.styles import RC, method_style
 from lowrank_bench.trial import CONTROL, Trial
 

@@ -10,21 +10,13 @@ import pandas as pd
 
 from lowrank_bench.errors import InvalidInput
 from lowrank_bench.reporting.board import Board, Row, make_boards, rows_of
+from lowrank_bench.reporting.cells import loss_text, method_text, setting_text, speedup_text
 from lowrank_bench.reporting.figures import FIGURES, encode
 from lowrank_bench.reporting.files import replace_file
-from lowrank_bench.reporting.leaderboard import (
-    board_markdown,
-    escape,
-    facts,
-    loss_text,
-    markdown_table,
-    method_text,
-    runtime_table,
-    setting_text,
-    speedup_text,
-    to_csv,
-)
+from lowrank_bench.reporting.leaderboard import board_markdown, to_csv
+from lowrank_bench.reporting.markdown import escape, markdown_table
 from lowrank_bench.reporting.records_frame import load_records
+from lowrank_bench.reporting.tables import facts, runtimes_grid
 from lowrank_bench.trial import CONTROL
 
 BEGIN, END = "<!-- board:begin -->", "<!-- board:end -->"
@@ -96,7 +88,8 @@ def _slug(board: Board) -> str:
 def _summary(board: Board) -> str:
     if not board.scored:
         below = escape("; ".join(f"{name}: {text}" for name, text in facts(board)))
-        return f"**{escape(board.name)}**: speedup, share of the MACs ratio\n\n{runtime_table(board)}\n\n{below}"
+        table = markdown_table(*runtimes_grid(board))
+        return f"**{escape(board.name)}**: speedup, share of the MACs ratio\n\n{table}\n\n{below}"
     setting = board.settings[0]
     rows = board.in_setting(setting).sort_values("speedup_low", ascending=False, kind="stable")
     best = rows.drop_duplicates(["method", "target"])
