@@ -1,4 +1,4 @@
-"""The command line: ``lowrank-bench run``, ``list``, ``report``, ``train``, ``doctor``, ``profile``, ``new``."""
+"""The command line: ``lowrank-bench run``, ``list``, ``report``, ``compare``, ``merge``, ``train``, ``doctor``, ..."""
 
 from __future__ import annotations
 
@@ -14,13 +14,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from lowrank_bench.cli_inspect import DEFAULT_OUT, doctor, profile
 from lowrank_bench.cli_list import MethodsDir, add_folders, escape, list_
+from lowrank_bench.cli_records import compare, merge, report
 from lowrank_bench.errors import InvalidInput, LowRankBenchError, MeasurementFailed
 from lowrank_bench.measurement.environment import fingerprint
 from lowrank_bench.record import Status
-from lowrank_bench.reporting.board import make_boards
-from lowrank_bench.reporting.leaderboard import to_terminal
-from lowrank_bench.reporting.records_frame import load_records
-from lowrank_bench.reporting.report import update_readme, write_report
 from lowrank_bench.running.engine import Engine, Event, Summary, select
 from lowrank_bench.running.sweep import plan, shipped_sweeps
 from lowrank_bench.scaffold import new_method
@@ -39,6 +36,9 @@ SweepArgument = Annotated[str, typer.Argument(help=f"A TOML file, or a shipped s
 app.command("list")(list_)
 app.command()(doctor)
 app.command()(profile)
+app.command()(report)
+app.command()(compare)
+app.command()(merge)
 
 
 @app.command()
@@ -73,20 +73,6 @@ def run(
     _tell(summary, out)
     if summary.failed:
         raise typer.Exit(FAILED)
-
-
-@app.command()
-def report(
-    out: Out = DEFAULT_OUT,
-    readme: Annotated[Path | None, typer.Option(help="Also renew the board between this file's board markers.")] = None,
-) -> None:
-    """Rebuild leaderboard.md, leaderboard.csv and figures/ from the records in a results folder."""
-    paths = write_report(out)
-    if readme is not None:
-        update_readme(readme, out)
-        paths.append(readme)
-    out_console.print(to_terminal(make_boards(load_records(out))))
-    out_console.print("written: " + ", ".join(str(path) for path in paths), soft_wrap=True)
 
 
 @app.command()

@@ -114,11 +114,17 @@ def readable_environment(environment: Mapping[str, Any]) -> str:
     """One line, such as ``cpu: Xeon; cores: 2; torch: 2.15.0``, in the record's order, without what changes from one
     record to the next on the same machine, and without what is not there.
     """
-    flat: dict[str, object] = {}
+    lasting = {name: value for name, value in environment.items() if name not in _PASSING}
+    facts = flat_environment(lasting).items()
+    return "; ".join(f"{name}: {value}" for name, value in facts if value not in (None, ""))
+
+
+def flat_environment(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """What a record says of machine and versions, by name: what is nested, such as packages, stands beside the rest."""
+    flat: dict[str, Any] = {}
     for name, value in environment.items():
-        if name not in _PASSING:
-            flat |= value if isinstance(value, Mapping) else {name: value}
-    return "; ".join(f"{name}: {value}" for name, value in flat.items() if value not in (None, ""))
+        flat |= value if isinstance(value, Mapping) else {name: value}
+    return flat
 
 
 def _size_columns(size: Size | None) -> dict[str, object]:
