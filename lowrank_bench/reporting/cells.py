@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -37,11 +38,21 @@ def method_text(row: Row) -> str:
     return f"{row.method} {row.options}".strip()
 
 
+def row_id(row: Row) -> str:
+    """A name of a board's row for links, the same in every report: letters and digits only."""
+    names = (row.task, row.model, row.recipe, row.machine, row.method, row.options, row.target)
+    text = "\0".join([*names, setting_text(row.runtime, row.threads, row.batch)])
+    return "row-" + hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
 class Column(NamedTuple):
-    """A column of the tables that people read: its heading, and the text of its cell."""
+    """A column of the tables that people read: its heading, the text of its cell, and the row's value by which it is
+    sorted (none: by the text).
+    """
 
     heading: str
     cell: Callable[[Row], str]
+    order: str = ""
     in_terminal: bool = True
 
 
@@ -69,27 +80,33 @@ def _seeds(row: Row) -> str:
     return f"{count} ({row.top1_drop_least:+.2f} to {row.top1_drop_most:+.2f})"
 
 
+def _times(row: Row) -> str:
+    return f"{row.dense_ms:.3g} → {row.compressed_ms:.3g}"
+
+
+def _verdict(row: Row) -> str:
+    return f"{row.verdict}, unstable" if row.unstable else str(row.verdict)
+
+
 COLUMNS = (
-    Column("#", _place),
+    Column("#", _place, "rank"),
     Column("Method", method_text),
     Column("Target", lambda row: row.target),
     Column("Setting", lambda row: setting_text(row.runtime, row.threads, row.batch)),
-    Column("Speedup [95 %]", speedup_text),
-    Column("Verdict", lambda row: f"{row.verdict}, unstable" if row.unstable else row.verdict),
-    Column(
-        "Loss, points [95 %]", lambda row: interval_text(row.top1_drop, row.top1_drop_low, row.top1_drop_high, "+.2f")
-    ),
-    Column("Top-1 before → after tuning", _top1, in_terminal=False),
+    Column("Speedup [95 %]", speedup_text, "speedup_low"),
+    Column("Verdict", _verdict),
+    Column("Loss, points [95 %]", loss_text, "top1_drop"),
+    Column("Top-1 before → after tuning", _top1, "top1_after", in_terminal=False),
     Column("Seeds (their losses)", _seeds, in_terminal=False),
-    Column("MACs ratio", _number("macs_ratio", ".2f")),
-    Column("Realised", _number("realised", ".0%")),
-    Column("Practical", _number("practical", ".2f")),
-    Column("Params ratio", _number("params_ratio", ".2f")),
-    Column("Bytes ratio", _number("bytes_ratio", ".2f"), in_terminal=False),
-    Column("Dense → compressed ms", lambda row: f"{row.dense_ms:.3g} → {row.compressed_ms:.3g}", in_terminal=False),
-    Column("Processes", lambda row: str(row.processes), in_terminal=False),
-    Column("Output error", _number("runtime_error", ".0e"), in_terminal=False),
-    Column("Convert s", _number("convert_s", ".1f"), in_terminal=False),
-    Column("Decompose s", _number("decompose_s", ".1f"), in_terminal=False),
-    Column("Tune s", _number("finetune_s", ".1f"), in_terminal=False),
+    Column("MACs ratio", _number("macs_ratio", ".2f"), "macs_ratio"),
+    Column("Realised", _number("realised", ".0%"), "realised"),
+    Column("Practical", _number("practical", ".2f"), "practical"),
+    Column("Params ratio", _number("params_ratio", ".2f"), "params_ratio"),
+    Column("Bytes ratio", _number("bytes_ratio", ".2f"), "bytes_ratio", in_terminal=False),
+    Column("Dense → compressed ms", _times, "compressed_ms", in_terminal=False),
+    Column("Processes", lambda row: str(row.processes), "processes", in_terminal=False),
+    Column("Output error", _number("runtime_error", ".0e"), "runtime_error", in_terminal=False),
+    Column("Convert s", _number("convert_s", ".1f"), "convert_s", in_terminal=False),
+    Column("Decompose s", _number("decompose_s", ".1f"), "decompose_s", in_terminal=False),
+    Column("Tune s", _number("finetune_s", ".1f"), "finetune_s", in_terminal=False),
 )

@@ -13,7 +13,18 @@ from rich.text import Text
 from lowrank_bench.reporting.board import ROW_COLUMNS, Board
 from lowrank_bench.reporting.cells import COLUMNS
 from lowrank_bench.reporting.markdown import bullets, escape, markdown_table
-from lowrank_bench.reporting.tables import Grid, facts, legend, rows_grid, runtimes_grid, settings_grid, unranked_grid
+from lowrank_bench.reporting.overall import Overall
+from lowrank_bench.reporting.tables import (
+    Grid,
+    facts,
+    legend,
+    overall_grid,
+    overall_legend,
+    rows_grid,
+    runtimes_grid,
+    settings_grid,
+    unranked_grid,
+)
 
 
 def board_markdown(board: Board) -> str:
@@ -27,6 +38,12 @@ def board_markdown(board: Board) -> str:
     return "\n\n".join(parts)
 
 
+def overall_markdown(overall: Overall) -> str:
+    """All models together as a section of markdown."""
+    parts = [f"## {escape(overall.name)}", markdown_table(*overall_grid(overall)), escape(overall_legend(overall))]
+    return "\n\n".join(parts)
+
+
 def to_csv(boards: Sequence[Board]) -> str:
     """Every row of every board, then all that has no time with its status and reason; six significant digits."""
     tables = [board.rows.assign(status="ok") for board in boards] + [board.unranked for board in boards]
@@ -36,10 +53,12 @@ def to_csv(boards: Sequence[Board]) -> str:
     return table.astype(whole).to_csv(index=False, float_format="%.6g", lineterminator="\n")
 
 
-def to_terminal(boards: Sequence[Board]) -> Group:
-    """Every board for rich to print: the columns that fit a terminal."""
+def to_terminal(boards: Sequence[Board], overall: Sequence[Overall] = ()) -> Group:
+    """Every board for rich to print, all models together first: the columns that fit a terminal."""
     columns = [column for column in COLUMNS if column.in_terminal]
     parts: list[Text | Table] = []
+    for table in overall:
+        parts += [Text(table.name, style="bold"), rich_table(overall_grid(table)), Text(overall_legend(table)), Text()]
     for board in boards:
         parts += [Text(board.name, style="bold"), Text("\n".join(f"{name}: {text}" for name, text in facts(board)))]
         if not board.rows.empty:

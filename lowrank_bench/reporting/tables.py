@@ -8,7 +8,15 @@ from typing import NamedTuple
 import pandas as pd
 
 from lowrank_bench.reporting.board import THRESHOLDS, Board, Row, rows_of
-from lowrank_bench.reporting.cells import COLUMNS, Column, method_text, setting_text, speedup_text
+from lowrank_bench.reporting.cells import (
+    COLUMNS,
+    Column,
+    interval_text,
+    method_text,
+    setting_text,
+    speedup_text,
+)
+from lowrank_bench.reporting.overall import Overall
 from lowrank_bench.reporting.practical import HEADLINE_MARGIN
 from lowrank_bench.trial import CONTROL
 
@@ -119,3 +127,32 @@ def legend(board: Board) -> str:
 
 def _what(row: Row) -> str:
     return f"{method_text(row)} {row.target}"
+
+
+def overall_grid(overall: Overall) -> Grid:
+    """All models together."""
+    headings = ["#", "Method", "Target", "Setting", "Speedup, geometric mean", "Own speedup on", "On the front of"]
+    cells = [
+        [
+            "–" if row.rank is None else str(row.rank),
+            method_text(row),
+            row.target,
+            setting_text(*row.setting),
+            interval_text(row.speedup, row.low, row.high, ".2f"),
+            f"{row.kept} of {row.tried} models",
+            f"{row.front} of {row.tried} models",
+        ]
+        for row in overall.rows
+    ]
+    return Grid(headings, cells)
+
+
+def overall_legend(overall: Overall) -> str:
+    """What that table means, in sentences."""
+    lost = f", or lost more than {overall.max_loss:g} points of top-1," if overall.scored else ""
+    return (
+        f"Over {', '.join(overall.models)}. Geometric means of the speedups, and in brackets of the ends of their 95 % "
+        f"intervals; a model that a method refused or failed on{lost} counts as 1.00. Ranked within each setting by the "
+        "mean of the lower ends; – was not tried on every model. The front is each board's own: nothing there is as "
+        "fast and as accurate."
+    )
