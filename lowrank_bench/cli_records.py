@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,7 @@ from lowrank_bench.reporting.comparison import REGRESSIONS
 from lowrank_bench.reporting.comparison import compare as compare_records
 from lowrank_bench.reporting.comparison_tables import comparison_terminal
 from lowrank_bench.reporting.leaderboard import to_terminal
+from lowrank_bench.reporting.overall import make_overall
 from lowrank_bench.reporting.records_frame import load_records
 from lowrank_bench.reporting.report import update_readme, write_report
 from lowrank_bench.store import merge as merge_records
@@ -24,17 +26,25 @@ MOVED = 1
 """Exit status of ``compare`` where something moved as ``--fail-on`` says."""
 
 
+class Form(StrEnum):
+    """What ``report`` writes besides what it always writes."""
+
+    LATEX = "latex"
+
+
 def report(
     out: Annotated[Path, typer.Option(help="Results folder.")] = DEFAULT_OUT,
     readme: Annotated[Path | None, typer.Option(help="Also renew the board between this file's board markers.")] = None,
+    form: Annotated[Form | None, typer.Option("--format", help="Also write leaderboard.tex, for papers.")] = None,
 ) -> None:
-    """Rebuild leaderboard.md, leaderboard.csv and figures/ from the records in a results folder."""
-    paths = write_report(out)
+    """Rebuild leaderboard.md, leaderboard.csv, index.html and figures/ from the records in a results folder."""
+    paths = write_report(out, latex=form is Form.LATEX)
     if readme is not None:
         update_readme(readme, out)
         paths.append(readme)
     console = Console()
-    console.print(to_terminal(make_boards(load_records(out))))
+    boards = make_boards(load_records(out))
+    console.print(to_terminal(boards, make_overall(boards)))
     console.print(Text("written: " + ", ".join(str(path) for path in paths)), soft_wrap=True)
 
 

@@ -21,8 +21,10 @@ ASIDE_SUFFIX = ".unreadable"
 
 
 class Line(NamedTuple):
-    """One line of a file of records; ``record`` is None where it cannot be read."""
+    """One line of a file of records, counted from 1; ``record`` is None where it cannot be read."""
 
+    path: Path
+    number: int
     data: bytes
     record: TrialRecord | MeasurementRecord | None
 
@@ -145,17 +147,17 @@ def merge(folders: Sequence[Path | str], out: Path | str) -> Merged:
     return Store(out).unite(found)
 
 
-def read_records(folder: Path | str, *, allow_empty: bool = False) -> list[TrialRecord | MeasurementRecord]:
-    """Every readable record of every ``*.jsonl`` below a folder, in the order of writing.
+def read_lines(folder: Path | str, *, allow_empty: bool = False) -> list[Line]:
+    """Every line with a readable record of every ``*.jsonl`` below a folder, in the order of writing.
 
     Lines that cannot be read are skipped with a warning that names file and line; they stay where they are.
     Raises InvalidRecord where the folder does not exist, or holds no readable record (unless ``allow_empty``).
     """
     folder = Path(folder)
-    lines = _lines_below(folder)
-    records = [line.record for line in _in_order(lines) if line.record]
-    if not records and not allow_empty:
-        if unread := sum(map(len, lines)):
+    files = _lines_below(folder)
+    lines = [line for line in _in_order(files) if line.record]
+    if not lines and not allow_empty:
+        if unread := sum(map(len, files)):
             raise InvalidRecord(
                 f"results folder {str(folder)!r} holds no readable record: none of its {unread} lines is one that this "
                 "version of lowrank-bench reads; read them with the version that wrote them, or name another folder"
@@ -164,7 +166,12 @@ def read_records(folder: Path | str, *, allow_empty: bool = False) -> list[Trial
             f"results folder {str(folder)!r} holds no readable record: run `lowrank-bench run --out {folder}` first, "
             "or name another"
         )
-    return records
+    return lines
+
+
+def read_records(folder: Path | str, *, allow_empty: bool = False) -> list[TrialRecord | MeasurementRecord]:
+    """The records of ``read_lines``."""
+    return [line.record for line in read_lines(folder, allow_empty=allow_empty) if line.record]
 
 
 def latest(records: Iterable[TrialRecord | MeasurementRecord]) -> dict[str, TrialRecord | MeasurementRecord]:
@@ -198,9 +205,9 @@ def _read_lines(path: Path) -> list[Line]:
         if not line.strip():
             continue
         try:
-            lines.append(Line(line, RECORD.validate_json(line)))
+            lines.append(Line(path, number, line, RECORD.validate_json(line)))
         except ValidationError as error:
-            lines.append(Line(line, None))
+            lines.append(Line(path, number, line, None))
             half = " (half-written last line)" if number == len(data) else ""
             mistakes.append(f"line {number}{half} is not a record and is set aside: {_reason(error)}")
     if mistakes:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import matplotlib as mpl
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -22,7 +19,7 @@ from lowrank_bench.reporting.cells import interval_text, setting_text
 from lowrank_bench.reporting.figures import encode
 from lowrank_bench.reporting.files import replace_file
 from lowrank_bench.reporting.labels import Label, place_labels
-from lowrank_bench.reporting.styles import RC, method_style
+from lowrank_bench.reporting.styles import method_style, paper_style
 from lowrank_bench.trial import CONTROL, Trial
 
 _DENSE = method_style(CONTROL)[0]
@@ -72,7 +69,7 @@ def write_profile_figures(profile: Profile, trial: Trial, folder: Path) -> list[
 
 def draw_bars(profile: Profile, trial: Trial) -> Figure:
     """Time of each layer in both models, with its limit as a line across the bar."""
-    with _style():
+    with paper_style():
         layers = profile.layers
         figure = Figure(figsize=(7.5, 1.6 + 0.42 * len(layers)), layout="constrained")
         FigureCanvasAgg(figure)
@@ -96,7 +93,7 @@ def draw_bars(profile: Profile, trial: Trial) -> Figure:
 
 def draw_roofline(profile: Profile, trial: Trial) -> Figure:
     """Speed against arithmetic intensity of every layer, dense and compressed, under the roof that was measured."""
-    with _style():
+    with paper_style():
         figure = Figure(figsize=(7.5, 5.2), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.subplots()
@@ -163,6 +160,3 @@ def _title(profile: Profile, trial: Trial) -> str:
     return f"{trial} on {setting_text(profile.runtime, profile.threads, profile.batch)}"
 
 
-def _style() -> Any:
-    styles: dict[Any, Any] = {**sns.axes_style("whitegrid"), **sns.plotting_context("paper", font_scale=1.15), **RC}
-    return mpl.rc_context(styles)

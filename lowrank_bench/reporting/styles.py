@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Literal
 
+import matplotlib as mpl
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
@@ -38,6 +41,12 @@ _RATIO_TICKS = (
 )
 _POINT_TICKS = (-50, -20, -10, -5, -2, -1, 0, 1, 2, 5, 10, 20, 50, 100)
 _LINEAR_POINTS = 2.0
+
+
+def paper_style() -> AbstractContextManager[None]:
+    """The look of every figure, within a ``with``."""
+    looks: dict[Any, Any] = {**sns.axes_style("whitegrid"), **sns.plotting_context("paper", font_scale=1.15), **RC}
+    return mpl.rc_context(looks)
 
 
 def method_style(method: str) -> tuple[str, str]:
