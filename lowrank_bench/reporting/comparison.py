@@ -140,9 +140,10 @@ def _speed_changes(old: _Side, new: _Side) -> Iterator[Change]:
             else:
                 continue
             place = was if was == now else f"{was} → {now}"
-            texts = [f"{speedup_text(row)}, {row.compressed_ms:.3g} ms" for row in (before, after)]
+            old_text, new_text = (f"{speedup_text(row)}, {row.compressed_ms:.3g} ms" for row in (before, after))
             counts = direction == "slower" and was == now
-            yield Change(_name(key[:3]), f"{key[3]}, {place}", "speedup", *texts, direction, counts)
+            where = f"{key[3]}, {place}"
+            yield Change(_name(key[:3]), where, "speedup", old_text, new_text, direction, counts)
 
 
 def _reach(row: Row) -> tuple[float, float]:
@@ -174,7 +175,8 @@ def _model_changes(old: _Side, new: _Side) -> Iterator[Change]:
 
 def _outcome_changes(old: _Side, new: _Side) -> Iterator[Change]:
     """What had a time and now ended without one, and the reverse; a model that is not made is said once."""
-    for one, other, direction in ((old, new, "worse"), (new, old, "better")):
+    ways: list[tuple[_Side, _Side, Direction]] = [(old, new, "worse"), (new, old, "better")]
+    for one, other, direction in ways:
         seen = set()
         for key in one.times:
             made, timed = (*key[:3], ""), key

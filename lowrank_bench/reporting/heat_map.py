@@ -34,6 +34,7 @@ def draw_heat(board: Board) -> Figure:
         FigureCanvasAgg(figure)
         axes = figure.subplots()
         axes.set_facecolor("0.85")
+        axes.grid(visible=False)
         sns.heatmap(
             values,
             ax=axes,

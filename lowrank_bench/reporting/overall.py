@@ -92,7 +92,7 @@ def _in_setting(boards: list[Board], setting: _Setting) -> list[OverallRow]:
     refused = [_refused(board, setting) for board in boards]
     rows = []
     for what in sorted({what for known in [*timed, *refused] for what in known}):
-        outcomes = []
+        outcomes: list[tuple[float, float, float] | None] = []
         front = 0
         for board, known, without in zip(boards, timed, refused, strict=True):
             row = known.get(what)

@@ -46,6 +46,7 @@ def draw_plans(board: Board, trials: Mapping[str, TrialRecord]) -> Figure | None
         FigureCanvasAgg(figure)
         axes = figure.subplots()
         axes.set_facecolor("0.85")
+        axes.grid(visible=False)
         sns.heatmap(
             errors,
             ax=axes,
