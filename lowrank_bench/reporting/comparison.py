@@ -164,7 +164,7 @@ def _model_changes(old: _Side, new: _Side) -> Iterator[Change]:
             continue  # the model is the same in every runtime
         sizes = (
             ("bytes", before.bytes, after.bytes, ",.0f"),
-            ("MACs", 1 / before.macs_ratio, 1 / after.macs_ratio, ".4%"),
+            ("MACs, share of dense", 1 / before.macs_ratio, 1 / after.macs_ratio, ".4%"),
         )
         for measure, was, now, form in sizes:
             if f"{was:.6g}" != f"{now:.6g}":

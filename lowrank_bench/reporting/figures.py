@@ -18,7 +18,7 @@ from lowrank_bench.reporting.board import Board, Row, rows_of
 from lowrank_bench.reporting.cells import row_id, setting_text
 from lowrank_bench.reporting.labels import Label, place_labels
 from lowrank_bench.reporting.pareto import DENSE
-from lowrank_bench.reporting.styles import RC, method_style, paper_style, scale_points, scale_ratios
+from lowrank_bench.reporting.styles import RC, method_style, paper_style, scale_points, scale_ratios, text_width
 from lowrank_bench.trial import CONTROL
 
 _DENSE_LINE: dict[str, Any] = {"color": "0.4", "linewidth": 0.8}
@@ -68,8 +68,6 @@ def draw_macs(board: Board) -> Figure:
     )
 
 
-
-
 def encode(figure: Figure, form: str) -> bytes:
     """The figure as "png" or "svg": the same bytes whenever it is drawn from the same records by the same packages."""
     buffer = io.BytesIO()
@@ -85,7 +83,9 @@ def _draw(board: Board, picture: _Picture) -> Figure:
     lines = math.ceil(len(settings) / columns)
     fills = _fills(board)
     with paper_style():
-        figure = Figure(figsize=(3.4 * columns + 2.6, 3.1 * lines + 1.2), layout="constrained")
+        names = [" ".join(kind).strip() for kind in fills]
+        side = max(2.6, 0.8 + text_width(names))
+        figure = Figure(figsize=(3.4 * columns + side, 3.1 * lines + 1.2), layout="constrained")
         FigureCanvasAgg(figure)
         panels = [*figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).flat]
         labels = {}

@@ -10,7 +10,7 @@ from matplotlib.ticker import FuncFormatter
 
 from lowrank_bench.reporting.board import Board, rows_of
 from lowrank_bench.reporting.cells import setting_text
-from lowrank_bench.reporting.styles import method_style, paper_style
+from lowrank_bench.reporting.styles import method_style, paper_style, text_width
 from lowrank_bench.trial import CONTROL
 
 _PALETTE = "RdBu"  # red to blue, which colour-blind readers tell apart; every cell also has its number
@@ -30,7 +30,9 @@ def draw_heat(board: Board) -> Figure:
         texts[place] = f"{row.speedup:.2f}" + ("≈" if row.verdict == "same" else "")
     reach = max(0.5, float(np.nanmax(np.abs(values))))
     with paper_style():
-        figure = Figure(figsize=(3.2 + 0.85 * len(settings), 2.2 + 0.3 * len(whats)), layout="constrained")
+        names = [" ".join(filter(None, what)) for what in whats]
+        width = 2 + text_width(names) + 0.85 * len(settings)
+        figure = Figure(figsize=(width, 2.2 + 0.3 * len(whats)), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.subplots()
         axes.set_facecolor("0.85")
@@ -45,7 +47,7 @@ def draw_heat(board: Board) -> Figure:
             vmax=reach,
             linewidths=1,
             xticklabels=[setting_text(*setting) for setting in settings],
-            yticklabels=[" ".join(filter(None, what)) for what in whats],
+            yticklabels=names,
             cbar_kws={"label": "measured speedup, dense over compressed", "format": FuncFormatter(_ratio)},
         )
         axes.tick_params(axis="x", rotation=30)

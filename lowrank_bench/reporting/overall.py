@@ -21,7 +21,7 @@ _Setting = tuple[str, int, int]
 
 class OverallRow(NamedTuple):
     """A method at a target in a setting. ``speedup``, ``low``, ``high``: geometric means over the ``tried`` models, of
-    the speedup and of the ends of its interval; ``kept``: of how many of them it is their own, and not 1 for want of one;
+    the speedup and of the ends of its interval; ``kept``: of how many of them it is their own and not 1;
     ``front``: on how many it is Pareto-optimal; ``rank``: None where it was not tried on every model.
     """
 
@@ -104,9 +104,7 @@ def _in_setting(boards: list[Board], setting: _Setting) -> list[OverallRow]:
         ends = zip(*(outcome or (1.0, 1.0, 1.0) for outcome in outcomes), strict=True)
         speedup, low, high = map(_geometric_mean, ends)
         kept = sum(outcome is not None for outcome in outcomes)
-        rows.append(
-            OverallRow(None, *what, setting, speedup, low, high, len(outcomes), kept, front, len(boards))
-        )
+        rows.append(OverallRow(None, *what, setting, speedup, low, high, len(outcomes), kept, front, len(boards)))
     return rows
 
 

@@ -158,5 +158,3 @@ def _draw_roof(axes: Axes, peak: Peak, intensities: list[float]) -> None:
 
 def _title(profile: Profile, trial: Trial) -> str:
     return f"{trial} on {setting_text(profile.runtime, profile.threads, profile.batch)}"
-
-

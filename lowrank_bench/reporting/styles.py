@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal
 
@@ -47,6 +47,11 @@ def paper_style() -> AbstractContextManager[None]:
     """The look of every figure, within a ``with``."""
     looks: dict[Any, Any] = {**sns.axes_style("whitegrid"), **sns.plotting_context("paper", font_scale=1.15), **RC}
     return mpl.rc_context(looks)
+
+
+def text_width(texts: Iterable[str]) -> float:
+    """Inches that the longest of these texts takes at most, in the size of labels and legends."""
+    return 0.09 * max(map(len, texts), default=0)
 
 
 def method_style(method: str) -> tuple[str, str]:

@@ -152,7 +152,7 @@ def overall_legend(overall: Overall) -> str:
     lost = f", or lost more than {overall.max_loss:g} points of top-1," if overall.scored else ""
     return (
         f"Over {', '.join(overall.models)}. Geometric means of the speedups, and in brackets of the ends of their 95 % "
-        f"intervals; a model that a method refused or failed on{lost} counts as 1.00. Ranked within each setting by the "
+        f"intervals; a model that a method refused or failed on{lost} counts as 1.00. Ranked in each setting by the "
         "mean of the lower ends; – was not tried on every model. The front is each board's own: nothing there is as "
         "fast and as accurate."
     )

@@ -18,7 +18,7 @@ from matplotlib.ticker import MaxNLocator
 
 from lowrank_bench.record import LayerSize, TrialRecord
 from lowrank_bench.reporting.board import Board
-from lowrank_bench.reporting.styles import method_style, paper_style
+from lowrank_bench.reporting.styles import method_style, paper_style, text_width
 from lowrank_bench.trial import CONTROL
 
 _LINES = ("-", "--", "-.", ":")  # for a method's options: colour and marker belong to the method alone
@@ -42,7 +42,11 @@ def draw_plans(board: Board, trials: Mapping[str, TrialRecord]) -> Figure | None
             errors[place] = math.nan if size.error is None else size.error
             ranks[place] = "×".join(map(str, size.ranks))
     with paper_style():
-        figure = Figure(figsize=(3 + 0.95 * len(plans), 2.6 + 0.3 * len(layers)), layout="constrained")
+        names = [" ".join(filter(None, what)) for what in plans]
+        slanted = text_width(names)
+        width = 2 + max(text_width(layers), 0.9 * slanted) + 0.95 * len(plans)
+        height = 2 + 0.5 * slanted + 0.3 * len(layers)
+        figure = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.subplots()
         axes.set_facecolor("0.85")
@@ -57,7 +61,7 @@ def draw_plans(board: Board, trials: Mapping[str, TrialRecord]) -> Figure | None
             vmin=0,
             vmax=1,
             linewidths=1,
-            xticklabels=[" ".join(filter(None, what)) for what in plans],
+            xticklabels=names,
             yticklabels=layers,
             cbar_kws={"label": "relative weight error (Frobenius)"},
         )
@@ -84,7 +88,8 @@ def draw_tuning(board: Board, trials: Mapping[str, TrialRecord]) -> Figure | Non
     lines = math.ceil(len(targets) / columns)
     variants = sorted({what[:2] for what in curves})
     with paper_style():
-        figure = Figure(figsize=(3.4 * columns + 2.6, 3.1 * lines + 0.9), layout="constrained")
+        side = max(2.6, 0.8 + text_width(" ".join(what) for what in variants))
+        figure = Figure(figsize=(3.4 * columns + side, 3.1 * lines + 0.9), layout="constrained")
         FigureCanvasAgg(figure)
         panels = [*figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).flat]
         for number, (axes, target) in enumerate(zip(panels, targets, strict=False)):

@@ -14,7 +14,7 @@ from lowrank_bench.record import Status
 from lowrank_bench.reporting.page import inline_svg
 from lowrank_bench.reporting.report import write_report
 
-NASTY = '<script>name=7</script>"\'&</td>'
+NASTY = "<script>name=7</script>\"'&</td>"
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 
