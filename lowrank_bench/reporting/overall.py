@@ -98,8 +98,10 @@ def _in_setting(boards: list[Board], setting: _Setting) -> list[OverallRow]:
             row = known.get(what)
             if row is None and what not in without:
                 continue
-            within = row is not None and (not board.scored or row.top1_drop <= board.max_loss + 1e-9)
-            outcomes.append((row.speedup, row.speedup_low, row.speedup_high) if within else None)
+            own = None
+            if row is not None and (not board.scored or row.top1_drop <= board.max_loss + 1e-9):
+                own = row.speedup, row.speedup_low, row.speedup_high
+            outcomes.append(own)
             front += row is not None and bool(row.pareto)
         ends = zip(*(outcome or (1.0, 1.0, 1.0) for outcome in outcomes), strict=True)
         speedup, low, high = map(_geometric_mean, ends)

@@ -159,7 +159,7 @@ def _answers(board: Board) -> list[Answer]:
         row = board.fastest(board.settings[0], threshold)
         question = f"loss of at most {threshold:g} points" if board.scored else "accuracy not measured"
         if row is None:
-            answers.append(Answer(question, "none", "nothing is faster than the dense model"))
+            answers.append(Answer(question, "none", "nothing that keeps within it is faster"))
         else:
             interval = speedup_text(row).partition(" ")[2]
             answers.append(Answer(question, f"{row.speedup:.2f}×", f"{method_text(row)} {row.target}, {interval}"))
