@@ -10,7 +10,7 @@ from matplotlib.ticker import FuncFormatter
 
 from lowrank_bench.reporting.board import Board, rows_of
 from lowrank_bench.reporting.cells import setting_text
-from lowrank_bench.reporting.styles import method_style, paper_style, text_width
+from lowrank_bench.reporting.styles import frame_label, paper_style, text_width
 from lowrank_bench.trial import CONTROL
 
 _PALETTE = "RdBu"  # red to blue, which colour-blind readers tell apart; every cell also has its number
@@ -53,7 +53,7 @@ def draw_heat(board: Board) -> Figure:
         axes.tick_params(axis="x", rotation=30)
         axes.tick_params(axis="y", rotation=0)
         for label, (method, *_) in zip(axes.get_yticklabels(), whats, strict=True):
-            label.set_color(method_style(method)[0])
+            frame_label(label, method)
         for label in axes.get_xticklabels():
             label.set_horizontalalignment("right")
         axes.set_title(f"Measured speedup in every runtime\n{board.name}", fontsize="medium")

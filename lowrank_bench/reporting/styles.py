@@ -12,6 +12,7 @@ import matplotlib as mpl
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 # Okabe and Ito's colours, which colour-blind readers tell apart; without their yellow, which white paper swallows.
@@ -60,6 +61,11 @@ def method_style(method: str) -> tuple[str, str]:
         return STYLES[method]
     digest = hashlib.sha256(method.encode()).digest()
     return COLOURS[digest[0] % len(COLOURS)], OTHER_MARKERS[digest[1] % len(OTHER_MARKERS)]
+
+
+def frame_label(label: Text, method: str) -> None:
+    """Put a frame of a method's colour around a text, which stays dark: some of the colours are too light to read."""
+    label.set_bbox({"facecolor": "none", "edgecolor": method_style(method)[0], "boxstyle": "round,pad=0.2"})
 
 
 def scale_ratios(axes: Axes, which: Literal["x", "y"], values: Sequence[float], ends: Sequence[float] = ()) -> None:

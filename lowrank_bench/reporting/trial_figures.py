@@ -18,7 +18,7 @@ from matplotlib.ticker import MaxNLocator
 
 from lowrank_bench.record import LayerSize, TrialRecord
 from lowrank_bench.reporting.board import Board
-from lowrank_bench.reporting.styles import method_style, paper_style, text_width
+from lowrank_bench.reporting.styles import frame_label, method_style, paper_style, text_width
 from lowrank_bench.trial import CONTROL
 
 _LINES = ("-", "--", "-.", ":")  # for a method's options: colour and marker belong to the method alone
@@ -63,16 +63,17 @@ def draw_plans(board: Board, trials: Mapping[str, TrialRecord]) -> Figure | None
             linewidths=1,
             xticklabels=names,
             yticklabels=layers,
-            cbar_kws={"label": "relative weight error (Frobenius)"},
+            cbar_kws={"label": "relative error"},
         )
         for down, across in zip(*np.nonzero(np.isnan(errors) & (ranks != "")), strict=True):
             axes.text(across + 0.5, down + 0.5, ranks[down, across], ha="center", va="center", fontsize="x-small")
         axes.tick_params(axis="y", rotation=0)
         axes.tick_params(axis="x", rotation=30)
         for label, (method, *_) in zip(axes.get_xticklabels(), plans, strict=True):
-            label.set(color=method_style(method)[0], horizontalalignment="right")
+            label.set_horizontalalignment("right")
+            frame_label(label, method)
         axes.set_xlabel("written: the ranks; grey: stayed dense, or the error is not known", fontsize="small")
-        axes.set_title(f"Ranks and errors of the layers\n{board.name}", fontsize="medium")
+        axes.set_title(f"Ranks and relative weight errors (Frobenius) of the layers\n{board.name}", fontsize="medium")
     return figure
 
 
