@@ -4,43 +4,36 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from lowrank_bench.cli_inspect import DEFAULT_OUT, doctor, plain_table, profile
+from lowrank_bench.cli_run import FAILED, MethodsDir, Out, add_folders, console, escape, progress_bar, run
 from lowrank_bench.compression import registry
 from lowrank_bench.errors import InvalidInput, LowRankBenchError, MeasurementFailed
 from lowrank_bench.measurement.environment import fingerprint
 from lowrank_bench.measurement.runtimes import available_runtimes
-from lowrank_bench.record import Status
 from lowrank_bench.reporting.board import make_boards
 from lowrank_bench.reporting.leaderboard import to_terminal
 from lowrank_bench.reporting.records_frame import load_records
 from lowrank_bench.reporting.report import update_readme, write_report
-from lowrank_bench.running.engine import Engine, Event, Summary, select
-from lowrank_bench.running.sweep import plan, shipped_sweeps
+from lowrank_bench.running.sweep import plan
 from lowrank_bench.scaffold import new_method
 from lowrank_bench.store import latest, read_records
 from lowrank_bench.tasks.catalog import TASKS
 from lowrank_bench.training.baselines import train_model
 
-FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
-RETRIED = tuple(status for status in Status if status not in (Status.OK, Status.SKIPPED))
+BAD_INPUT = 2
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-out_console, console = Console(), Console(stderr=True)
+out_console = Console()
 
-Out = Annotated[Path, typer.Option(help="Results folder.")]
-SweepArgument = Annotated[str, typer.Argument(help=f"A TOML file, or a shipped sweep: {', '.join(shipped_sweeps())}.")]
-MethodsDir = Annotated[list[Path] | None, typer.Option(help="Also offer the methods in this folder's *.py files.")]
-
+app.command()(run)
 app.command()(doctor)
 app.command()(profile)
 
@@ -55,40 +48,6 @@ class Listed(StrEnum):
     TRIALS = "trials"
 
 
-@app.command()
-def run(
-    sweep: SweepArgument = "quick",
-    out: Out = DEFAULT_OUT,
-    only: Annotated[str | None, typer.Option(help="Only trials that match this pattern, such as '*tucker*'.")] = None,
-    timeout: Annotated[float, typer.Option(help="Seconds for each trial or timing.")] = 3600.0,
-    retry: Annotated[str | None, typer.Option(help="'failed': try again what did not end well.")] = None,
-    methods_dir: MethodsDir = None,
-) -> None:
-    """Run a sweep: only what is missing in the results folder is done."""
-    if not 0 < timeout < float("inf"):
-        raise InvalidInput(f"--timeout {timeout}: a positive number of seconds is wanted")
-    if retry not in (None, "failed"):
-        raise InvalidInput(f"--retry {retry!r}: only 'failed' is known")
-    _add_folders(methods_dir)
-    environment = fingerprint()
-    trials, measurements = plan(sweep, environment.machine)
-    if only is not None:
-        trials, measurements = select(trials, measurements, only)
-    with _progress() as progress:
-        engine = Engine(
-            out,
-            environment,
-            timeout=timeout,
-            retry=RETRIED if retry else (),
-            methods_folders=methods_dir or [],
-            report=_shower(progress),
-        )
-        summary = engine.run(trials, measurements)
-    _tell(summary, out)
-    if summary.failed:
-        raise typer.Exit(FAILED)
-
-
 @app.command("list")
 def list_(
     what: Annotated[Listed, typer.Argument(help="What to list.")],
@@ -97,7 +56,7 @@ def list_(
     methods_dir: MethodsDir = None,
 ) -> None:
     """List methods with their options, models, tasks, runtimes, or a sweep's trials and how they stand."""
-    _add_folders(methods_dir)
+    add_folders(methods_dir)
     tables = {
         Listed.METHODS: _methods_table,
         Listed.MODELS: _models_table,
@@ -134,7 +93,7 @@ def train(
     path = out or Path(f"{model}.safetensors")
     if path.exists():
         raise InvalidInput(f"{path} exists: name another --out, or remove it")
-    with _progress() as progress:
+    with progress_bar() as progress:
         bar = progress.add_task(f"training {model}", total=None)
         history = train_model(
             tasks[0],
@@ -164,55 +123,11 @@ def main() -> None:
     try:
         app()
     except MeasurementFailed as error:
-        console.print(f"[bold red]failed:[/] {_escape(error)}", soft_wrap=True)
+        console.print(f"[bold red]failed:[/] {escape(error)}", soft_wrap=True)
         sys.exit(FAILED)
     except LowRankBenchError as error:
-        console.print(f"[bold red]error:[/] {_escape(error)}", soft_wrap=True)
+        console.print(f"[bold red]error:[/] {escape(error)}", soft_wrap=True)
         sys.exit(BAD_INPUT)
-    except KeyboardInterrupt:
-        console.print("interrupted: what was recorded is kept; the same command goes on from here")
-        sys.exit(INTERRUPTED)
-
-
-def _add_folders(folders: list[Path] | None) -> None:
-    for folder in folders or []:
-        registry.add_methods_folder(folder)
-
-
-def _progress() -> Progress:
-    """Redrawn on events only: a bar that animates would disturb the timing."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    return Progress(*columns, console=console, auto_refresh=False)
-
-
-def _shower(progress: Progress) -> Callable[[Event], None]:
-    """A bar on a terminal; a line for each item elsewhere, such as in a log."""
-    overall = progress.add_task("starting", total=None)
-    titles: set[str] = set()
-
-    def show(event: Event) -> None:
-        if not console.is_terminal and event.title not in titles:
-            titles.add(event.title)
-            console.print(f"{event.done}/{event.total} {_escape(event.title)}", soft_wrap=True)
-        stage = f": {event.stage}" + (f" {event.share:.0%}" if event.share else "") if event.stage else ""
-        progress.update(
-            overall, total=event.total, completed=event.done, description=_escape(event.title + stage), refresh=True
-        )
-
-    return show
-
-
-def _tell(summary: Summary, out: Path) -> None:
-    console.print(f"{summary.ran} done now, {summary.kept} were there already; records in {out}")
-    for title, lines in (("skipped", summary.skipped), ("failed", summary.failed)):
-        for line in lines:
-            console.print(f"[yellow]{title}[/] {_escape(line)}", soft_wrap=True)
 
 
 def _methods_table() -> Table:
@@ -221,10 +136,10 @@ def _methods_table() -> Table:
         options = ", ".join(f"{field} = {info.default!r}" for field, info in cls.Options.model_fields.items())
         linear = "yes" if getattr(cls, "linear", False) else "dense"
         table.add_row(
-            name, str(cls.version), linear, _escape((cls.__doc__ or "").strip().splitlines()[0]), _escape(options)
+            name, str(cls.version), linear, escape((cls.__doc__ or "").strip().splitlines()[0]), escape(options)
         )
     for where, why in registry.broken().items():
-        table.add_row(f"[red]broken[/] {_escape(where)}", "", "", _escape(why), "")
+        table.add_row(f"[red]broken[/] {escape(where)}", "", "", escape(why), "")
     return table
 
 
@@ -240,7 +155,7 @@ def _tasks_table() -> Table:
     table = plain_table("task", "classes", "input", "what it is")
     for name, task in TASKS.items():
         table.add_row(
-            name, str(task.classes), "x".join(map(str, task.input_size)), _escape((task.__doc__ or "").splitlines()[0])
+            name, str(task.classes), "x".join(map(str, task.input_size)), escape((task.__doc__ or "").splitlines()[0])
         )
     return table
 
@@ -248,7 +163,7 @@ def _tasks_table() -> Table:
 def _runtimes_table() -> Table:
     table = plain_table("runtime", "state")
     for name, problem in available_runtimes().items():
-        table.add_row(name, "ready" if problem is None else _escape(problem))
+        table.add_row(name, "ready" if problem is None else escape(problem))
     return table
 
 
@@ -259,14 +174,9 @@ def _trials_table(sweep: str, out: Path) -> Table:
     for trial in trials:
         keys = [m.key for m in measurements if m.trial == trial.key]
         status = str(known[trial.key].status) if trial.key in known else "missing"
-        table.add_row(trial.key, _escape(str(trial)), status, f"{sum(key in known for key in keys)}/{len(keys)}")
+        table.add_row(trial.key, escape(str(trial)), status, f"{sum(key in known for key in keys)}/{len(keys)}")
     return table
 
 
-def _escape(text: object) -> str:
-    """Square brackets are markup to rich, and data to us."""
-    return str(text).replace("[", r"\[")
-
-
 def _show_warning(message: Warning | str, *_: Any) -> None:
-    console.print(f"[yellow]warning:[/] {_escape(message)}", soft_wrap=True)
+    console.print(f"[yellow]warning:[/] {escape(message)}", soft_wrap=True)

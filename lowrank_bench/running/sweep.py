@@ -105,14 +105,13 @@ class Sweep(_Table):
                 )
         return list({trial.key: trial for trial in trials}.values())
 
-    def measurements(self, trials: Iterable[Trial], machine: str) -> list[Measurement]:
-        """Every trial in every setting on this machine. Raises UnknownName or InvalidSweep for a setting that cannot
-        be.
+    def measurements(self, trials: Iterable[Trial], machine: str, cores: int) -> list[Measurement]:
+        """Every trial in every setting on a machine of so many cores. Raises UnknownName or InvalidSweep for a setting
+        that cannot be.
         """
         table = self.measure
         if table is None:
             return []
-        cores = usable_cores()
         threads = list(dict.fromkeys(cores if count == "all" else count for count in table.threads))
         if max(threads) > cores:
             raise InvalidSweep(
@@ -152,14 +151,14 @@ def shipped_sweeps() -> list[str]:
     return sorted(entry.name.removesuffix(".toml") for entry in SHIPPED.iterdir() if entry.name.endswith(".toml"))
 
 
-def plan(source: str, machine: str) -> tuple[list[Trial], list[Measurement]]:
-    """All trials and measurements of a sweep file or shipped sweep. Raises InvalidSweep naming file, field, value and
-    remedy.
+def plan(source: str, machine: str, cores: int | None = None) -> tuple[list[Trial], list[Measurement]]:
+    """All trials and measurements of a sweep file or shipped sweep, on a machine of so many cores, by default as many
+    as this one. Raises InvalidSweep naming file, field, value and remedy.
     """
     sweep = load_sweep(source)
     try:
         trials = sweep.trials()
-        return trials, sweep.measurements(trials, machine)
+        return trials, sweep.measurements(trials, machine, cores or usable_cores())
     except LowRankBenchError as error:
         raise InvalidSweep(f"{source}: {error}") from None
 
@@ -167,19 +166,18 @@ def plan(source: str, machine: str) -> tuple[list[Trial], list[Measurement]]:
 def load_sweep(source: str) -> Sweep:
     """Read a sweep file, or a shipped sweep by its name. Raises InvalidSweep naming file, field, value and remedy."""
     if source in shipped_sweeps():
-        text, place = (SHIPPED / f"{source}.toml").read_text(), source
+        text, place = (SHIPPED / f"{source}.toml").read_text(encoding="utf-8"), source
     else:
-        path = Path(source)
-        if not path.is_file():
-            raise UnknownName("sweep (no such file, nor shipped sweep)", source, shipped_sweeps())
-        place = source
+        place, path = source, Path(source)
         try:
-            text = path.read_text()
+            if not path.is_file():
+                raise UnknownName("sweep (no such file, nor shipped sweep)", source, shipped_sweeps())
+            text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise InvalidSweep(f"{place} cannot be read: {error}") from None
     try:
         return Sweep.model_validate(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise InvalidSweep(f"{place} is not valid TOML: {error}") from None
     except ValidationError as error:
         raise InvalidSweep(explain(error, place)) from None

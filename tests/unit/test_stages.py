@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 import lowrank_bench as lrb
-from lowrank_bench.running.stages import Stopwatch, run_trial
+from lowrank_bench.running.stages import run_trial
+from lowrank_bench.running.stopwatch import Stopwatch
 from lowrank_bench.tasks import catalog
 from lowrank_bench.tasks.task import Task
 from lowrank_bench.training import recipes
