@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
 
 from lowrank_bench.errors import NotWritten
 
@@ -44,6 +48,15 @@ def drafts(*paths: Path) -> Iterator[list[Path]]:
         for draft in written:
             with suppress(OSError):
                 draft.unlink()
+
+
+def write_tensors(tensors: Mapping[str, Tensor], draft: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write tensors to a draft as safetensors. Raises OSError where the disk is full."""
+    values = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}  # none may be shared
+    try:
+        save_file(values, draft, metadata)
+    except SafetensorError as error:
+        raise OSError(str(error)) from None
 
 
 def remove_drafts(folder: Path) -> None:

@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from lowrank_bench.atomic import drafts
+from lowrank_bench.atomic import drafts, write_tensors
 from lowrank_bench.compression.cost import Cost
 from lowrank_bench.compression.drawing import draw_chain
 from lowrank_bench.compression.geometry import Geometry, build
@@ -47,7 +47,7 @@ class Compressed:
         document = _Document(plan=self.plan, cost=self.cost, dense_cost=self.dense_cost)
         with drafts(*(folder / name for name in ([WEIGHTS] if values else []) + [PLAN])) as files:
             if values:
-                _write_weights(self.model, files[0])
+                write_tensors(self.model.state_dict(), files[0])
             files[-1].write_text(document.model_dump_json(indent=1) + "\n")
 
 
@@ -90,14 +90,6 @@ def load(folder: Path | str, model: nn.Module, values: bool = True) -> Compresse
     if values:
         _fill(rebuilt, weights, document.plan, folder)
     return Compressed(rebuilt.eval(), document.plan, document.cost, document.dense_cost)
-
-
-def _write_weights(model: nn.Module, file: Path) -> None:
-    values = {name: t.detach().cpu().contiguous().clone() for name, t in model.state_dict().items()}
-    try:
-        save_file(values, file)
-    except SafetensorError as error:  # a full disk, among others
-        raise OSError(str(error)) from None
 
 
 def _fill(blank: nn.Module, weights: dict[str, Tensor], plan: Plan, folder: Path) -> None:

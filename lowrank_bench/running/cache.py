@@ -8,10 +8,10 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from lowrank_bench.atomic import drafts
+from lowrank_bench.atomic import drafts, write_tensors
 from lowrank_bench.compression.model import Compressed, load
 from lowrank_bench.errors import LowRankBenchError
 from lowrank_bench.running.stopwatch import Stopwatch
@@ -51,7 +51,7 @@ class StageCache:
 
     def tensors(self, name: str, work: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         """Tensors by name, such as predictions. Raises NotWritten and what ``work`` raises."""
-        return self._stage(name, work, save=_save_tensors, load=lambda folder, _: load_file(folder / TENSORS))
+        return self._stage(name, work, save=_save, load=lambda folder, _: load_file(folder / TENSORS))
 
     def _stage(
         self,
@@ -81,9 +81,6 @@ class StageCache:
         return made
 
 
-def _save_tensors(tensors: dict[str, Tensor], folder: Path) -> None:
+def _save(tensors: dict[str, Tensor], folder: Path) -> None:
     with drafts(folder / TENSORS) as (draft,):
-        try:
-            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, draft)
-        except SafetensorError as error:  # a full disk, among others
-            raise OSError(str(error)) from None
+        write_tensors(tensors, draft)

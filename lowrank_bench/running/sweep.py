@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from importlib.resources import files
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
 
@@ -21,6 +21,7 @@ from lowrank_bench.training.recipes import get_recipe
 from lowrank_bench.trial import CONTROL, Budget, Measurement, Ranks, Trial
 
 SHIPPED = files("lowrank_bench.running") / "sweeps"
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what numpy takes
 
 
 class _Table(BaseModel):
@@ -33,6 +34,13 @@ class MethodChoice(_Table):
     name: str
     options: dict[str, Any] = {}
 
+    @field_validator("options")
+    @classmethod
+    def _no_arguments(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if taken := value.keys() & {"self", "seed"}:
+            raise ValueError(f"{min(taken)!r} is no option of any method; seeds stand in sweep.seeds")
+        return value
+
 
 class TrialTable(_Table):
     """``[sweep]``: which compressed models to make."""
@@ -42,7 +50,7 @@ class TrialTable(_Table):
     methods: list[MethodChoice] = Field(min_length=1)
     budgets: list[Budget] = []
     ranks: list[Ranks | dict[str, Ranks]] = []
-    seeds: list[int] = Field(default=[0], min_length=1)
+    seeds: list[Seed] = Field(default=[0], min_length=1)
     recipe: str
 
     @field_validator("methods", mode="before")
