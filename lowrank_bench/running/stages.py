@@ -45,62 +45,25 @@ def run_trial(trial: Trial, models: Path, watch: Stopwatch) -> tuple[Size, Quali
     """
     torch.manual_seed(trial.seed)
     np.random.seed(trial.seed)
-    task, recipe = get_task(trial.task), get_recipe(trial.recipe)
-    method = method_class(trial.method)(seed=trial.seed, **trial.options)
-    check_recipe(method, recipe)
-    data = partial(_training_data, task, trial.seed)
-    job = Job(task.input_size, trial.budget, trial.ranks, data, trial.recipe, speed_only=not task.scored)
-    folder = models / f"{trial.key}{STAGES}" / source_of(type(method))
-    with watch.stage("load"):
-        dense = task.load(trial.model)
-
-    def compress() -> tuple[Compressed, History]:
-        with watch.stage("decompose"):
-            made = method.compress(dense, job)
-        check_compressed(made.model, dense, task.input_size)
-        return made, History(())
-
-    if not task.scored:
-        compressed, _ = compress()
+    work = _Work(trial, watch)
+    if not work.task.scored:
+        compressed, _ = work.compress()
         compressed.save(models / trial.key, values=False)
         return _size(compressed), None
-    settle = partial(_recalibrate, task, trial.seed)
-    stages = StageCache(folder, dense, watch)
-    compressed, _ = stages.model("compressed", compress)
+    stages = StageCache(models / f"{trial.key}{STAGES}" / source_of(type(work.method)), work.dense, watch)
+    compressed, _ = stages.model("compressed", work.compress)
     with watch.stage("recalibrate"):
-        settle(compressed.model)
-
-    def judge() -> dict[str, Tensor]:
-        with watch.stage("evaluate"):
-            found = predicted_and_true(compressed.model, task.batches("test"))
-        return dict(zip(("predicted", "labels"), found, strict=True))
-
-    def finetune() -> tuple[Compressed, History]:
-        with watch.stage("finetune"):
-            tuned, history = tune(
-                compressed,
-                dense,
-                method,
-                job,
-                lambda epoch: task.batches("train", recipe.batch_size, seed=trial.seed, epoch=epoch),
-                recipe,
-                seed=trial.seed,
-                validate=lambda model: top1(model, task.batches("validation")),
-                progress=lambda step, steps, _loss: watch.report("finetune", step / steps),
-                settle=settle,
-            )
-        check_compressed(tuned.model, dense, task.input_size)
-        return tuned, history
-
-    before = stages.tensors("before", judge)
-    compressed, history = stages.model("tuned", finetune)
-    after = stages.tensors("after", judge) if history.epochs else before
+        work.settle(compressed.model)
+    before = stages.tensors("before", partial(work.judge, compressed))
+    tuned, history = stages.model("tuned", partial(work.finetune, compressed))
+    after = stages.tensors("after", partial(work.judge, tuned)) if history.epochs else before
     with watch.stage("evaluate"):
-        original = _original_predictions(dense, task, models / f"{trial.task}-{trial.model}-v{task.version}.npy")
-        quality = _quality(task, original, before["predicted"], after["predicted"], before["labels"], history)
+        cache = models / f"{trial.task}-{trial.model}-v{work.task.version}.npy"
+        original = _original_predictions(work.dense, work.task, cache)
+        quality = _quality(work.task, original, before["predicted"], after["predicted"], before["labels"], history)
     with watch.stage("save"):
-        compressed.save(models / trial.key)
-    return _size(compressed), quality
+        tuned.save(models / trial.key)
+    return _size(tuned), quality
 
 
 def check_compressed(model: nn.Module, dense: nn.Module, input_size: tuple[int, int, int]) -> None:
@@ -124,6 +87,53 @@ def check_compressed(model: nn.Module, dense: nn.Module, input_size: tuple[int, 
 def remove_stages(models: Path, key: str) -> None:
     """Forget what a trial finished on the way, once its record is there."""
     shutil.rmtree(models / f"{key}{STAGES}", ignore_errors=True)
+
+
+class _Work:
+    """The stages of one trial, each timed, and what they share."""
+
+    def __init__(self, trial: Trial, watch: Stopwatch) -> None:
+        self.seed, self.watch = trial.seed, watch
+        self.task, self.recipe = get_task(trial.task), get_recipe(trial.recipe)
+        self.method = method_class(trial.method)(seed=trial.seed, **trial.options)
+        check_recipe(self.method, self.recipe)
+        data = partial(_training_data, self.task, trial.seed)
+        self.job = Job(
+            self.task.input_size, trial.budget, trial.ranks, data, trial.recipe, speed_only=not self.task.scored
+        )
+        with watch.stage("load"):
+            self.dense = self.task.load(trial.model)
+
+    def compress(self) -> tuple[Compressed, History]:
+        with self.watch.stage("decompose"):
+            compressed = self.method.compress(self.dense, self.job)
+        check_compressed(compressed.model, self.dense, self.task.input_size)
+        return compressed, History(())
+
+    def settle(self, model: nn.Module) -> None:
+        _recalibrate(self.task, self.seed, model)
+
+    def judge(self, compressed: Compressed) -> dict[str, Tensor]:
+        with self.watch.stage("evaluate"):
+            found = predicted_and_true(compressed.model, self.task.batches("test"))
+        return dict(zip(("predicted", "labels"), found, strict=True))
+
+    def finetune(self, compressed: Compressed) -> tuple[Compressed, History]:
+        with self.watch.stage("finetune"):
+            tuned, history = tune(
+                compressed,
+                self.dense,
+                self.method,
+                self.job,
+                lambda epoch: self.task.batches("train", self.recipe.batch_size, seed=self.seed, epoch=epoch),
+                self.recipe,
+                seed=self.seed,
+                validate=lambda model: top1(model, self.task.batches("validation")),
+                progress=lambda step, steps, _loss: self.watch.report("finetune", step / steps),
+                settle=self.settle,
+            )
+        check_compressed(tuned.model, self.dense, self.task.input_size)
+        return tuned, history
 
 
 def _recalibrate(task: Task, seed: int, model: nn.Module) -> None:

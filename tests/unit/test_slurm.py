@@ -68,3 +68,9 @@ def test_what_a_shell_would_understand_is_refused_with_its_place(tmp_path: Path,
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(lrb.InvalidInput, match="cannot be read"):
         slurm.load_slurm(tmp_path / "none.toml")
+
+
+def test_the_file_that_the_readme_shows_is_good(tmp_path: Path) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    shown = readme.split("```toml\n[slurm]")[1].split("```")[0]
+    assert slurm.load_slurm(written(tmp_path, "[slurm]" + shown)).hosts == 4
