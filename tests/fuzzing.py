@@ -6,6 +6,7 @@ import json
 import tomllib
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,7 @@ class Readers:
         lrb.compress(self.model, "tucker", ranks={"0": 2, "2": 2}, input_size=SIZE).save(self.saved)
         self.plan = (self.saved / PLAN).read_bytes()
         self.weights = (self.saved / WEIGHTS).read_bytes()
-        of = trial("tucker", 4)
+        of, self.good = trial("tucker", 4), trial_record(trial("jaderberg", 4))
         self.lines = [trial_record(of).model_dump_json(), measurement_record(of).model_dump_json()]
         self.before = self.outside()
         self.inputs: dict[str, tuple[st.SearchStrategy[bytes], Callable[[bytes], None]]] = {
@@ -130,13 +131,10 @@ class Readers:
         """A sweep file, and its trials and measurements with their keys."""
         path = self.folder / "sweep.toml"
         path.write_bytes(data)
-        try:
+        with suppress(lrb.LowRankBenchError):
             trials, measurements = plan(str(path), "machine", cores=2)
             assert all(len(each.key) == 16 for each in (*trials, *measurements))
-        except lrb.LowRankBenchError:
-            pass
-        finally:
-            path.unlink()
+        path.unlink()
 
     def read_plan(self, data: bytes) -> None:
         """A plan beside good weights."""
@@ -158,15 +156,14 @@ class Readers:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             store = Store(self.records)
-            store.append(trial_record(trial("jaderberg", 4)))
-            found = lrb.load_records(self.records)
-        assert {"tucker", "jaderberg"} <= set(found["method"]), "the good ones are there, whatever the bad one says"
+            store.append(self.good)
+            assert self.good.key in store.statuses(), "a good line is read, whatever the bad one says"
+            with suppress(lrb.LowRankBenchError):
+                lrb.load_records(self.records)
 
     def _load(self) -> None:
-        try:
+        with suppress(lrb.LowRankBenchError):
             lrb.load(self.saved, self.model)
-        except lrb.LowRankBenchError:
-            pass
         assert self.outside() == self.before, "nothing is written, and nowhere else"
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+from queue import SimpleQueue
 from typing import Protocol
 
 from lowrank_bench.measurement.cores import usable_cores
@@ -40,14 +41,17 @@ class LocalCrew:
     ) -> Iterator[TrialRecord | MeasurementRecord]:
         """As Crew says."""
         family, made = Family(), dict[str, Status]()
+        ended: SimpleQueue[Future[TrialRecord]] = SimpleQueue()
         threads = max(1, usable_cores() // self.jobs)
         pool = ThreadPoolExecutor(self.jobs)
         try:
             waited = [
                 pool.submit(host.prepare, trial, threads, partial(told, str(trial)), family) for trial in trials
             ]
-            for future in as_completed(waited):
-                record = future.result()
+            for future in waited:
+                future.add_done_callback(ended.put)
+            for _ in waited:
+                record = ended.get().result()  # in order of completion: what went well before a fault is kept
                 made[record.key] = record.status
                 yield record
             for trial, measurement in to_time:

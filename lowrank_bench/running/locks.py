@@ -21,7 +21,8 @@ if sys.platform != "win32":
 
 # The door is passed one at a time, and held by whoever waits for an empty room: nobody enters behind his back.
 ROOM, DOOR = "lowrank-bench-timing.lock", "lowrank-bench-waiting.lock"
-PAUSE = 0.05
+# Seconds between two tries: more and more, up to this.
+LONGEST_PAUSE = 0.05
 
 
 class Stopped(Exception):
@@ -87,10 +88,11 @@ def _open(path: Path) -> int:
 
 
 def _acquire(handle: int, kind: int, stop: threading.Event | None) -> None:
-    stop = stop or threading.Event()
+    stop, pause = stop or threading.Event(), 0.001
     while True:
         try:
             return fcntl.flock(handle, kind | fcntl.LOCK_NB)
         except BlockingIOError:
-            if stop.wait(PAUSE):
+            if stop.wait(pause):
                 raise Stopped from None
+            pause = min(2 * pause, LONGEST_PAUSE)

@@ -126,7 +126,8 @@ def test_a_trial_whose_workers_all_die_is_a_row_and_a_lost_scheduler_is_none(tmp
 
 
 def test_a_scheduler_that_does_not_answer_or_has_no_fit_worker_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "PATIENCE", 0.5)
+    monkeypatch.setattr(cluster, "PATIENCE", 1)
+    monkeypatch.setattr(cluster, "_environment", lambda: ENVIRONMENT)  # the worker below is in this process
     with pytest.raises(lrb.InvalidInput, match="no scheduler answers"), cluster.connect("tcp://127.0.0.1:9", 1):
         pass
     with distributed.LocalCluster(
@@ -135,6 +136,7 @@ def test_a_scheduler_that_does_not_answer_or_has_no_fit_worker_is_named(monkeypa
         with pytest.raises(lrb.InvalidInput, match="--resources"), cluster.connect(local.scheduler_address, 1):
             pass
         local.scale(1)
+        monkeypatch.setattr(cluster, "PATIENCE", 30)
         with cluster.connect(local.scheduler_address, 1) as crew:
             with pytest.raises(lrb.InvalidInput, match="does not offer its host"):
                 crew.machines()

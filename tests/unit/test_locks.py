@@ -9,7 +9,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 import pytest
@@ -32,11 +32,8 @@ def enters(lock: Lock, within: float = 0.3) -> bool:
     stop, entered = threading.Event(), threading.Event()
 
     def enter() -> None:
-        try:
-            with lock(stop):
-                entered.set()
-        except Stopped:
-            pass
+        with suppress(Stopped), lock(stop):
+            entered.set()
 
     thread = threading.Thread(target=enter)
     thread.start()
