@@ -52,7 +52,9 @@ def drafts(*paths: Path) -> Iterator[list[Path]]:
 
 def write_tensors(tensors: Mapping[str, Tensor], draft: Path, metadata: dict[str, str] | None = None) -> None:
     """Write tensors to a draft as safetensors. Raises OSError where the disk is full."""
-    values = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}  # none may be shared
+    values = {
+        name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()
+    }  # none may be shared
     try:
         save_file(values, draft, metadata)
     except SafetensorError as error:

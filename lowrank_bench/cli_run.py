@@ -117,9 +117,7 @@ def _crew(cluster: str | None, jobs: int, sweep: str) -> Iterator[tuple[Crew, di
         yield crew, {**crew.machines()}
 
 
-def _planned(
-    sweep: str, machines: dict[str, int | None], only: str | None
-) -> tuple[list[Trial], list[Measurement]]:
+def _planned(sweep: str, machines: dict[str, int | None], only: str | None) -> tuple[list[Trial], list[Measurement]]:
     trials: list[Trial] = []
     measurements: list[Measurement] = []
     for machine, cores in machines.items():

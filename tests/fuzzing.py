@@ -1,4 +1,4 @@
-"""Hostile input for every reader: valid documents damaged in all ways, and the check that only named errors come out."""
+"""Hostile input for every reader: valid documents damaged in all ways; only named errors may come out."""
 
 from __future__ import annotations
 
@@ -36,13 +36,15 @@ batches = [1, 64]
 SIZE = (3, 8, 8)
 
 # What lives on boundaries: of types, of paths, of shells, of numbers.
-AWKWARD = st.sampled_from(
-    [None, True, -1, 0, 2**31, 2**63, 2**64, 10**30, 1e308, float("inf"), float("nan"), -0.0, "", "\x00", "../../x"]
-    + ["/etc/passwd", "$(id)", "`id`", "; id", "a\nb", "__class__", "seed", "self", "\ud7ff", "𝟜", "x" * 5000, [], {}]
-)
+BIG = [2**31, 2**63, 2**64, 10**30, 1e308, float("inf"), float("nan")]
+HOSTILE = ["", "\x00", "../../x", "/etc/passwd", "$(id)", "`id`", "; id", "a\nb", "__class__", "seed", "self"]
+ODD = [None, True, -1, 0, -0.0, "\ud7ff", "\U0001d7dc", "x" * 5000, [], {}]
+AWKWARD = st.sampled_from([*BIG, *HOSTILE, *ODD])
 VALUES = st.recursive(
     AWKWARD | st.integers() | st.floats() | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8) | st.just("seed"), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8) | st.just("seed"), inner, max_size=3)
+    ),
     max_leaves=5,
 )
 
@@ -98,7 +100,9 @@ def _tables(document: Any) -> bytes:
 
 def network() -> nn.Module:
     """A small dense model, into which plans are loaded."""
-    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3, groups=2), nn.Flatten(), nn.Linear(128, 4)).eval()
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3, groups=2), nn.Flatten(), nn.Linear(128, 4)
+    ).eval()
 
 
 class Readers:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -51,8 +51,8 @@ def measurements(of: Sequence[Trial], machine: str = "noop", processes: int = 1)
 
 @dataclass(frozen=True)
 class NoopHost(Host):
-    """Holds the locks that a real one holds, for ``seconds`` each, and trials from seed ``hang_from`` on for ever; tells
-    in ``spans`` when it did what.
+    """Holds the locks that a real one holds, for ``seconds`` each, and for ever from seed ``hang_from`` on; tells in
+    ``spans`` when it did what.
     """
 
     seconds: float = 0.0
@@ -66,9 +66,7 @@ class NoopHost(Host):
                 plan.write_text("{}")
         return TrialRecord(key=trial.key, trial=trial, status=Status.OK, code=self.code)
 
-    def measure(
-        self, trial: Trial, measurement: Measurement, progress: Progress, family: Family
-    ) -> MeasurementRecord:
+    def measure(self, trial: Trial, measurement: Measurement, progress: Progress, family: Family) -> MeasurementRecord:
         """Leave nothing."""
         assert (self.models / trial.key / PLAN).exists()
         with timing_lock(family.ended), self._span("time"):
@@ -103,10 +101,12 @@ class NoopCrew:
 
     def work(
         self, host: Host, trials: Sequence[Trial], to_time: Sequence[Timed], told: Told
-    ) -> Iterator[TrialRecord | MeasurementRecord]:
+    ) -> Generator[TrialRecord | MeasurementRecord, None, None]:
         """As Crew says."""
         given = {each.name: getattr(host, each.name) for each in fields(Host)}
-        yield from self.crew.work(NoopHost(**given, seconds=self.seconds, hang_from=self.hang_from), trials, to_time, told)
+        yield from self.crew.work(
+            NoopHost(**given, seconds=self.seconds, hang_from=self.hang_from), trials, to_time, told
+        )
 
 
 def spans(folder: Path, what: str) -> list[tuple[float, float]]:

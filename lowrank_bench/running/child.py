@@ -140,7 +140,9 @@ def _without_outcome(returncode: int, stderr: str, memory_ran_out: bool) -> Outc
         return Outcome(status=Status.OUT_OF_MEMORY, reason="killed by the system, whose memory had run out")
     if "std::bad_alloc" in stderr:
         return Outcome(status=Status.OUT_OF_MEMORY, reason="a library ended the child, as it got no memory")
-    how = f"by signal {-returncode} ({signal.strsignal(-returncode)})" if returncode < 0 else f"with status {returncode}"
+    how = (
+        f"by signal {-returncode} ({signal.strsignal(-returncode)})" if returncode < 0 else f"with status {returncode}"
+    )
     return Outcome(status=Status.CRASHED, reason=f"the child ended {how} and no outcome")
 
 

@@ -10,7 +10,7 @@ import os
 import socket
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
@@ -104,7 +104,9 @@ class ClusterCrew:
                 raise InvalidInput(f"worker {address} has other sources of lowrank_bench: install the same everywhere")
         return dict(kinds)
 
-    def work(self, host: Host, trials: Sequence[Trial], to_time: Sequence[Timed], told: Told) -> Iterator[Record]:
+    def work(
+        self, host: Host, trials: Sequence[Trial], to_time: Sequence[Timed], told: Told
+    ) -> Generator[Record, None, None]:
         """As Crew says; what a lost worker did is done again elsewhere. Raises MeasurementFailed where the scheduler is
         lost, and InvalidInput where a host does not fit.
         """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from queue import SimpleQueue
@@ -24,7 +24,7 @@ class Crew(Protocol):
 
     def work(
         self, host: Host, trials: Sequence[Trial], to_time: Sequence[Timed], told: Told
-    ) -> Iterator[TrialRecord | MeasurementRecord]:
+    ) -> Generator[TrialRecord | MeasurementRecord, None, None]:
         """A record for each as it ends. What belongs to one of ``trials`` is timed after it, and only where that went
         well. Closing the iterator ends whatever runs. Raises NotWritten where a disk is full.
         """
@@ -38,16 +38,14 @@ class LocalCrew:
 
     def work(
         self, host: Host, trials: Sequence[Trial], to_time: Sequence[Timed], told: Told
-    ) -> Iterator[TrialRecord | MeasurementRecord]:
+    ) -> Generator[TrialRecord | MeasurementRecord, None, None]:
         """As Crew says."""
         family, made = Family(), dict[str, Status]()
         ended: SimpleQueue[Future[TrialRecord]] = SimpleQueue()
         threads = max(1, usable_cores() // self.jobs)
         pool = ThreadPoolExecutor(self.jobs)
         try:
-            waited = [
-                pool.submit(host.prepare, trial, threads, partial(told, str(trial)), family) for trial in trials
-            ]
+            waited = [pool.submit(host.prepare, trial, threads, partial(told, str(trial)), family) for trial in trials]
             for future in waited:
                 future.add_done_callback(ended.put)
             for _ in waited:

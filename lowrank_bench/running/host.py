@@ -21,7 +21,7 @@ RUN_LOCK = ".run.lock"
 
 @dataclass(frozen=True)
 class Host:
-    """Runs children over the models of one results folder; ``memory`` in GB and ``timeout`` in seconds hold for each."""
+    """Runs children over the models of one results folder; ``memory`` (GB) and ``timeout`` (seconds) hold for each."""
 
     folder: Path
     environment: Environment
@@ -37,18 +37,14 @@ class Host:
 
     def prepare(self, trial: Trial, threads: int, progress: Progress, family: Family) -> TrialRecord:
         """Make a trial's model, beside whatever else is prepared on this machine, but not beside a timing."""
-        job = TrialJob(
-            trial=trial, models=self.models, methods_folders=list(self.methods_folders), memory=self.memory
-        )
+        job = TrialJob(trial=trial, models=self.models, methods_folders=list(self.methods_folders), memory=self.memory)
         with preparation_lock(family.ended):
             ended = run_child(job, threads, self.timeout, progress, family)
         outcome = ended.outcome
         facts = self._facts(ended, outcome.seconds)
         return TrialRecord(key=trial.key, trial=trial, size=outcome.size, quality=outcome.quality, **facts)
 
-    def measure(
-        self, trial: Trial, measurement: Measurement, progress: Progress, family: Family
-    ) -> MeasurementRecord:
+    def measure(self, trial: Trial, measurement: Measurement, progress: Progress, family: Family) -> MeasurementRecord:
         """Time a trial's model, alone on this machine, in as many fresh processes as are wanted."""
         changes_top1 = arithmetic_of(measurement.runtime) != "float32" and get_task(trial.task).scored
         timings: list[ProcessTiming] = []

@@ -137,6 +137,6 @@ def test_a_scheduler_that_does_not_answer_or_has_no_fit_worker_is_named(monkeypa
             pass
         local.scale(1)
         monkeypatch.setattr(cluster, "PATIENCE", 30)
-        with cluster.connect(local.scheduler_address, 1) as crew:
-            with pytest.raises(lrb.InvalidInput, match="does not offer its host"):
-                crew.machines()
+        no_offer = pytest.raises(lrb.InvalidInput, match="does not offer its host")
+        with cluster.connect(local.scheduler_address, 1) as crew, no_offer:
+            crew.machines()
