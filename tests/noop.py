@@ -9,6 +9,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from lowrank_bench.atomic import drafts
 from lowrank_bench.compression.model import PLAN
@@ -118,3 +119,8 @@ def spans(folder: Path, what: str) -> list[tuple[float, float]]:
 def overlap(first: tuple[float, float], second: tuple[float, float]) -> bool:
     """Whether two spans have time in common."""
     return first[0] < second[1] and second[0] < first[1]
+
+
+def threads_at_work(dask_worker: Any) -> int:
+    """How many tasks a worker of dask is doing."""
+    return len(dask_worker.active_threads)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from invariants import check_finished
-from noop import ENVIRONMENT, NoopCrew, measurements, overlap, spans, trials
+from noop import ENVIRONMENT, NoopCrew, measurements, overlap, spans, threads_at_work, trials
 
 import lowrank_bench as lrb
 from lowrank_bench.measurement.environment import fingerprint
@@ -80,10 +80,6 @@ def test_a_run_that_is_stopped_ends_what_its_hosts_are_doing(client: distributed
     while any(client.run(threads_at_work).values()):
         assert time.monotonic() - stopped < 10
         time.sleep(0.1)
-
-
-def threads_at_work(dask_worker: object) -> int:
-    return len(dask_worker.active_threads)  # type: ignore[attr-defined]
 
 
 def test_a_host_without_the_folder_or_with_other_sources_is_named(client: distributed.Client, tmp_path: Path) -> None:
