@@ -78,7 +78,7 @@ def test_a_run_that_is_stopped_ends_what_its_hosts_are_doing(client: distributed
     records.close()
     stopped = time.monotonic()
     while any(client.run(threads_at_work).values()):
-        assert time.monotonic() - stopped < 10
+        assert time.monotonic() - stopped < 60
         time.sleep(0.1)
 
 
