@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lowrank_bench.measurement.diagnosis import Diagnosis
+from lowrank_bench.measurement.rank_steps import best_step
 from lowrank_bench.reporting.profile_report import profile_facts, profile_table, write_profile_figures
 from lowrank_bench.running.inspect import find_trial, inspect_machine, inspect_trial
 
@@ -71,6 +72,9 @@ def _facts_table(diagnosis: Diagnosis) -> Table:
         table.add_row(
             f"peak, {threads} thread{'s' * (threads > 1)}", f"{peak.gflops:.0f} GFLOP/s, {peak.gbytes:.1f} GB/s"
         )
+    steps = diagnosis.probe.steps
+    gains = ", ".join(f"{step}: {gain:.2f}x" for step, gain in steps.items() if step > 1)
+    table.add_row("ranks in multiples of", f"{gains}; try options = {{ align = {best_step(steps)} }}")
     return table
 
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from lowrank_bench.cli_inspect import DEFAULT_OUT
-from lowrank_bench.compression import registry
+from lowrank_bench.cli_list import MethodsDir, add_folders, escape
 from lowrank_bench.errors import InvalidInput
 from lowrank_bench.measurement.environment import fingerprint
 from lowrank_bench.record import Status
@@ -29,7 +29,6 @@ console = Console(stderr=True)
 
 Out = Annotated[Path, typer.Option(help="Results folder.")]
 SweepArgument = Annotated[str, typer.Argument(help=f"A TOML file, or a shipped sweep: {', '.join(shipped_sweeps())}.")]
-MethodsDir = Annotated[list[Path] | None, typer.Option(help="Also offer the methods in this folder's *.py files.")]
 
 
 def run(
@@ -78,12 +77,6 @@ def run(
         raise typer.Exit(FAILED)
 
 
-def add_folders(folders: list[Path] | None) -> None:
-    """Offer the methods of these folders too. Raises InvalidInput."""
-    for folder in folders or []:
-        registry.add_methods_folder(folder)
-
-
 def progress_bar() -> Progress:
     """Redrawn on events only: a bar that animates would disturb the timing."""
     columns = (
@@ -94,11 +87,6 @@ def progress_bar() -> Progress:
         TimeRemainingColumn(),
     )
     return Progress(*columns, console=console, auto_refresh=False)
-
-
-def escape(text: object) -> str:
-    """Square brackets are markup to rich, and data to us."""
-    return str(text).replace("[", r"\[")
 
 
 @contextmanager

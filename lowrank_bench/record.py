@@ -112,7 +112,7 @@ class ProcessTiming(_Part):
     loops: int
     stop_reason: str
     runtime_error: float = Field(description="larger relative difference of the two models' outputs from eager's")
-    memory_mb: float
+    memory_mb: float = Field(description="most that the process, which holds both models, ever had in memory")
     convert_seconds: tuple[float, float]
     model_bytes: tuple[int, int]
 

@@ -5,19 +5,44 @@ from __future__ import annotations
 import heapq
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from filelock import FileLock
 from pydantic import ValidationError
 
-from lowrank_bench.errors import InvalidRecord, NotWritten
+from lowrank_bench.atomic import drafts
+from lowrank_bench.errors import InvalidInput, InvalidRecord, NotWritten
 from lowrank_bench.record import RECORD, MeasurementRecord, Status, TrialRecord
 
 FILE_NAME = "records.jsonl"
 ASIDE_SUFFIX = ".unreadable"
 BLOCK = 1 << 16
+
+
+class Line(NamedTuple):
+    """One line of a file of records, counted from 1; ``record`` is None where it cannot be read."""
+
+    path: Path
+    number: int
+    data: bytes
+    record: TrialRecord | MeasurementRecord | None
+
+
+class Merged(NamedTuple):
+    """What ``merge`` did: records that the file holds now, how many of them are new there, how many lines were
+    repetitions of others, how many keys have several records that differ, and how many lines could not be read.
+    """
+
+    path: Path
+    records: int
+    new: int
+    repeated: int
+    conflicting: int
+    unreadable: int
 
 
 class Store:
@@ -59,11 +84,11 @@ class Store:
 
     def records(self) -> list[TrialRecord | MeasurementRecord]:
         """Every readable record in this folder and below, oldest first."""
-        return list(_iterate(self.folder))
+        return read_records(self.folder, allow_empty=True)
 
     def statuses(self) -> dict[str, Status]:
-        """How each key ended: by its last record. Holds one record in memory at a time."""
-        return {record.key: record.status for record in _iterate(self.folder)}
+        """How each key ended: by its last record."""
+        return {record.key: record.status for record in self.records()}
 
     def _mend_last_line(self, handle: int) -> None:
         """A last line without an end is ended where it is a whole record, and set aside where it is not."""
@@ -74,34 +99,90 @@ class Store:
         try:
             RECORD.validate_json(tail)
         except ValidationError:
-            with self.path.with_name(FILE_NAME + ASIDE_SUFFIX).open("ab") as aside:
-                aside.write(tail + b"\n")
-                aside.flush()
-                os.fsync(aside.fileno())
+            self._set_aside([tail])
             os.ftruncate(handle, size - len(tail))
         else:
             _write(handle, b"\n")
 
+    def unite(self, files: Iterable[list[Line]]) -> Merged:
+        """Add the lines of other files: see ``merge``. The file is replaced at once, so no reader sees a part of it."""
+        with self._lock:
+            own = _read_lines(self.path)
+            lines = [*_in_order([own, *files])]
+            # Of equal lines the first one keeps its place.
+            records = {line.data: line.record for line in lines if line.record}
+            unread = [*dict.fromkeys(line.data for line in lines if not line.record)]
+            try:
+                self._set_aside(unread)
+                if [*records] != [line.data for line in own]:
+                    with drafts(self.path) as (draft,):
+                        draft.write_bytes(b"".join(line + b"\n" for line in records))
+            except OSError as error:
+                raise InvalidRecord(f"{self.path} cannot be written ({error.strerror}): choose another --out") from None
+        readable = [line.data for line in lines if line.record]
+        keys = Counter(record.key for record in records.values())
+        return Merged(
+            self.path,
+            records=len(records),
+            new=len(records) - len({line.data for line in own if line.record}),
+            repeated=len(readable) - len(records),
+            conflicting=sum(count > 1 for count in keys.values()),
+            unreadable=len(unread),
+        )
 
-def read_records(folder: Path | str, *, allow_empty: bool = False) -> list[TrialRecord | MeasurementRecord]:
-    """Every readable record of every ``*.jsonl`` below a folder, in the order of writing.
+    def _set_aside(self, lines: Sequence[bytes]) -> None:
+        path = self.path.with_name(FILE_NAME + ASIDE_SUFFIX)
+        known = set(path.read_bytes().split(b"\n")) if path.exists() else set()
+        if fresh := [line for line in lines if line not in known]:
+            with path.open("ab") as aside:
+                aside.writelines(line + b"\n" for line in fresh)
+                aside.flush()
+                os.fsync(aside.fileno())
 
-    A line that cannot be read is skipped with a warning that names file and line; it stays where it is.
+
+def merge(folders: Sequence[Path | str], out: Path | str) -> Merged:
+    """Unite the records of several folders in ``out``, beside what is there already; merging again changes nothing.
+
+    Lines that are alike to the byte are kept once. Of a key with several records all are kept, in the order of
+    ``read_records``, so that the same one counts as before. What cannot be read is set aside beside the records. The
+    folders themselves are not touched. Raises InvalidRecord where a folder does not exist, nothing readable is found or
+    ``out`` cannot be written, InvalidInput where a folder lies in ``out`` or ``out`` in a folder.
+    """
+    sources = [Path(folder) for folder in folders]
+    for source in sources:
+        _check_apart(source, Path(out))
+    found = [line for source in sources for line in _lines_below(source)]
+    if not any(line.record for lines in found for line in lines):
+        names = ", ".join(repr(str(source)) for source in sources)
+        raise InvalidRecord(f"no readable record in {names}: name folders that `lowrank-bench run --out` has filled")
+    return Store(out).unite(found)
+
+
+def read_lines(folder: Path | str, *, allow_empty: bool = False) -> list[Line]:
+    """Every line with a readable record of every ``*.jsonl`` below a folder, in the order of writing.
+
+    Lines that cannot be read are skipped with a warning that names file and line; they stay where they are.
     Raises InvalidRecord where the folder does not exist, or holds no readable record (unless ``allow_empty``).
     """
     folder = Path(folder)
-    if not folder.exists():
-        raise InvalidRecord(
-            f"results folder {str(folder)!r} does not exist: run `lowrank-bench run --out {folder}` first, or name "
-            "another"
-        )
-    records = list(_iterate(folder))
-    if not records and not allow_empty:
+    files = _lines_below(folder)
+    lines = [line for line in _in_order(files) if line.record]
+    if not lines and not allow_empty:
+        if unread := sum(map(len, files)):
+            raise InvalidRecord(
+                f"results folder {str(folder)!r} holds no readable record: none of its {unread} lines is one that this "
+                "version of lowrank-bench reads; read them with the version that wrote them, or name another folder"
+            )
         raise InvalidRecord(
             f"results folder {str(folder)!r} holds no readable record: run `lowrank-bench run --out {folder}` first, "
             "or name another"
         )
-    return records
+    return lines
+
+
+def read_records(folder: Path | str, *, allow_empty: bool = False) -> list[TrialRecord | MeasurementRecord]:
+    """The records of ``read_lines``."""
+    return [line.record for line in read_lines(folder, allow_empty=allow_empty) if line.record]
 
 
 def latest(records: Iterable[TrialRecord | MeasurementRecord]) -> dict[str, TrialRecord | MeasurementRecord]:
@@ -109,32 +190,41 @@ def latest(records: Iterable[TrialRecord | MeasurementRecord]) -> dict[str, Tria
     return {record.key: record for record in records}
 
 
-def _iterate(folder: Path) -> Iterator[TrialRecord | MeasurementRecord]:
-    # within a file the order of writing counts, whatever the clock did; between files the clock is all there is
-    return heapq.merge(*map(_read_file, _record_files(folder)), key=lambda record: record.finished)
+def _lines_below(folder: Path) -> list[list[Line]]:
+    """Every line that is not blank, by file."""
+    if not folder.exists():
+        raise InvalidRecord(
+            f"results folder {str(folder)!r} does not exist: run `lowrank-bench run --out {folder}` first, or name "
+            "another"
+        )
+    paths = [folder] if folder.is_file() else sorted(folder.rglob("*.jsonl"))
+    return [_read_lines(path) for path in paths]
 
 
-def _record_files(folder: Path) -> list[Path]:
-    return [folder] if folder.is_file() else sorted(path for path in folder.rglob("*.jsonl") if path.is_file())
+def _in_order(files: Iterable[list[Line]]) -> Iterator[Line]:
+    """Within a file the order of writing counts, whatever the clock did; between files the clock is all there is."""
+    return heapq.merge(*files, key=lambda line: line.record.finished if line.record else "")
 
 
-def _read_file(path: Path) -> Iterator[TrialRecord | MeasurementRecord]:
+def _read_lines(path: Path) -> list[Line]:
     try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                if not line.strip():
-                    continue
-                try:
-                    yield RECORD.validate_json(line)
-                except ValidationError as error:
-                    half = "" if line.endswith(b"\n") else " (half-written last line)"
-                    warnings.warn(
-                        f"{path}, line {number}{half} is not a record and is set aside: "
-                        f"{error.errors(include_url=False)[0]['msg']}",
-                        stacklevel=2,
-                    )
+        data = path.read_bytes().split(b"\n")
     except OSError as error:
         raise InvalidRecord(f"{path} cannot be read ({error.strerror})") from None
+    lines, mistakes = [], []
+    for number, line in enumerate(data, start=1):
+        if not line.strip():
+            continue
+        try:
+            lines.append(Line(path, number, line, RECORD.validate_json(line)))
+        except ValidationError as error:
+            lines.append(Line(path, number, line, None))
+            half = " (half-written last line)" if number == len(data) else ""
+            mistakes.append(f"line {number}{half} is not a record and is set aside: {_reason(error)}")
+    if mistakes:
+        others = f" (and {len(mistakes) - 1} more lines, as of another version)" if len(mistakes) > 1 else ""
+        warnings.warn(f"{path}, {mistakes[0]}{others}", stacklevel=2)
+    return lines
 
 
 def _after_last_newline(handle: int, size: int) -> bytes:
@@ -158,3 +248,17 @@ def _write(handle: int, data: bytes) -> None:
         with suppress(OSError):
             os.ftruncate(handle, size)
         raise
+
+
+def _reason(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    return ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
+
+
+def _check_apart(source: Path, out: Path) -> None:
+    inner, outer = source.resolve(), out.resolve()
+    if inner.is_relative_to(outer) or outer.is_relative_to(inner):
+        raise InvalidInput(
+            f"--out {out} and {source} lie in one another, so that each record would be read twice: choose a folder "
+            "beside it"
+        )

@@ -31,13 +31,13 @@ class Tucker(LayerMethod):
         """(R_out, R_in) in the proportion of the full ranks; one above the other times dh dw is spent in vain."""
         full_out, full_in = min(shape.T, shape.patch), min(shape.S, shape.T * shape.dh * shape.dw)
         if shape.S <= IMAGE_CHANNELS:
-            return [(r, shape.S) for r in grid(full_out)]
+            return [(r, full_in) for r in grid(full_out)]
         largest = max(full_out, full_in)
         return [(max(1, round(r * full_out / largest)), max(1, round(r * full_in / largest))) for r in grid(largest)]
 
     def spread(self, shape: KernelShape, rank: int) -> tuple[int, int]:
-        """(R, R), or (R, S) for a first layer."""
-        return rank, shape.S if shape.S <= IMAGE_CHANNELS else rank
+        """(R, R); of a first layer the input rank is full."""
+        return rank, self.candidates(shape)[-1][1] if shape.S <= IMAGE_CHANNELS else rank
 
     def factorize(self, weight: Tensor, ranks: tuple[int, ...], statistics: Tensor | None = None) -> Chain:
         """HOOI; the factors of both channel modes are orthonormal."""

@@ -16,14 +16,24 @@ def draw_chain(structure: Chain, shape: KernelShape, groups: int = 1) -> Chain:
     ``shape``.
 
     All its tensors have one norm, as those of a decomposition, and the composed kernel has the mean square of He et al.
-    2015 (eq. 10), 2 / (S dh dw). The draws come from torch's global generator.
+    2015 (eq. 10), 2 / (S dh dw). An index without values becomes a random one. The draws come from torch's global
+    generator.
     """
-    drawn = Chain([with_tensors(stage, _unit) for stage in structure.stages])
+    drawn = Chain([_gather(s) if isinstance(s, Permute) else with_tensors(s, _unit) for s in structure.stages])
     kernel = compose_chain(drawn, groups)
     wanted = math.sqrt(kernel.numel() * 2 / shape.patch)
     tensors = sum(len(stage.tensors) for stage in drawn.stages if not isinstance(stage, Permute))
     factor = float((wanted / torch.linalg.vector_norm(kernel)) ** (1 / tensors))
     return Chain([with_tensors(stage, lambda tensor: factor * tensor) for stage in drawn.stages])
+
+
+def _gather(stage: Permute) -> Permute:
+    if not stage.index.is_meta:
+        return stage
+    rounds = -(-stage.index.numel() // stage.inputs)
+    return Permute(
+        torch.cat([torch.randperm(stage.inputs) for _ in range(rounds)])[: stage.index.numel()], stage.inputs
+    )
 
 
 def _unit(tensor: Tensor) -> Tensor:

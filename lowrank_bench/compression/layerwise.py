@@ -164,7 +164,7 @@ def _choices(method: LayerMethod, job: Job, budget: Budget, site: Site, layer: n
     shape, groups, weight = target.kernel, target.groups, kernel_of(layer, target.groups)
     candidates = method.aligned_candidates(shape)
     errors: Sequence[float | None] = [None] * len(candidates)
-    if not job.speed_only:
+    if method.options.allocation == "price" and not job.speed_only:
         errors = _mean_errors(method, weight.double().chunk(groups), candidates)
     choices = [Choice(None, _dense(site, budget), 0.0)]
     for ranks, error in zip(candidates, errors, strict=True):

@@ -39,12 +39,14 @@ class LayerOptions(Options):
     reaches the layer once those before it are compressed. "mahalanobis": weighted by how far a weight pulls images to
     wrong labels (Denton et al. 2014, section 3.1). The last two need data, start from the first one's factors and move
     all of a layer's factors together; layers with more than 8,192 weights per filter stay with the first.
-    ``align``: a budget is met with ranks in multiples of it, which vector units like.
+    ``align``: a budget is met with ranks in multiples of it, which vector units like. ``allocation``: a budget is
+    shared at one "price" for all layers, weighed by their errors, or as the same "uniform" fraction of each one's cost.
     """
 
     metric: Literal["frobenius", "covariance", "mahalanobis"] = "frobenius"
     sequential: bool = False
     align: int = Field(1, ge=1)
+    allocation: Literal["price", "uniform"] = "price"
 
     @model_validator(mode="after")
     def _sequential_needs_inputs(self) -> Self:

@@ -8,7 +8,6 @@ import copy
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -80,19 +79,20 @@ def load(folder: Path | str, model: nn.Module, values: bool = True) -> Compresse
         for name, layer in document.plan.layers.items():
             dense = named_layer(rebuilt, name)
             geometry = Geometry.of(dense).ungrouped() if layer.ungrouped else Geometry.of(dense)
-            bias = None if dense.bias is None else torch.zeros_like(dense.bias)
-            chain = blank_chain(layer) if values else draw_chain(blank_chain(layer), geometry.kernel, geometry.groups)
+            chain, bias = blank_chain(layer), dense.bias if dense.bias is None else dense.bias.to("meta")
+            if not values:
+                chain, bias = draw_chain(chain, geometry.kernel, geometry.groups), dense.bias
             swap(rebuilt, name, build(chain, geometry, bias, dense.weight.dtype))
     except LowRankBenchError as error:
         raise InvalidPlan(f"{folder / PLAN} does not fit the model: {error}") from None
     except (RuntimeError, ValueError, TypeError, OverflowError, MemoryError) as error:  # torch, of shapes beyond reason
         raise InvalidPlan(f"{folder / PLAN} describes layers that cannot be built: {error}") from None
     if values:
-        _fill(rebuilt, weights, document.plan, folder)
+        _fill(rebuilt, weights, folder)
     return Compressed(rebuilt.eval(), document.plan, document.cost, document.dense_cost)
 
 
-def _fill(blank: nn.Module, weights: dict[str, Tensor], plan: Plan, folder: Path) -> None:
+def _fill(blank: nn.Module, weights: dict[str, Tensor], folder: Path) -> None:
     wanted = {name: tuple(t.shape) for name, t in blank.state_dict().items()}
     if wanted != (found := {name: tuple(t.shape) for name, t in weights.items()}):
         name = sorted(set(wanted.items()) ^ set(found.items()))[0][0]
@@ -100,6 +100,4 @@ def _fill(blank: nn.Module, weights: dict[str, Tensor], plan: Plan, folder: Path
             f"{folder / WEIGHTS}: tensor {name!r} has shape {found.get(name, 'missing')}, the plan wants "
             f"{wanted.get(name, 'none')}"
         )
-    for name in plan.layers:
-        blank.get_submodule(name).to_empty(device="cpu")
-    blank.load_state_dict(weights)
+    blank.load_state_dict(weights, assign=True)  # to_empty() would import sympy: a second in every timed child

@@ -6,9 +6,6 @@ import warnings
 from typing import NamedTuple
 
 import torch
-from scipy.optimize import linear_sum_assignment
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from lowrank_bench.decomposition.matrix import as_float64, check_rank, relative_error, truncated_svd
@@ -48,6 +45,10 @@ def balanced_kmeans(rows: Tensor, clusters: int, seed: int = 0) -> Tensor:
     labels = torch.arange(count) // size
     if rows.is_meta or clusters in (1, count):
         return labels
+    from scipy.optimize import linear_sum_assignment
+    from sklearn.cluster import KMeans  # a second, which only Denton's method needs
+    from sklearn.exceptions import ConvergenceWarning
+
     points = torch.linalg.qr(rows.cpu().T).R.T.contiguous()  # the same distances in at most n dimensions
     with warnings.catch_warnings():
         warnings.simplefilter(

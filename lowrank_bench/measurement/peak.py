@@ -16,7 +16,7 @@ from lowrank_bench.measurement.runtimes import inference_state
 # enough, some 20 ms, that on a machine with other tenants some of them run undisturbed.
 GEMM_SIZE = 1024
 COPY_BYTES = 2**27
-# A matrix product alone is no limit: with MKL on an AMD processor (torch 2.15) it reached 51 GFLOP/s on one thread
+# A matrix product alone is no limit: on an AMD processor (torch 2.15 with MKL) it reached 51 GFLOP/s on one thread
 # where oneDNN's convolution of these channels and maps reached 205.
 CHANNELS, MAP = 256, 28
 SECONDS = 1.0

@@ -26,8 +26,8 @@ ROW_COLUMNS = [
     "batch", "arithmetic", "macs_ratio", "params_ratio", "bytes_ratio", "bytes", "top1_dense", "top1_before",
     "top1_after", "top1_drop", "top1_drop_low", "top1_drop_high", "top1_drop_least", "top1_drop_most", "seeds",
     "speedup", "speedup_low", "speedup_high", "practical", "headline", "realised", "verdict", "noise_floor",
-    "unstable", "processes", "dense_ms", "compressed_ms", "p90_ms", "memory_mb", "runtime_error", "convert_s",
-    "runtime_bytes", "decompose_s", "finetune_s", "images", "environment", "finished",
+    "unstable", "processes", "dense_ms", "compressed_ms", "p90_ms", "images_per_s", "memory_mb", "runtime_error",
+    "convert_s", "runtime_bytes", "decompose_s", "finetune_s", "images", "environment", "finished",
 ]
 UNRANKED_COLUMNS = [
     "task", "model", "recipe", "machine", "method", "options", "target", "runtime", "threads", "batch", "seeds",
@@ -37,7 +37,7 @@ _OF_MODELS = [
     "macs_ratio", "params_ratio", "bytes_ratio", "top1_dense", "top1_before", "top1_after", "top1_drop",
 ]
 _SECONDS = ["decompose_s", "finetune_s"]
-_OF_TIMES = ["dense_ms", "compressed_ms", "p90_ms", "convert_s"]
+_OF_TIMES = ["dense_ms", "compressed_ms", "p90_ms", "images_per_s", "convert_s"]
 # fmt: on
 _SCOPE = ["task", "model", "recipe"]
 _WHAT = ["method", "options", "target"]

@@ -9,17 +9,16 @@ from itertools import cycle
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from lowrank_bench.reporting.board import Board, Row, rows_of
+from lowrank_bench.reporting.cells import row_id, setting_text
 from lowrank_bench.reporting.labels import Label, place_labels
-from lowrank_bench.reporting.leaderboard import setting_text
 from lowrank_bench.reporting.pareto import DENSE
-from lowrank_bench.reporting.styles import RC, method_style, scale_points, scale_ratios
+from lowrank_bench.reporting.styles import RC, method_style, paper_style, scale_points, scale_ratios, text_width
 from lowrank_bench.trial import CONTROL
 
 _DENSE_LINE: dict[str, Any] = {"color": "0.4", "linewidth": 0.8}
@@ -69,10 +68,6 @@ def draw_macs(board: Board) -> Figure:
     )
 
 
-FIGURES: dict[str, Callable[[Board], Figure]] = {"loss": draw_loss, "macs": draw_macs}
-"""By the name that their files carry."""
-
-
 def encode(figure: Figure, form: str) -> bytes:
     """The figure as "png" or "svg": the same bytes whenever it is drawn from the same records by the same packages."""
     buffer = io.BytesIO()
@@ -87,8 +82,10 @@ def _draw(board: Board, picture: _Picture) -> Figure:
     columns = 2 if len(settings) == 4 else min(3, len(settings))
     lines = math.ceil(len(settings) / columns)
     fills = _fills(board)
-    with sns.axes_style("whitegrid"), sns.plotting_context("paper", font_scale=1.15), mpl.rc_context(RC):
-        figure = Figure(figsize=(3.4 * columns + 2.6, 3.1 * lines + 1.2), layout="constrained")
+    with paper_style():
+        names = [" ".join(kind).strip() for kind in fills]
+        side = max(2.6, 0.8 + text_width(names))
+        figure = Figure(figsize=(3.4 * columns + side, 3.1 * lines + 1.2), layout="constrained")
         FigureCanvasAgg(figure)
         panels = [*figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).flat]
         labels = {}
@@ -122,7 +119,9 @@ def _loss_panel(axes: Axes, board: Board, rows: list[Row], fills: _Fills) -> lis
     for row in rows:
         across = [[row.speedup - row.speedup_low], [row.speedup_high - row.speedup]]
         along = [[row.top1_drop - row.top1_drop_low], [row.top1_drop_high - row.top1_drop]]
-        axes.errorbar(row.speedup, row.top1_drop, xerr=across, yerr=along, elinewidth=1, **_look(row, fills))
+        look = _look(row, fills)
+        point, *_ = axes.errorbar(row.speedup, row.top1_drop, xerr=across, yerr=along, elinewidth=1, **look)
+        point.set_gid(row_id(row))  # by which the page tells whose point it is
     placed = [row for row in rows if not math.isnan(row.top1_drop)]
     return [Label(row.speedup, row.top1_drop, row.target if row.pareto else "") for row in placed]
 
@@ -135,7 +134,8 @@ def _macs_panel(axes: Axes, board: Board, rows: list[Row], fills: _Fills) -> lis
     axes.axhline(1, **_DENSE_LINE)
     for row in rows:
         along = [[row.speedup - row.speedup_low], [row.speedup_high - row.speedup]]
-        axes.errorbar(row.macs_ratio, row.speedup, yerr=along, elinewidth=1, **_look(row, fills))
+        point, *_ = axes.errorbar(row.macs_ratio, row.speedup, yerr=along, elinewidth=1, **_look(row, fills))
+        point.set_gid(row_id(row))
     return []
 
 

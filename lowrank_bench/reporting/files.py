@@ -1,10 +1,17 @@
-"""Writing files that others may be reading."""
+"""Writing files that others may be reading, and taking away those that are no longer written."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import hashlib
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
 
 from lowrank_bench.atomic import drafts
+
+WRITTEN = "figures/.written.json"
+"""What the last report wrote there: names and sha256 of their bytes."""
 
 
 def replace_file(path: Path, data: bytes) -> Path:
@@ -12,3 +19,38 @@ def replace_file(path: Path, data: bytes) -> Path:
     with drafts(path) as (draft,):
         draft.write_bytes(data)
     return path
+
+
+def replace_files(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
+    """Write files by their names below a folder; returns their paths, sorted by name.
+
+    Of the figures that the last call wrote there, those that are not among ``files`` are removed, unless somebody has
+    changed them since; what it did not write stays. Raises InvalidRecord.
+    """
+    paths = [replace_file(folder / name, data) for name, data in sorted(files.items())]
+    for name, digest in _written(folder).items():
+        path = folder / name
+        if name not in files and _digest(path) == digest:
+            with suppress(OSError):
+                path.unlink()
+    figures = {name: hashlib.sha256(data).hexdigest() for name, data in files.items() if name.startswith("figures/")}
+    if figures or (folder / WRITTEN).exists():
+        replace_file(folder / WRITTEN, (json.dumps(figures, indent=0, sort_keys=True) + "\n").encode())
+    return paths
+
+
+def _written(folder: Path) -> dict[str, str]:
+    """Names that lie in the folder of figures itself, whatever the list says."""
+    try:
+        listed = json.loads((folder / WRITTEN).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    names = listed if isinstance(listed, dict) else {}
+    return {name: names[name] for name in names if PurePosixPath(name).parent == PurePosixPath("figures")}
+
+
+def _digest(path: Path) -> str | None:
+    try:
+        return None if path.is_symlink() else hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return None

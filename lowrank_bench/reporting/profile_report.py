@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import matplotlib as mpl
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -18,11 +15,11 @@ from rich.text import Text
 
 from lowrank_bench.measurement.peak import Peak
 from lowrank_bench.measurement.profile import LayerProfile, Profile, Side
+from lowrank_bench.reporting.cells import interval_text, setting_text
 from lowrank_bench.reporting.figures import encode
 from lowrank_bench.reporting.files import replace_file
 from lowrank_bench.reporting.labels import Label, place_labels
-from lowrank_bench.reporting.leaderboard import interval_text, setting_text
-from lowrank_bench.reporting.styles import RC, method_style
+from lowrank_bench.reporting.styles import method_style, paper_style
 from lowrank_bench.trial import CONTROL, Trial
 
 _DENSE = method_style(CONTROL)[0]
@@ -31,18 +28,10 @@ _BAR = 0.38  # of the distance between two layers
 
 def profile_table(profile: Profile) -> Table:
     """Each layer's time beside its limit, dense against compressed; then their sum, and the network."""
-    headings = (
-        "Layer",
-        "Dense → compressed ms",
-        "Share of dense",
-        "Speedup [95 %]",
-        "MAC bound",
-        "Realised",
-        "MAC bound ms",
-        "Traffic bound ms",
-        "Time over limit",
-    )
-    table = Table(*headings, box=box.SIMPLE)
+    headings = ("Layer", "Time", "Share", "Speedup [95 %]", "MAC bound", "Realised", "MACs", "Bytes", "Over limit")
+    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
+    for heading in headings:
+        table.add_column(heading, overflow="fold")  # in a narrow terminal a number wraps, it is not cut
     whole = profile.network.dense.ms
     for layer in profile.layers:
         table.add_row(*map(Text, _cells(layer, whole)))
@@ -58,8 +47,9 @@ def profile_facts(profile: Profile) -> str:
     peak = profile.peak
     return (
         f"{setting_text(profile.runtime, profile.threads, profile.batch)}. Measured peak: {peak.gflops:.0f} GFLOP/s, "
-        f"{peak.gbytes:.1f} GB/s. Bounds are at this peak, dense → compressed; the limit of a stage is the larger of "
-        "both. Every layer is timed on its own; what lies between layers is in the network's row only."
+        f"{peak.gbytes:.1f} GB/s. Dense → compressed, in ms: the time, and at this peak the bounds by MACs and bytes "
+        "moved, of which the limit of a stage is the larger. MAC bound: of the speedup. Share: of the dense network's "
+        "time. Every layer is timed on its own; what lies between layers is in the network's row only."
     )
 
 
@@ -79,7 +69,7 @@ def write_profile_figures(profile: Profile, trial: Trial, folder: Path) -> list[
 
 def draw_bars(profile: Profile, trial: Trial) -> Figure:
     """Time of each layer in both models, with its limit as a line across the bar."""
-    with _style():
+    with paper_style():
         layers = profile.layers
         figure = Figure(figsize=(7.5, 1.6 + 0.42 * len(layers)), layout="constrained")
         FigureCanvasAgg(figure)
@@ -103,7 +93,7 @@ def draw_bars(profile: Profile, trial: Trial) -> Figure:
 
 def draw_roofline(profile: Profile, trial: Trial) -> Figure:
     """Speed against arithmetic intensity of every layer, dense and compressed, under the roof that was measured."""
-    with _style():
+    with paper_style():
         figure = Figure(figsize=(7.5, 5.2), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.subplots()
@@ -144,8 +134,8 @@ def _cells(layer: LayerProfile, whole_ms: float) -> list[str]:
         interval_text(layer.ratio, layer.low, layer.high, ".2f"),
         f"{layer.macs_ratio:.2f}",
         f"{layer.ratio / layer.macs_ratio:.0%}",
-        f"{ours.mac_ms:.3g} → {theirs.mac_ms:.3g}",
-        f"{ours.traffic_ms:.3g} → {theirs.traffic_ms:.3g}",
+        f"{ours.mac_ms:.2g} → {theirs.mac_ms:.2g}",
+        f"{ours.traffic_ms:.2g} → {theirs.traffic_ms:.2g}",
         f"{ours.ms / ours.limit_ms:.1f} → {theirs.ms / theirs.limit_ms:.1f}",
     ]
 
@@ -168,8 +158,3 @@ def _draw_roof(axes: Axes, peak: Peak, intensities: list[float]) -> None:
 
 def _title(profile: Profile, trial: Trial) -> str:
     return f"{trial} on {setting_text(profile.runtime, profile.threads, profile.batch)}"
-
-
-def _style() -> Any:
-    styles: dict[Any, Any] = {**sns.axes_style("whitegrid"), **sns.plotting_context("paper", font_scale=1.15), **RC}
-    return mpl.rc_context(styles)

@@ -33,14 +33,14 @@ def load_records(folder: Path | str) -> pd.DataFrame:
     Top-1 is in percent; ``top1_dense`` is that of the dense control after the same tuning, and ``top1_drop`` the loss
     against it in points with its paired 95 % interval (NaN without a control; ``note`` says why). Where a runtime
     computes in fewer bits (``arithmetic``), ``top1_after`` is what it came to there; the control is in float32 always.
-    Ratios are dense over compressed; ``realised = speedup / macs_ratio``; ``decompose_s`` and ``finetune_s`` are
-    seconds, ``bytes`` the model's. ``kind`` is "measurement" or "trial", ``key`` the key of that record, ``trial`` the
-    trial's. ``pareto``: no other row of the same seed and setting is as fast and as accurate. ``practical`` and
-    ``headline``: see ``with_practical``. Of the compressed model in its runtime: ``runtime_error``, the relative
-    difference from eager's output (the larger of both models'), ``convert_s``, seconds of conversion, and
-    ``runtime_bytes``. Text that does not apply is empty, numbers NA. Of what was recorded twice the last record counts,
-    and of what was recorded under several declared versions the last version. Raises InvalidRecord where there is no
-    readable record.
+    Ratios are dense over compressed; ``realised = speedup / macs_ratio``; ``images_per_s`` is the compressed model's;
+    ``decompose_s`` and ``finetune_s`` are seconds, ``bytes`` the model's. ``kind`` is "measurement" or "trial", ``key``
+    the key of that record, ``trial`` the trial's. ``pareto``: no other row of the same seed and setting is as fast and
+    as accurate. ``practical`` and ``headline``: see ``with_practical``. Of the compressed model in its runtime:
+    ``runtime_error``, the relative difference from eager's output (the larger of both models'), ``convert_s``, seconds
+    of conversion, and ``runtime_bytes``. Text that does not apply is empty, numbers NA. Of what was recorded twice the
+    last record counts, and of what was recorded under several declared versions the last version. Raises InvalidRecord
+    where there is no readable record.
     """
     return to_frame(read_records(folder))
 
@@ -114,11 +114,17 @@ def readable_environment(environment: Mapping[str, Any]) -> str:
     """One line, such as ``cpu: Xeon; cores: 2; torch: 2.15.0``, in the record's order, without what changes from one
     record to the next on the same machine, and without what is not there.
     """
-    flat: dict[str, object] = {}
+    lasting = {name: value for name, value in environment.items() if name not in _PASSING}
+    facts = flat_environment(lasting).items()
+    return "; ".join(f"{name}: {value}" for name, value in facts if value not in (None, ""))
+
+
+def flat_environment(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """What a record says of machine and versions, by name: what is nested, such as packages, stands beside the rest."""
+    flat: dict[str, Any] = {}
     for name, value in environment.items():
-        if name not in _PASSING:
-            flat |= value if isinstance(value, Mapping) else {name: value}
-    return "; ".join(f"{name}: {value}" for name, value in flat.items() if value not in (None, ""))
+        flat |= value if isinstance(value, Mapping) else {name: value}
+    return flat
 
 
 def _size_columns(size: Size | None) -> dict[str, object]:
@@ -209,6 +215,7 @@ def _typed(rows: list[dict[str, object]]) -> pd.DataFrame:
     data = {name: [row.get(name, EMPTY[kind]) for row in rows] for name, kind in COLUMNS.items()}
     frame = pd.DataFrame({name: pd.Series(values, dtype=COLUMNS[name]) for name, values in data.items()})
     frame["realised"] = frame["speedup"] / frame["macs_ratio"]
+    frame["images_per_s"] = frame["batch"].astype("float64") * 1e3 / frame["compressed_ms"]
     compressed = frame[(frame["method"] != CONTROL) & frame["speedup"].notna()]
     for _, group in compressed.groupby(_SAME_CONDITIONS):
         frame.loc[group.index, "pareto"] = pareto_front(list(group["speedup"]), list(group["top1_drop"]))

@@ -1,56 +1,68 @@
-"""From a folder of records to what people read: leaderboard.md, leaderboard.csv, figures and the README's board."""
+"""From a folder of records to what people read: leaderboard, page, figures and the README's board."""
 
 from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 import pandas as pd
 
 from lowrank_bench.errors import InvalidInput
+from lowrank_bench.record import TrialRecord
 from lowrank_bench.reporting.board import Board, Row, make_boards, rows_of
-from lowrank_bench.reporting.figures import FIGURES, encode
-from lowrank_bench.reporting.files import replace_file
-from lowrank_bench.reporting.leaderboard import (
-    board_markdown,
-    escape,
-    facts,
-    loss_text,
-    markdown_table,
-    method_text,
-    runtime_table,
-    setting_text,
-    speedup_text,
-    to_csv,
-)
-from lowrank_bench.reporting.records_frame import load_records
+from lowrank_bench.reporting.cells import loss_text, method_text, setting_text, speedup_text
+from lowrank_bench.reporting.figures import encode
+from lowrank_bench.reporting.files import replace_file, replace_files
+from lowrank_bench.reporting.gallery import pictures_of
+from lowrank_bench.reporting.latex import to_latex
+from lowrank_bench.reporting.leaderboard import board_markdown, overall_markdown, to_csv
+from lowrank_bench.reporting.markdown import escape, markdown_table
+from lowrank_bench.reporting.overall import make_overall
+from lowrank_bench.reporting.page import Picture, render_page
+from lowrank_bench.reporting.records_frame import load_records, to_frame
+from lowrank_bench.reporting.tables import facts, runtimes_grid
+from lowrank_bench.store import latest, read_lines
 from lowrank_bench.trial import CONTROL
 
 BEGIN, END = "<!-- board:begin -->", "<!-- board:end -->"
 
 
-def write_report(folder: Path | str, max_loss: float = 1.0) -> list[Path]:
-    """Write leaderboard.md, leaderboard.csv and figures/*.png and *.svg into a folder of records; returns their paths.
+def write_report(folder: Path | str, max_loss: float = 1.0, *, latex: bool = False) -> list[Path]:
+    """Write leaderboard.md, leaderboard.csv, index.html and figures/*.png and *.svg into a folder of records, and
+    leaderboard.tex where it is asked for; returns their paths.
 
-    The same records give the same bytes. Each file replaces its predecessor at once. Raises InvalidRecord where the
-    folder holds no readable record or cannot be written, InvalidInput for a ``max_loss`` that is not finite.
+    The same records give the same bytes. Each file replaces its predecessor at once; figures of boards that are no
+    longer there are removed. Raises InvalidRecord where the folder holds no readable record or cannot be written,
+    InvalidInput for a ``max_loss`` that is not finite.
     """
     folder = Path(folder)
-    frame = load_records(folder)
+    lines = read_lines(folder)
+    counting = latest(line.record for line in lines if line.record)
+    frame = to_frame(counting.values())
     boards = make_boards(frame, max_loss)
+    overall = make_overall(boards)
+    trials = {key: record for key, record in counting.items() if isinstance(record, TrialRecord)}
+    notes = _notes(frame, counting)
     files: dict[str, bytes] = {}
-    sections = ["# Leaderboard"]
+    sections = ["# Leaderboard", *map(overall_markdown, overall)]
+    pages: list[tuple[Board, list[Picture]]] = []
     for board in boards:
-        figures = {} if board.rows.empty else _figures(board)
-        pictures = [f"![{escape(board.name)}]({path})" for path in figures if path.endswith(".svg")]
-        sections += [board_markdown(board), *pictures]
-        files |= figures
-    if orphans := int((frame["task"] == "").sum()):
-        sections.append(f"Measurements left out, as their trials are not among the records: {orphans}.")
-    files["leaderboard.md"] = ("\n\n".join(sections) + "\n").encode()
+        sections.append(board_markdown(board))
+        pages.append((board, []))
+        for drawn in pictures_of(board, trials):
+            name = f"figures/{_slug(board)}-{drawn.kind}"
+            images = {f"{name}.{form}": encode(drawn.figure, form) for form in ("png", "svg")}
+            sections.append(f"![{escape(f'{drawn.title}: {board.name}')}]({name}.svg)")
+            pages[-1][1].append(Picture(drawn.title, images[f"{name}.svg"], drawn.pointed))
+            files |= images
+    files["leaderboard.md"] = ("\n\n".join([*sections, *notes]) + "\n").encode()
     files["leaderboard.csv"] = to_csv(boards).encode()
-    return [replace_file(folder / name, data) for name, data in sorted(files.items())]
+    files["index.html"] = render_page(pages, overall, lines, folder, notes)
+    if latex:
+        files["leaderboard.tex"] = to_latex(boards, overall).encode()
+    return replace_files(folder, files)
 
 
 def summary_board(frame: pd.DataFrame) -> str:
@@ -76,14 +88,14 @@ def update_readme(readme: Path | str, folder: Path | str) -> None:
     replace_file(readme, f"{head}{BEGIN}\n{board}\n{END}{tail}".encode())
 
 
-def _figures(board: Board) -> dict[str, bytes]:
-    files: dict[str, bytes] = {}
-    for kind, draw in FIGURES.items():
-        if kind == "loss" and not board.scored:
-            continue
-        figure = draw(board)
-        files |= {f"figures/{_slug(board)}-{kind}.{form}": encode(figure, form) for form in ("png", "svg")}
-    return files
+def _notes(frame: pd.DataFrame, counting: Collection[str]) -> list[str]:
+    """What was left out of the boards, and why."""
+    notes = []
+    if orphans := int((frame["task"] == "").sum()):
+        notes.append(f"Measurements left out, as their trials are not among the records: {orphans}.")
+    if outdated := len(set(counting) - {*frame["key"], *frame["trial"]}):
+        notes.append(f"Records of older declared versions left out: {outdated}.")
+    return notes
 
 
 def _slug(board: Board) -> str:
@@ -96,7 +108,8 @@ def _slug(board: Board) -> str:
 def _summary(board: Board) -> str:
     if not board.scored:
         below = escape("; ".join(f"{name}: {text}" for name, text in facts(board)))
-        return f"**{escape(board.name)}**: speedup, share of the MACs ratio\n\n{runtime_table(board)}\n\n{below}"
+        table = markdown_table(*runtimes_grid(board))
+        return f"**{escape(board.name)}**: speedup, share of the MACs ratio\n\n{table}\n\n{below}"
     setting = board.settings[0]
     rows = board.in_setting(setting).sort_values("speedup_low", ascending=False, kind="stable")
     best = rows.drop_duplicates(["method", "target"])

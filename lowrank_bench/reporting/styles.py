@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Literal
 
+import matplotlib as mpl
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 # Okabe and Ito's colours, which colour-blind readers tell apart; without their yellow, which white paper swallows.
@@ -40,12 +44,28 @@ _POINT_TICKS = (-50, -20, -10, -5, -2, -1, 0, 1, 2, 5, 10, 20, 50, 100)
 _LINEAR_POINTS = 2.0
 
 
+def paper_style() -> AbstractContextManager[None]:
+    """The look of every figure, within a ``with``."""
+    looks: dict[Any, Any] = {**sns.axes_style("whitegrid"), **sns.plotting_context("paper", font_scale=1.15), **RC}
+    return mpl.rc_context(looks)
+
+
+def text_width(texts: Iterable[str]) -> float:
+    """Inches that the longest of these texts takes at most, in the size of labels and legends."""
+    return 0.09 * max(map(len, texts), default=0)
+
+
 def method_style(method: str) -> tuple[str, str]:
     """Colour and marker of a method, the same in every figure; where the table lacks it, its name decides."""
     if method in STYLES:
         return STYLES[method]
     digest = hashlib.sha256(method.encode()).digest()
     return COLOURS[digest[0] % len(COLOURS)], OTHER_MARKERS[digest[1] % len(OTHER_MARKERS)]
+
+
+def frame_label(label: Text, method: str) -> None:
+    """Put a frame of a method's colour around a text, which stays dark: some of the colours are too light to read."""
+    label.set_bbox({"facecolor": "none", "edgecolor": method_style(method)[0], "boxstyle": "round,pad=0.2"})
 
 
 def scale_ratios(axes: Axes, which: Literal["x", "y"], values: Sequence[float], ends: Sequence[float] = ()) -> None:

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
-import psutil
 import torch
 from torch import Tensor, nn
 
 from lowrank_bench.compression.model import load
 from lowrank_bench.measurement.cores import pin_cores
+from lowrank_bench.measurement.memory import peak_memory_mb
 from lowrank_bench.measurement.profile import Profile, profile
 from lowrank_bench.measurement.quality import pack_hits
 from lowrank_bench.measurement.runtimes import arithmetic_of, inference_state, prepare
@@ -46,17 +46,22 @@ def run_timing(trial: Trial, measurement: Measurement, models: Path, watch: Stop
     return _process_timing(speedup)
 
 
-def judge_runtime(trial: Trial, measurement: Measurement, models: Path, watch: Stopwatch) -> RuntimeQuality:
-    """Top-1 of a trial's model as a runtime of fewer bits computes it, on the test images. Raises what prepare does."""
+def judge_runtime(trial: Trial, measurement: Measurement, models: Path, watch: Stopwatch) -> RuntimeQuality | None:
+    """Top-1 of a trial's model as a runtime of fewer bits computes it, on the test images; None where the task has no
+    images. Raises what prepare does.
+    """
+    task = get_task(trial.task)
+    if not task.scored:
+        return None
     _, compressed = _models(trial, models, watch)
     with watch.stage("evaluate"):
-        images, labels = (torch.cat(parts) for parts in zip(*get_task(trial.task).batches("test"), strict=True))
         calibration = _calibration(trial, measurement.runtime)
-        prepared = prepare(measurement.runtime, compressed, images[:JUDGED], measurement.threads, calibration)
+        example = next(task.batches("test", JUDGED))[0]
+        prepared = prepare(measurement.runtime, compressed, example, measurement.threads, calibration)
         with inference_state(measurement.threads):
-            hits = prepared.predict(images) == labels
+            hits = torch.cat([prepared.predict(images) == labels for images, labels in task.batches("test", JUDGED)])
     return RuntimeQuality(
-        images=len(labels),
+        images=len(hits),
         top1=100 * float(hits.double().mean()),
         hits=pack_hits(hits.numpy()),
         calibration_images=0 if calibration is None else len(calibration),
@@ -107,10 +112,11 @@ def _models(trial: Trial, models: Path, watch: Stopwatch) -> tuple[nn.Module, nn
 
 
 def _calibration(trial: Trial, runtime: str) -> Tensor | None:
-    """Training images for a runtime that quantizes; None for the others."""
-    if arithmetic_of(runtime) != "int8":
+    """Training images for a runtime that quantizes; None for the others, and where the task has no images."""
+    task = get_task(trial.task)
+    if arithmetic_of(runtime) != "int8" or not task.scored:
         return None
-    batches = get_task(trial.task).batches("train", seed=trial.seed, limit=CALIBRATION_IMAGES)
+    batches = task.batches("train", seed=trial.seed, limit=CALIBRATION_IMAGES)
     return torch.cat([images for images, _ in batches])
 
 
@@ -136,7 +142,7 @@ def _process_timing(speedup: Speedup) -> ProcessTiming:
         loops=raw.loops,
         stop_reason=raw.stop_reason,
         runtime_error=speedup.runtime_error,
-        memory_mb=psutil.Process().memory_info().rss / 1e6,
+        memory_mb=peak_memory_mb(),
         convert_seconds=speedup.convert_seconds,
         model_bytes=speedup.model_bytes,
     )

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from lowrank_bench.errors import Diverged, InvalidInput
 from lowrank_bench.tasks.task import Batch
 from lowrank_bench.training.evaluate import pick_device
+from lowrank_bench.training.prefetch import prefetched
 from lowrank_bench.training.recipes import Recipe
 
 Progress = Callable[[int, int, float], None]
@@ -80,7 +81,7 @@ def train(
     if not trained:
         raise InvalidInput(f"recipe {recipe.name!r} has nothing to train: every parameter of the model is frozen")
     optimizer = torch.optim.AdamW(trained, weight_decay=recipe.weight_decay, fused=True)
-    stream = enumerate(_endless(batches))
+    stream = enumerate(prefetched(_endless(batches)))
     epochs = []
     with torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -67,7 +67,7 @@ RECIPES = {
     recipe.name: recipe
     for recipe in (
         Recipe(name="none", epochs=0, images_per_epoch=1, learning_rate=1e-3),
-        Recipe(name="short", epochs=1, images_per_epoch=12_800, learning_rate=3e-4),
+        Recipe(name="short", version=2, epochs=1, images_per_epoch=8_192, learning_rate=3e-4),
         Recipe(name="standard", epochs=3, images_per_epoch=16_384, learning_rate=3e-4),
         Recipe(name="frozen", epochs=3, images_per_epoch=16_384, learning_rate=3e-4, frozen_factors=True),
         Recipe(

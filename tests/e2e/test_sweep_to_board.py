@@ -56,3 +56,9 @@ def test_a_sweep_becomes_a_board_and_running_again_does_nothing(tmp_path: Path) 
     board = (records.parent / "leaderboard.md").read_text()
     assert "jaderberg" in board and "A/A" in board and "largest ratio" in board
     assert list((records.parent / "figures").glob("*.png"))
+
+    profiled = lowrank_bench("profile", "*jaderberg macs/4*", "--batch", "64", "--seconds", "0.2", folder=tmp_path)
+    assert profiled.returncode == 0, profiled.stderr
+    assert all(word in profiled.stdout for word in ("conv2", "network", "GFLOP/s"))
+    names = {path.name.partition("-")[0] for path in (records.parent / "figures").glob("*-jaderberg-*")}
+    assert names == {"profile", "roofline"}

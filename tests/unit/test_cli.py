@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from lowrank_bench import cli
+from lowrank_bench import cli, cli_list
 
 SWEEP = """
 [sweep]
@@ -47,6 +47,10 @@ def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
         (["run", "--out", "file"], "cannot be written"),
         (["report", "--out", "nowhere"], "does not exist"),
         (["report", "--out", "empty"], "no readable record"),
+        (["compare", "nowhere", "empty"], "does not exist"),
+        (["compare", "empty", "empty"], "neither"),
+        (["merge", "empty"], "--out"),
+        (["merge", "empty", "--out", "new"], "no readable record"),
         (["train", "charnett"], "list models"),
         (["run", "strange.toml"], "did you mean 'onnxruntime'"),
         (["run", "wide.toml"], "this machine has"),
@@ -77,7 +81,7 @@ def test_bad_input_is_named_and_exits_with_2(
 def test_every_list_shows_what_there_is(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "out_console", Console(width=250))
+    monkeypatch.setattr(cli_list, "out_console", Console(width=250))
     for what, words in {
         "methods": ["tucker", "Tucker-2 (Kim et al. 2016)", "order = 'vh'"],
         "models": ["charnet"],
@@ -94,7 +98,7 @@ def test_a_broken_plug_in_is_listed_with_its_reason_and_stops_nobody(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("lowrank_bench.compression.registry._folders", [])
-    monkeypatch.setattr(cli, "out_console", Console(width=250))
+    monkeypatch.setattr(cli_list, "out_console", Console(width=250))
     (tmp_path / "bad.py").write_text("import nothing_of_that_name\n")
     (tmp_path / "taken.py").write_text(
         "from lowrank_bench.compression.method import Method\n"

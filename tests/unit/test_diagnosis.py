@@ -14,7 +14,14 @@ from lowrank_bench.measurement.environment import Check, fingerprint
 from lowrank_bench.measurement.peak import Peak
 
 QUIET = Probe(
-    ratio=1.0, low=0.998, high=1.003, noise_floor=0.003, pairs=200, core_share=0.999, peaks={1: Peak(120.0, 11.0)}
+    ratio=1.0,
+    low=0.998,
+    high=1.003,
+    noise_floor=0.003,
+    pairs=200,
+    core_share=0.999,
+    peaks={1: Peak(120.0, 11.0)},
+    steps={1: 1.0, 16: 1.2, 32: 1.21},
 )
 NOISY = QUIET.model_copy(update={"low": 0.9, "high": 1.1, "noise_floor": 0.111, "core_share": 0.6})
 GOOD, BAD = Check("oneDNN", True, "on", "enable it"), Check("load", False, "9 running on 2 cores", "end what else runs")

@@ -47,3 +47,12 @@ def test_its_two_commands_and_its_files_are_there() -> None:
 def test_it_names_every_method() -> None:
     table = README.split("## The methods")[1].split("\n## ")[0]
     assert all(f"`{name}`" in table for name in lrb.methods())
+
+
+def test_its_example_of_an_own_plot_draws_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = re.search(r"```python\n([^`]*promise\.png[^`]*)```", README)
+    assert code is not None
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "results").symlink_to(ROOT / "results")
+    exec(compile(code[1], "README.md", "exec"), {})
+    assert (tmp_path / "promise.png").stat().st_size > 10_000

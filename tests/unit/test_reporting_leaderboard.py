@@ -11,7 +11,8 @@ from synthetic_records import failed_trial, measurement_record, sweep, trial, tr
 from lowrank_bench.errors import InvalidInput
 from lowrank_bench.record import Status
 from lowrank_bench.reporting.board import make_boards
-from lowrank_bench.reporting.leaderboard import board_markdown, escape, to_csv, to_terminal
+from lowrank_bench.reporting.leaderboard import board_markdown, to_csv, to_terminal
+from lowrank_bench.reporting.markdown import escape
 from lowrank_bench.reporting.records_frame import to_frame
 from lowrank_bench.reporting.report import BEGIN, END, summary_board, update_readme
 

@@ -98,3 +98,11 @@ def test_there_is_nothing_to_tune_on() -> None:
     table = {"task": "speed", "models": [RESNET], "methods": ["tucker"], "budgets": [{"macs": 4}], "recipe": "short"}
     with pytest.raises(lrb.InvalidSweep, match="has no images to tune on: use 'none'"):
         Sweep.model_validate({"sweep": table}).trials()
+
+
+def test_gathers_are_drawn_too(tmp_path: Path) -> None:
+    model = build_zoo_model(RESNET)
+    made = method_class("denton")().compress(model, Job((3, 224, 224), lrb.Budget(macs=3), speed_only=True))
+    made.save(tmp_path, values=False)
+    again = lrb.load(tmp_path, model, values=False)
+    assert again.model(torch.zeros(1, 3, 224, 224)).shape == (1, 1000)

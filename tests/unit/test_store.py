@@ -10,7 +10,7 @@ import pytest
 
 import lowrank_bench as lrb
 from lowrank_bench.record import MeasurementRecord, Status, TrialRecord
-from lowrank_bench.store import FILE_NAME, Store, latest, read_records
+from lowrank_bench.store import FILE_NAME, Store, latest, merge, read_records
 from lowrank_bench.trial import Measurement, Trial
 
 
@@ -102,3 +102,73 @@ def test_a_key_names_what_is_done_and_survives_the_process() -> None:
     assert len({trial.key, record(1).trial.key, trial.model_copy(update={"versions": {"method": 2}}).key}) == 3
     fixed = Trial(task="t", model="m", method="x", recipe="none")
     assert fixed.key == "63b66b413823b32f", "a key that changes orphans every published record"
+
+
+def put(folder: Path, *items: TrialRecord, tail: str = "") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    text = "".join(item.model_dump_json() + "\n" for item in items)
+    (folder / FILE_NAME).write_text(text + tail)
+    return folder
+
+
+def at(hour: int, item: TrialRecord) -> TrialRecord:
+    return item.model_copy(update={"finished": f"2026-05-04T{hour:02}:00:00+00:00"})
+
+
+def test_merging_neither_loses_nor_doubles_and_does_nothing_the_second_time(tmp_path: Path) -> None:
+    shared = at(1, record(0))
+    folders = [put(tmp_path / "a", shared, at(3, record(1))), put(tmp_path / "b", shared, at(2, record(2)))]
+    done = merge(folders, tmp_path / "out")
+    assert (done.records, done.new, done.repeated, done.conflicting, done.unreadable) == (3, 3, 1, 0, 0)
+    assert read_records(tmp_path / "out") == [shared, at(2, record(2)), at(3, record(1))]
+    once = done.path.read_bytes()
+    assert merge(folders, tmp_path / "out").new == 0
+    assert done.path.read_bytes() == once
+
+
+def test_of_records_that_differ_all_are_kept_and_the_last_counts_wherever_it_came_from(tmp_path: Path) -> None:
+    failed, retried = at(1, record(0, Status.FAILED)), at(2, record(0))
+    put(tmp_path / "out", retried)
+    done = merge([put(tmp_path / "a", failed)], tmp_path / "out")
+    assert (done.records, done.conflicting) == (2, 1)
+    merged = read_records(tmp_path / "out")
+    assert merged == [failed, retried]
+    assert latest(merged)[failed.key] == retried
+
+
+def test_within_a_file_the_order_of_writing_outlives_a_clock_that_went_back(tmp_path: Path) -> None:
+    first, retried = at(5, record(0, Status.FAILED)), at(4, record(0))
+    folders = [put(tmp_path / "a", first, retried), put(tmp_path / "b", first)]
+    merge(folders, tmp_path / "out")
+    assert read_records(tmp_path / "out") == [first, retried]
+
+
+def test_what_cannot_be_read_is_set_aside_once_and_the_sources_stay_as_they_were(tmp_path: Path) -> None:
+    source = put(tmp_path / "a", record(0), tail='{"kind": "future"}\n{"kind": "trial", "key": "half')
+    before = (source / FILE_NAME).read_bytes()
+    for _ in range(2):
+        with pytest.warns(UserWarning, match=r"line 2 .*1 more lines"):
+            assert merge([source], tmp_path / "out").unreadable == 2
+    aside = (tmp_path / "out" / (FILE_NAME + ".unreadable")).read_text()
+    assert aside == '{"kind": "future"}\n{"kind": "trial", "key": "half\n'
+    assert (source / FILE_NAME).read_bytes() == before
+    assert len(read_records(tmp_path / "out")) == 1
+
+
+def test_folders_that_cannot_be_merged_are_named_and_nothing_is_written(tmp_path: Path) -> None:
+    good = put(tmp_path / "good", record(0))
+    with pytest.raises(lrb.InvalidInput, match="in one another"):
+        merge([good], good / "below")
+    with pytest.raises(lrb.InvalidInput, match="in one another"):
+        merge([good], tmp_path)
+    with pytest.raises(lrb.InvalidRecord, match="does not exist"):
+        merge([good, tmp_path / "nowhere"], tmp_path / "out")
+    with pytest.raises(lrb.InvalidRecord, match="no readable record"):
+        merge([put(tmp_path / "empty")], tmp_path / "out")
+    assert not (tmp_path / "out").exists() and not (good / "below").exists()
+
+
+def test_a_folder_of_another_version_is_told_from_an_empty_one(tmp_path: Path) -> None:
+    put(tmp_path, tail='{"kind": "future"}\n' * 3)
+    with pytest.warns(UserWarning, match="2 more lines"), pytest.raises(lrb.InvalidRecord, match="none of its 3 lines"):
+        read_records(tmp_path)

@@ -64,7 +64,8 @@ def test_shipped_sweeps_are_valid(name: str) -> None:
 
 
 def test_what_is_published_rests_on_five_fresh_processes(tmp_path: Path) -> None:
-    assert {m.processes for m in plan("standard", "m")[1]} == {5}
+    assert {m.processes for name in ("standard", "runtimes") for m in plan(name, "m")[1]} == {5}
+    assert {t.key for t in plan("runtimes", "m")[0]} <= {t.key for t in plan("standard", "m")[0]}
     assert {m.processes for m in plan(written(tmp_path, GOOD + "processes = 7\n"), "m")[1]} == {7}
 
 

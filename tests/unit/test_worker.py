@@ -45,17 +45,19 @@ def test_a_missing_runtime_is_skipped_with_its_hint_and_other_ends_have_their_na
 class Blobs:
     """Two classes, told apart by the sign of the image; one label of seven is wrong."""
 
+    scored = True
+
     def load(self, model: str) -> nn.Module:
         net = nn.Sequential(nn.Conv2d(1, 2, 3, bias=False), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
         with torch.no_grad():
             net[0].weight.copy_(torch.tensor([-1.0, 1.0]).view(2, 1, 1, 1).expand(2, 1, 3, 3))
         return net
 
-    def batches(self, split: str) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, split: str, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         labels = torch.arange(70) % 2
         images = (2.0 * labels - 1).view(-1, 1, 1, 1).expand(-1, 1, 6, 6)
         labels = torch.where(torch.arange(70) % 7 == 0, 1 - labels, labels)
-        yield from zip(images.split(32), labels.split(32), strict=True)
+        yield from zip(images.split(batch_size), labels.split(batch_size), strict=True)
 
 
 def test_top_1_in_a_runtime_counts_every_test_image_in_order(monkeypatch, tmp_path: Path):
@@ -70,3 +72,5 @@ def test_top_1_in_a_runtime_counts_every_test_image_in_order(monkeypatch, tmp_pa
     found = judge_runtime(TRIAL, measurement, tmp_path, Stopwatch(lambda stage, share: None))
     assert (found.images, found.top1, found.calibration_images) == (70, pytest.approx(600 / 7), 0)
     assert unpack_hits(found.hits, 70).tolist() == [number % 7 != 0 for number in range(70)]
+    monkeypatch.setattr(Blobs, "scored", False)
+    assert judge_runtime(TRIAL, measurement, tmp_path, Stopwatch(lambda stage, share: None)) is None

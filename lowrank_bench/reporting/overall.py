@@ -1,0 +1,132 @@
+"""All models of one machine together: how a method does over networks, where what it cannot do counts as no gain."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import NamedTuple
+
+import pandas as pd
+
+from lowrank_bench.reporting.board import Board, Row, rows_of
+from lowrank_bench.trial import CONTROL
+
+_NOT_TIMED = "not timed"
+
+_What = tuple[str, str, str]
+_Setting = tuple[str, int, int]
+
+
+class OverallRow(NamedTuple):
+    """A method at a target in a setting. ``speedup``, ``low``, ``high``: geometric means over the ``tried`` models, of
+    the speedup and of the ends of its interval; ``kept``: of how many of them it is their own and not 1;
+    ``front``: on how many it is Pareto-optimal; ``rank``: None where it was not tried on every model.
+    """
+
+    rank: int | None
+    method: str
+    options: str
+    target: str
+    setting: _Setting
+    speedup: float
+    low: float
+    high: float
+    tried: int
+    kept: int
+    front: int
+    models: int
+
+
+@dataclass(frozen=True)
+class Overall:
+    """One table over all the models that were tuned by one recipe and timed on one machine, those of known accuracy
+    apart from those timed for speed alone. ``rows`` are in ranking order, the setting of most models first.
+    """
+
+    machine: str
+    recipe: str
+    scored: bool
+    max_loss: float
+    models: list[str]
+    rows: list[OverallRow]
+
+    @property
+    def name(self) -> str:
+        """Such as ``All 3 models, recipe standard, bench-1``."""
+        alone = "" if self.scored else ", speed alone"
+        return f"All {len(self.models)} models, recipe {self.recipe}, {self.machine}{alone}"
+
+
+def make_overall(boards: Sequence[Board]) -> list[Overall]:
+    """A table for each machine and recipe with more than one board.
+
+    A method that refused a model, failed on it, or lost more than the board's ``max_loss`` points of top-1, counts as a
+    speedup of 1 there: its user would keep the dense model. Where it was never tried it counts as nothing, and has no
+    rank.
+    """
+    groups: dict[tuple[str, str, bool], list[Board]] = {}
+    for board in boards:
+        if not board.rows.empty:
+            groups.setdefault((board.machine, board.recipe, board.scored), []).append(board)
+    return [_overall(group) for _, group in sorted(groups.items()) if len(group) > 1]
+
+
+def _overall(boards: list[Board]) -> Overall:
+    first = boards[0]
+    where: dict[_Setting, list[Board]] = {}
+    for board in boards:
+        for setting in board.settings:
+            where.setdefault(setting, []).append(board)
+    rows = []
+    for setting, group in sorted(where.items(), key=lambda item: -len(item[1])):
+        if len(group) > 1:
+            rows += _ranked(_in_setting(group, setting))
+    models = [f"{board.model} on {board.task}" for board in boards]
+    return Overall(first.machine, first.recipe, first.scored, first.max_loss, models, rows)
+
+
+def _in_setting(boards: list[Board], setting: _Setting) -> list[OverallRow]:
+    timed = [_by_what(board.in_setting(setting)) for board in boards]
+    refused = [_refused(board, setting) for board in boards]
+    rows = []
+    for what in sorted({what for known in [*timed, *refused] for what in known}):
+        outcomes: list[tuple[float, float, float] | None] = []
+        front = 0
+        for board, known, without in zip(boards, timed, refused, strict=True):
+            row = known.get(what)
+            if row is None and what not in without:
+                continue
+            own = None
+            if row is not None and (not board.scored or row.top1_drop <= board.max_loss + 1e-9):
+                own = row.speedup, row.speedup_low, row.speedup_high
+            outcomes.append(own)
+            front += row is not None and bool(row.pareto)
+        ends = zip(*(outcome or (1.0, 1.0, 1.0) for outcome in outcomes), strict=True)
+        speedup, low, high = map(_geometric_mean, ends)
+        kept = sum(outcome is not None for outcome in outcomes)
+        rows.append(OverallRow(None, *what, setting, speedup, low, high, len(outcomes), kept, front, len(boards)))
+    return rows
+
+
+def _ranked(rows: list[OverallRow]) -> list[OverallRow]:
+    rows = sorted(rows, key=lambda row: (row.tried < row.models, -row.low))
+    return [row._replace(rank=place) if row.tried == row.models else row for place, row in enumerate(rows, start=1)]
+
+
+def _by_what(rows: pd.DataFrame) -> Mapping[_What, Row]:
+    return {(row.method, row.options, row.target): row for row in rows_of(rows) if row.method != CONTROL}
+
+
+def _refused(board: Board, setting: _Setting) -> set[_What]:
+    """What was tried and has no time in this setting: no model, or no measurement."""
+    return {
+        (row.method, row.options, row.target)
+        for row in rows_of(board.unranked[board.unranked["status"] != _NOT_TIMED])
+        if row.method != CONTROL and (pd.isna(row.threads) or (row.runtime, row.threads, row.batch) == setting)
+    }
+
+
+def _geometric_mean(values: Iterable[float]) -> float:
+    return math.exp(fmean(map(math.log, values)))

@@ -1,0 +1,197 @@
+"""The page: boards, figures and the list of records in one file of html that opens from disk and loads nothing."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+import re
+from collections.abc import Sequence
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup, escape
+
+from lowrank_bench.reporting.board import THRESHOLDS, Board, Row, rows_of
+from lowrank_bench.reporting.cells import COLUMNS, Column, method_text, row_id, setting_text, speedup_text
+from lowrank_bench.reporting.overall import Overall
+from lowrank_bench.reporting.page_records import links_of, records_table
+from lowrank_bench.reporting.page_table import Cell, Menu, PageRow, PageTable, plain_table
+from lowrank_bench.reporting.tables import (
+    facts,
+    legend,
+    overall_grid,
+    overall_legend,
+    runtimes_grid,
+    settings_grid,
+    unranked_grid,
+)
+from lowrank_bench.store import Line
+
+
+class Picture(NamedTuple):
+    """A figure for the page: what it shows, the svg file, and whether its markers stand for rows."""
+
+    title: str
+    svg: bytes
+    pointed: bool
+
+
+class Answer(NamedTuple):
+    """What a reader wants to know first: the fastest at an allowed loss."""
+
+    question: str
+    value: str
+    what: str
+
+
+class Section(NamedTuple):
+    """A board on the page."""
+
+    id: str
+    name: str
+    headline: str
+    answers: list[Answer]
+    facts: list[tuple[str, str]]
+    rows: PageTable | None
+    legend: str
+    pictures: list[dict[str, object]]
+    tables: list[tuple[str, PageTable]]
+
+
+def render_page(
+    boards: Sequence[tuple[Board, Sequence[Picture]]],
+    overall: Sequence[Overall],
+    lines: Sequence[Line],
+    folder: Path,
+    notes: Sequence[str] = (),
+) -> bytes:
+    """The page of these boards, each with its pictures, after what holds for all models together; then the ``lines`` of
+    records below ``folder`` behind them.
+
+    The same records give the same tables byte for byte. Whatever a record holds is text on the page, never markup, and
+    a policy in the page keeps it from loading anything or running any script but its own two.
+    """
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
+    scripts = [_part("assets/dataTables.min.js"), _part("assets/page.js")]
+    html = environment.from_string(_part("templates/page.html.jinja")).render(
+        css=Markup(_part("assets/page.css")),
+        library=Markup(scripts[0]),
+        script=Markup(scripts[1]),
+        hashes=Markup(" ".join(f"'sha256-{_digest(text)}'" for text in scripts)),
+        overall=[_overall(number, table) for number, table in enumerate(overall)],
+        sections=[_section(number, board, pictures) for number, (board, pictures) in enumerate(boards)],
+        records=records_table(lines, folder),
+        notes=notes,
+        version=version("lowrank-bench"),
+        digest=hashlib.sha256(b"".join(line.data + b"\n" for line in lines)).hexdigest(),
+    )
+    return html.encode()
+
+
+def inline_svg(svg: bytes, prefix: str, title: str) -> Markup:
+    """A figure of matplotlib's as a part of a page: ids of its own, markers that name their row, a text for those who
+    do not see it.
+    """
+    text = svg.decode()
+    text = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    text = re.sub(r'\bid="(row-[0-9a-f]+)"', r'data-row="\1"', text)
+    text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", text)
+    text = re.sub(r'^(<svg[^>]*?) width="[^"]*" height="[^"]*"', r"\1", text)
+    return Markup(text.replace("<svg", f'<svg role="img" aria-label="{escape(title)}"', 1))
+
+
+def _part(name: str) -> str:
+    return files("lowrank_bench.reporting").joinpath(name).read_text(encoding="utf-8")
+
+
+def _digest(script: str) -> str:
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+def _overall(number: int, table: Overall) -> dict[str, object]:
+    shown = plain_table(f"overall-table-{number}", table.name, overall_grid(table), sortable=True)
+    return {"id": f"overall-{number}", "name": table.name, "table": shown, "legend": overall_legend(table)}
+
+
+def _section(number: int, board: Board, pictures: Sequence[Picture]) -> Section:
+    tables = []
+    if not board.rows.empty:
+        tables += [
+            ("Settings", plain_table(f"settings-{number}", f"Settings of {board.name}", settings_grid(board))),
+            ("Every method in every setting", _runtimes_table(number, board)),
+        ]
+    if not board.unranked.empty:
+        label = f"Without a time: {board.name}"
+        tables.append(("Without a time", plain_table(f"unranked-{number}", label, unranked_grid(board), sortable=True)))
+    return Section(
+        id=f"board-{number}",
+        name=board.name,
+        headline="" if board.rows.empty else setting_text(*board.settings[0]),
+        answers=[] if board.rows.empty else _answers(board),
+        facts=facts(board),
+        rows=None if board.rows.empty else _rows_table(number, board),
+        legend=legend(board),
+        pictures=[
+            {
+                "title": picture.title,
+                "svg": inline_svg(picture.svg, f"b{number}f{place}", f"{picture.title}: {board.name}"),
+                "pointed": picture.pointed,
+            }
+            for place, picture in enumerate(pictures)
+        ],
+        tables=tables,
+    )
+
+
+def _runtimes_table(number: int, board: Board) -> PageTable:
+    label = f"Every method in every setting: {board.name}"
+    return plain_table(f"runtimes-{number}", label, runtimes_grid(board), sortable=True)
+
+
+def _answers(board: Board) -> list[Answer]:
+    answers = []
+    for threshold in THRESHOLDS if board.scored else THRESHOLDS[:1]:
+        row = board.fastest(board.settings[0], threshold)
+        question = f"loss of at most {threshold:g} points" if board.scored else "accuracy not measured"
+        if row is None:
+            answers.append(Answer(question, "none", "nothing that keeps within it is faster"))
+        else:
+            interval = speedup_text(row).partition(" ")[2]
+            answers.append(Answer(question, f"{row.speedup:.2f}×", f"{method_text(row)} {row.target}, {interval}"))
+    return answers
+
+
+def _rows_table(number: int, board: Board) -> PageTable:
+    links = links_of(board)
+    rows = []
+    for row in rows_of(board.rows):
+        setting = setting_text(row.runtime, row.threads, row.batch)
+        cells = [_cell(column, row) for column in COLUMNS]
+        keys = links.get((row.method, row.options, row.target, setting), [])
+        cells.append(Cell("", links=[(key[:6], f"#record-{key}") for key in keys]))
+        data = {"setting": setting, "method": method_text(row), "target": row.target}
+        rows.append(PageRow(cells, row_id(row), "front" if row.pareto else "", data))
+    settings = [setting_text(*setting) for setting in board.settings]
+    menus = [
+        Menu("setting", "Setting", settings, settings[0]),
+        Menu("method", "Method", sorted({row.data["method"] for row in rows})),
+        Menu("target", "Target", sorted({row.data["target"] for row in rows} - {""})),
+    ]
+    headings = [*(column.heading for column in COLUMNS), "Records"]
+    return PageTable(f"rows-{number}", f"Rows of {board.name}", headings, rows, menus, sortable=True)
+
+
+def _cell(column: Column, row: Row) -> Cell:
+    order = _order(getattr(row, column.order)) if column.order else None
+    verdict = row.verdict if column.heading == "Verdict" else ""
+    return Cell(column.cell(row), order, verdict, heads=column.heading == "Method")
+
+
+def _order(value: float) -> str:
+    """What a cell is sorted by; what is not known goes last of all."""
+    return "1e99" if pd.isna(value) or not math.isfinite(value) else f"{value:.9g}"

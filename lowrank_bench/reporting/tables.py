@@ -1,0 +1,158 @@
+"""What a board shows, in whatever form: facts, the table of settings, of rows, of runtimes, of what has no time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import pandas as pd
+
+from lowrank_bench.reporting.board import THRESHOLDS, Board, Row, rows_of
+from lowrank_bench.reporting.cells import (
+    COLUMNS,
+    Column,
+    interval_text,
+    method_text,
+    setting_text,
+    speedup_text,
+)
+from lowrank_bench.reporting.overall import Overall
+from lowrank_bench.reporting.practical import HEADLINE_MARGIN
+from lowrank_bench.trial import CONTROL
+
+
+class Grid(NamedTuple):
+    """A table as text: its headings and its rows of cells."""
+
+    headings: list[str]
+    cells: list[list[str]]
+
+
+def facts(board: Board) -> list[tuple[str, str]]:
+    """What stands above the tables: machine and environment, the test images, the dense control, the dates."""
+    timed = board.records[board.records["speedup"].notna()]
+    records = board.records if timed.empty else timed
+    lines = [("Machine", board.machine)] if board.machine else []
+    lines += [("Environment", text) for text in sorted(set(records["environment"]) - {""})]
+    images = sorted(set(records["images"].dropna()))
+    if images:
+        lines.append(("Test images", " or ".join(f"{count:,}" for count in images)))
+    if not (board.scored or board.rows.empty):
+        lines.append(("Top-1", "not measured: random weights, ranks by one fraction for all layers, for speed alone"))
+    control = board.records[(board.records["method"] == CONTROL) & board.records["top1_after"].notna()]
+    if not control.empty:
+        came, tuned = control["top1_original"].mean(), control["top1_dense"].mean()
+        lines.append(("Dense control, top-1", f"{came:.2f} % as it came, {tuned:.2f} % after the same tuning"))
+    dates = sorted({text[:10] for text in records["finished"]})
+    lines.append(("Recorded", dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"))
+    notes = records["note"][records["note"] != ""].value_counts().sort_index()
+    return lines + [("Note", f"{count} rows: {note}") for note, count in notes.items()]
+
+
+def settings_grid(board: Board) -> Grid:
+    """For each setting: how slow the dense model is, how far chance reaches, and the fastest beyond it at each loss."""
+    thresholds = THRESHOLDS if board.scored else THRESHOLDS[:1]
+    fastest = [f"Fastest with loss ≤ {threshold:g}" for threshold in THRESHOLDS] if board.scored else ["Fastest"]
+    cells = []
+    for number, setting in enumerate(board.settings):
+        rows = board.in_setting(setting)
+        controls = [speedup_text(row, ".3f") for row in rows_of(rows[rows["method"] == CONTROL])]
+        best = [board.fastest(setting, threshold) for threshold in thresholds]
+        cells.append(
+            [
+                setting_text(*setting) + (" (headline)" if number == 0 else ""),
+                f"{rows['dense_ms'].median():.3g}",
+                "yes" if rows["headline"].all() else "no",
+                f"{rows['noise_floor'].median():.1%}",
+                "; ".join(controls) or f"no {CONTROL} row",
+                *("none" if row is None else f"{_what(row)}: {speedup_text(row)}" for row in best),
+            ]
+        )
+    return Grid(["Setting", "Dense ms", "Counts for a headline", "Noise floor", "A/A speedup [95 %]", *fastest], cells)
+
+
+def runtimes_grid(board: Board) -> Grid:
+    """What each method's MACs become in each setting: the speedup with its interval, and the share of the MACs ratio
+    that it is.
+    """
+    cells: dict[tuple[str, str], dict[tuple[str, int, int], str]] = {}
+    for row in rows_of(board.rows[board.rows["method"] != CONTROL]):
+        text = f"{speedup_text(row)}, {row.realised:.0%}"
+        cells.setdefault((method_text(row), row.target), {})[(row.runtime, row.threads, row.batch)] = text
+    headings = ["Method", "Target", *(setting_text(*setting) for setting in board.settings)]
+    lines = [[*what, *(found.get(setting, "") for setting in board.settings)] for what, found in sorted(cells.items())]
+    return Grid(headings, lines)
+
+
+def rows_grid(board: Board, columns: Sequence[Column] = COLUMNS) -> Grid:
+    """The ranked rows."""
+    cells = [[column.cell(row) for column in columns] for row in rows_of(board.rows)]
+    return Grid([column.heading for column in columns], cells)
+
+
+def unranked_grid(board: Board) -> Grid:
+    """What has no time, and why."""
+    cells = [
+        [
+            method_text(row),
+            row.target,
+            "" if pd.isna(row.threads) else setting_text(row.runtime, row.threads, row.batch),
+            row.seeds,
+            row.status,
+            row.reason,
+        ]
+        for row in rows_of(board.unranked)
+    ]
+    return Grid(["Method", "Target", "Setting", "Seeds", "Status", "Reason"], cells)
+
+
+def legend(board: Board) -> str:
+    """What the tables of a board mean, in sentences."""
+    return (
+        "Ranked within each setting by the lower bound of the speedup, among what loses at most "
+        f"{board.max_loss:g} points of top-1 (– loses more, or its loss is not known). ★ nothing else in the setting "
+        "is as fast and as accurate. A/A is the dense model against its own copy. Speedup is dense over compressed "
+        "time under the same runtime: median of pair ratios; over several processes or seeds, geometric "
+        "mean with t-interval. Loss "
+        "is counted from the dense control after the same tuning: mean over seeds, with the lowest and highest end of "
+        "their paired intervals. Realised is speedup over MACs ratio. Practical is "
+        "the dense model in its fastest runtime in float32 over the compressed one in its fastest of the row's "
+        "arithmetic, at the same threads and batch (A/A rows of runtimes in bfloat16 and int8: what a user would pick "
+        "instead; their top-1 after tuning, and that of all rows there, is what it came to in the runtime); "
+        f"a runtime counts for a headline where the dense model is at most {HEADLINE_MARGIN:.0%} slower than in its "
+        "fastest. Unstable: its processes differ by more than their own intervals explain. Output error is against "
+        "eager. Ratios are dense over compressed."
+    )
+
+
+def _what(row: Row) -> str:
+    return f"{method_text(row)} {row.target}"
+
+
+def overall_grid(overall: Overall) -> Grid:
+    """All models together."""
+    headings = ["#", "Method", "Target", "Setting", "Speedup, geometric mean", "Own speedup on", "On the front of"]
+    cells = [
+        [
+            "–" if row.rank is None else str(row.rank),
+            method_text(row),
+            row.target,
+            setting_text(*row.setting),
+            interval_text(row.speedup, row.low, row.high, ".2f"),
+            f"{row.kept} of {row.tried} models",
+            f"{row.front} of {row.tried} models",
+        ]
+        for row in overall.rows
+    ]
+    return Grid(headings, cells)
+
+
+def overall_legend(overall: Overall) -> str:
+    """What that table means, in sentences."""
+    lost = f", or lost more than {overall.max_loss:g} points of top-1," if overall.scored else ""
+    return (
+        f"Over {', '.join(overall.models)}. Geometric means of the speedups, and in brackets of the ends of their 95 % "
+        f"intervals; a model that a method refused or failed on{lost} counts as 1.00. Ranked in each setting by the "
+        "mean of the lower ends; – was not tried on every model. The front is each board's own: nothing there is as "
+        "fast and as accurate."
+    )

@@ -1,0 +1,146 @@
+"""Two sets of records: what moved is named, noise is not, and no machine is blamed for being another one."""
+
+import sys
+
+import pytest
+from rich.console import Console
+from synthetic_records import failed_trial, measurement_record, sweep, trial, trial_record, write
+
+from lowrank_bench import cli
+from lowrank_bench.errors import InvalidRecord
+from lowrank_bench.record import Status
+from lowrank_bench.reporting.comparison import compare
+from lowrank_bench.reporting.comparison_tables import comparison_terminal
+
+TUCKER = trial("tucker", 4)
+CONTROL = trial_record(trial("identity"))
+
+
+@pytest.fixture
+def sides(tmp_path):
+    """Write two sets of records; returns their folders."""
+
+    def put(before, after):
+        write(tmp_path / "before", before)
+        write(tmp_path / "after", after)
+        return tmp_path / "before", tmp_path / "after"
+
+    return put
+
+
+def one_row(speedup=2.0, width=0.01, loss=0.4, of=TUCKER, **fields):
+    return [CONTROL, trial_record(of, loss), measurement_record(of, speedup, width, **fields)]
+
+
+def moved(comparison):
+    return [(change.measure, change.direction, change.regression) for change in comparison.changes]
+
+
+def shown(comparison):
+    console = Console(width=200)
+    with console.capture() as capture:
+        console.print(comparison_terminal(comparison))
+    return capture.get()
+
+
+def test_a_set_of_records_does_not_differ_from_itself(sides):
+    comparison = compare(*sides(sweep(seeds=(0, 1)), sweep(seeds=(0, 1))))
+    assert comparison.changes == comparison.differences == comparison.only_before == comparison.only_after == []
+    assert comparison.compared == 12
+    assert "Nothing moved" in shown(comparison)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "width", "expected"),
+    [
+        (2.0, 1.8, 0.01, [("speedup", "slower", True)]),
+        (1.8, 2.0, 0.01, [("speedup", "faster", False)]),
+        (2.0, 1.8, 0.06, []),  # the intervals overlap
+        (2.0, 1.95, 0.01, []),  # they lie apart by less than the noise floor of 0.4 % on either side
+    ],
+)
+def test_a_speedup_moves_where_intervals_widened_by_the_noise_lie_apart(sides, before, after, width, expected):
+    assert moved(compare(*sides(one_row(before, width), one_row(after, width)))) == expected
+
+
+def test_a_loss_moves_where_its_intervals_lie_apart(sides):
+    assert moved(compare(*sides(one_row(loss=0.4), one_row(loss=9.0)))) == [("loss, points", "worse", True)]
+    assert moved(compare(*sides(one_row(loss=9.0), one_row(loss=0.4)))) == [("loss, points", "better", False)]
+    assert moved(compare(*sides(one_row(loss=0.4), one_row(loss=0.5)))) == []
+
+
+def test_a_size_moves_where_it_differs_at_all(sides):
+    larger = trial_record(TUCKER, 0.4)
+    size = larger.size.model_copy(update={"bytes": larger.size.bytes + 400, "macs": larger.size.macs - 90_000})
+    after = [CONTROL, larger.model_copy(update={"size": size}), measurement_record(TUCKER, 2.0)]
+    expected = [("bytes", "larger", True), ("MACs, share of dense", "smaller", False)]
+    assert moved(compare(*sides(one_row(), after))) == expected
+
+
+def test_a_difference_of_machines_is_shown_first_and_is_no_regression(sides):
+    slow = [record.model_copy(update={"environment": {"cpu": "Other 1"}}) for record in one_row(1.2, machine="bench-2")]
+    comparison = compare(*sides(one_row(2.0), slow))
+    assert comparison.other_machines
+    assert moved(comparison) == [("speedup", "slower", False)]
+    text = shown(comparison)
+    assert text.index("Other 1") < text.index("no regression") < text.index("bench-1 → bench-2")
+
+
+def test_with_several_machines_each_is_compared_with_itself(sides):
+    before = [*one_row(2.0), measurement_record(TUCKER, 5.0, machine="bench-2")]
+    after = [*one_row(2.0), measurement_record(TUCKER, 3.0, machine="bench-2")]
+    (change,) = compare(*sides(before, after)).changes
+    assert (change.direction, change.regression) == ("slower", True)
+    assert "bench-2" in change.setting and "bench-1" not in change.setting
+
+
+def test_what_no_longer_ends_well_is_worse_and_is_said_once(sides):
+    lost = [*sweep()[:3], failed_trial(TUCKER, Status.CRASHED, "signal 11")]
+    timed_twice = [*one_row(), measurement_record(TUCKER, 2.0, runtime="openvino")]
+    comparison = compare(*sides(timed_twice, lost))
+    assert moved(comparison) == [("outcome", "worse", True)]
+    assert "signal 11" in comparison.changes[0].after
+    assert moved(compare(*sides(lost, timed_twice))) == [("outcome", "better", False)]
+
+
+def test_what_was_not_run_again_is_named_and_fails_nothing(sides):
+    comparison = compare(*sides(sweep(), one_row(2.4)))
+    assert len(comparison.only_before) == 11
+    assert comparison.regressions() == []
+    assert "charnet on chars36, recipe standard: jaderberg macs/8, onnxruntime 1t b64" in comparison.only_before
+
+
+def test_versions_and_the_way_of_timing_are_among_the_differences(sides):
+    new = trial("tucker", 4, versions={"method": 2})
+    comparison = compare(*sides(one_row(), one_row(of=new, processes=5)))
+    assert ("version of tucker", "none", "2") in comparison.differences
+    assert ("processes", "1", "5") in comparison.differences
+    assert comparison.compared == 1
+
+
+def test_one_empty_side_is_said_and_the_other_is_still_shown(sides, tmp_path):
+    comparison = compare(*sides([], one_row()))
+    assert "before holds no readable record" in comparison.notes[0]
+    assert comparison.only_after == ["charnet on chars36, recipe standard: tucker macs/4, onnxruntime 1t b64"]
+    (tmp_path / "after" / "records.jsonl").write_text("")
+    with pytest.raises(InvalidRecord, match="neither"):
+        compare(tmp_path / "before", tmp_path / "after")
+
+
+@pytest.mark.parametrize(
+    ("options", "status"),
+    [
+        ([], 0),
+        (["--fail-on", "slower"], 1),
+        (["--fail-on", "larger,worse"], 0),
+        (["--fail-on", "worse", "--fail-on", "slower"], 1),
+        (["--fail-on", "slow"], 2),
+    ],
+)
+def test_the_exit_status_tells_a_ci_run_what_it_asked_for(sides, monkeypatch, capsys, options, status):
+    folders = [str(folder) for folder in sides(one_row(2.0), one_row(1.5))]
+    monkeypatch.setattr(sys, "argv", ["lowrank-bench", "compare", *folders, *options])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert int(ended.value.code or 0) == status
+    assert "Traceback" not in capsys.readouterr().err

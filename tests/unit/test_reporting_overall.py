@@ -1,0 +1,80 @@
+"""All models of a machine together: refusals count as no gain, and what was not tried has no rank."""
+
+import pytest
+from synthetic_records import failed_trial, measurement_record, sweep, trial, trial_record
+
+from lowrank_bench.record import Status
+from lowrank_bench.reporting.board import make_boards
+from lowrank_bench.reporting.latex import escape_latex, to_latex
+from lowrank_bench.reporting.overall import make_overall
+from lowrank_bench.reporting.records_frame import to_frame
+
+
+def two_models(*outcomes):
+    """On charnet tucker is 2 times as fast and loses nothing; ``outcomes`` are the records of resnet."""
+    first = trial("tucker", 4)
+    controls = [trial("identity"), trial("identity", model="resnet")]
+    records = [record for control in controls for record in (trial_record(control), measurement_record(control))]
+    return [*records, trial_record(first), measurement_record(first, 2.0), *outcomes]
+
+
+def on_resnet(method="tucker", speedup=4.5, loss=0.0):
+    of = trial(method, 4, model="resnet")
+    return [trial_record(of, loss), measurement_record(of, speedup)]
+
+
+def overall_of(records):
+    (overall,) = make_overall(make_boards(to_frame(records)))
+    return {row.method: row for row in overall.rows}
+
+
+def test_the_mean_is_geometric():
+    row = overall_of(two_models(*on_resnet()))["tucker"]
+    assert (row.speedup, row.low, row.high) == pytest.approx((3.0, 3.0 * 0.99, 3.0 * 1.01))
+    assert (row.rank, row.tried, row.kept, row.front) == (1, 2, 2, 2)
+
+
+REFUSED = trial("tucker", 4, model="resnet")
+
+
+@pytest.mark.parametrize(
+    "outcomes",
+    [
+        [failed_trial(REFUSED, Status.SKIPPED, "no rank fits")],
+        [failed_trial(REFUSED, Status.CRASHED, "signal 11")],
+        [trial_record(REFUSED), measurement_record(REFUSED, status=Status.TIMEOUT, reason="60 s", timing=None)],
+        on_resnet(loss=5.0),
+    ],
+    ids=["refused", "crashed", "not timed in time", "lost too much"],
+)
+def test_a_refusal_a_failure_or_too_large_a_loss_counts_as_no_gain(outcomes):
+    row = overall_of(two_models(*outcomes))["tucker"]
+    assert row.speedup == pytest.approx(2**0.5)
+    assert (row.rank, row.tried, row.kept) == (1, 2, 1)
+
+
+def test_what_was_not_tried_on_every_model_has_no_rank_however_fast():
+    rows = overall_of(two_models(*on_resnet(), *on_resnet("jaderberg", speedup=9.0)))
+    assert (rows["jaderberg"].rank, rows["jaderberg"].tried, rows["jaderberg"].models) == (None, 1, 2)
+    assert rows["tucker"].rank == 1
+
+
+def test_one_model_has_no_overall_board_and_machines_and_recipes_are_never_mixed():
+    assert make_overall(make_boards(to_frame(sweep()))) == []
+    short = trial("tucker", 4, recipe="short", model="resnet")
+    records = [*sweep(), trial_record(short), measurement_record(short, 2.0)]
+    records.append(measurement_record(trial("tucker", 4), 9.0, machine="bench-2"))
+    assert make_overall(make_boards(to_frame(records))) == []
+
+
+def test_the_table_for_papers_has_the_headline_setting_and_takes_text_for_text():
+    odd = trial("denton", 4, options={"init": "50%_#1 & {x} \\y $z$ ~ ^ 漢"})
+    boards = make_boards(to_frame([*sweep(), trial_record(odd), measurement_record(odd, 1.5)]))
+    text = to_latex(boards)
+    assert r"\toprule" in text and "onnxruntime 1t b64" in text and "eager-nhwc" not in text
+    rows = [line for line in text.splitlines() if line.endswith(r"\\")]
+    assert len(rows) == 1 + 8
+    assert {line.replace(r"\&", "").count("&") for line in rows} == {7}
+    assert r"init=50\%\_\#1 \& \{x\} \textbackslash{}y \$z\$ \textasciitilde{} \textasciicircum{} ?" in text
+    assert escape_latex("channel_svd") == r"channel\_svd"
+    assert text.count("{table}") == 2 and text.isascii()
