@@ -8,17 +8,17 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import nn
 
+from lowrank_bench.atomic import drafts, write_tensors
 from lowrank_bench.errors import DataMissing
 
 
 def save_checkpoint(network: nn.Module, path: Path, **facts: Any) -> None:
-    """Write the weights in float16, and ``facts`` (anything JSON takes) in the metadata."""
-    state = {name: value.detach().to("cpu", torch.float16).contiguous() for name, value in network.state_dict().items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(state, path, metadata={name: json.dumps(fact) for name, fact in facts.items()})
+    """Write the weights in float16, and ``facts`` (anything JSON takes) in the metadata. Raises NotWritten."""
+    state = {name: value.to(torch.float16) for name, value in network.state_dict().items()}
+    with drafts(path) as (draft,):
+        write_tensors(state, draft, {name: json.dumps(fact) for name, fact in facts.items()})
 
 
 def load_checkpoint(model: nn.Module, path: Path) -> nn.Module:
