@@ -4,76 +4,32 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from lowrank_bench.cli_inspect import DEFAULT_OUT, doctor, profile
-from lowrank_bench.cli_list import MethodsDir, add_folders, escape, list_
+from lowrank_bench.cli_inspect import doctor, profile
+from lowrank_bench.cli_list import escape, list_
 from lowrank_bench.cli_records import compare, merge, report
-from lowrank_bench.errors import InvalidInput, LowRankBenchError, MeasurementFailed
-from lowrank_bench.measurement.environment import fingerprint
-from lowrank_bench.record import Status
-from lowrank_bench.running.engine import Engine, Event, Summary, select
-from lowrank_bench.running.sweep import check_ready, plan, shipped_sweeps
+from lowrank_bench.cli_run import FAILED, INTERRUPTED, console, progress_bar, run
+from lowrank_bench.errors import LowRankBenchError, MeasurementFailed
 from lowrank_bench.scaffold import new_method
 from lowrank_bench.training.baselines import task_of_baseline, train_model
 
-FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
-RETRIED = tuple(status for status in Status if status not in (Status.OK, Status.SKIPPED))
+BAD_INPUT = 2
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-out_console, console = Console(), Console(stderr=True)
+out_console = Console()
 
-Out = Annotated[Path, typer.Option(help="Results folder.")]
-SweepArgument = Annotated[str, typer.Argument(help=f"A TOML file, or a shipped sweep: {', '.join(shipped_sweeps())}.")]
-
+app.command()(run)
 app.command("list")(list_)
 app.command()(doctor)
 app.command()(profile)
 app.command()(report)
 app.command()(compare)
 app.command()(merge)
-
-
-@app.command()
-def run(
-    sweep: SweepArgument = "quick",
-    out: Out = DEFAULT_OUT,
-    only: Annotated[str | None, typer.Option(help="Only trials that match this pattern, such as '*tucker*'.")] = None,
-    timeout: Annotated[float, typer.Option(help="Seconds for each trial or timing.")] = 3600.0,
-    retry: Annotated[str | None, typer.Option(help="'failed': try again what did not end well.")] = None,
-    methods_dir: MethodsDir = None,
-    weights: Annotated[Path | None, typer.Option(help="Weights of the sweep's only model, in safetensors.")] = None,
-) -> None:
-    """Run a sweep: only what is missing in the results folder is done."""
-    if not 0 < timeout < float("inf"):
-        raise InvalidInput(f"--timeout {timeout}: a positive number of seconds is wanted")
-    if retry not in (None, "failed"):
-        raise InvalidInput(f"--retry {retry!r}: only 'failed' is known")
-    add_folders(methods_dir)
-    environment = fingerprint()
-    trials, measurements = plan(sweep, environment.machine, weights)
-    if only is not None:
-        trials, measurements = select(trials, measurements, only)
-    check_ready(trials)
-    with _progress() as progress:
-        engine = Engine(
-            out,
-            environment,
-            timeout=timeout,
-            retry=RETRIED if retry else (),
-            methods_folders=methods_dir or [],
-            report=_shower(progress),
-        )
-        summary = engine.run(trials, measurements)
-    _tell(summary, out)
-    if summary.failed:
-        raise typer.Exit(FAILED)
 
 
 @app.command()
@@ -84,17 +40,21 @@ def train(
 ) -> None:
     """Train a task's own network by its recipe, once; tasks load it from the cache. Goes on where it was cut short."""
     task = task_of_baseline(model)
-    with _progress() as progress:
-        bar = progress.add_task(f"training {model}", total=None)
-        trained = train_model(
-            task,
-            model,
-            out,
-            seed=seed,
-            progress=lambda step, steps, loss: progress.update(
-                bar, completed=step, total=steps, description=f"training {model}, loss {loss:.3f}", refresh=True
-            ),
-        )
+    try:
+        with progress_bar() as progress:
+            bar = progress.add_task(f"training {model}", total=None)
+            trained = train_model(
+                task,
+                model,
+                out,
+                seed=seed,
+                progress=lambda step, steps, loss: progress.update(
+                    bar, completed=step, total=steps, description=f"training {model}, loss {loss:.3f}", refresh=True
+                ),
+            )
+    except KeyboardInterrupt:
+        console.print("interrupted: the same command goes on after the last whole epoch")
+        raise typer.Exit(INTERRUPTED) from None
     how = "there already" if trained.seconds is None else f"trained in {trained.seconds:.0f} s"
     found = ", ".join(f"{split} {top1:.2f} %" for split, top1 in trained.top1.items())
     out_console.print(f"{model} on {task}, {how}: top-1 on {found}; in {trained.path}", soft_wrap=True)
@@ -123,45 +83,6 @@ def main() -> None:
     except LowRankBenchError as error:
         console.print(f"[bold red]error:[/] {escape(error)}", soft_wrap=True)
         sys.exit(BAD_INPUT)
-    except KeyboardInterrupt:
-        console.print("interrupted: what was recorded is kept; the same command goes on from here")
-        sys.exit(INTERRUPTED)
-
-
-def _progress() -> Progress:
-    """Redrawn on events only: a bar that animates would disturb the timing."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    return Progress(*columns, console=console, auto_refresh=False)
-
-
-def _shower(progress: Progress) -> Callable[[Event], None]:
-    """A bar on a terminal; a line for each item elsewhere, such as in a log."""
-    overall = progress.add_task("starting", total=None)
-    titles: set[str] = set()
-
-    def show(event: Event) -> None:
-        if not console.is_terminal and event.title not in titles:
-            titles.add(event.title)
-            console.print(f"{event.done}/{event.total} {escape(event.title)}", soft_wrap=True)
-        stage = f": {event.stage}" + (f" {event.share:.0%}" if event.share else "") if event.stage else ""
-        progress.update(
-            overall, total=event.total, completed=event.done, description=escape(event.title + stage), refresh=True
-        )
-
-    return show
-
-
-def _tell(summary: Summary, out: Path) -> None:
-    console.print(f"{summary.ran} done now, {summary.kept} were there already; records in {out}")
-    for title, lines in (("skipped", summary.skipped), ("failed", summary.failed)):
-        for line in lines:
-            console.print(f"[yellow]{title}[/] {escape(line)}", soft_wrap=True)
 
 
 def _show_warning(message: Warning | str, *_: Any) -> None:

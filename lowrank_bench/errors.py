@@ -30,6 +30,7 @@ __all__ = [
     "LowRankBenchError",
     "MeasurementFailed",
     "NonConforming",
+    "NotWritten",
     "RuntimeMissing",
     "UnknownName",
     "UnsupportedLayer",
@@ -70,6 +71,10 @@ class InvalidSweep(LowRankBenchError):
 
 class InvalidRecord(LowRankBenchError):
     """A record folder that does not exist, cannot be written, or holds nothing readable."""
+
+
+class NotWritten(InvalidRecord):
+    """A file that cannot be written: the disk is full, or its folder read-only. Nothing half written is left."""
 
 
 class InvalidPlan(LowRankBenchError):

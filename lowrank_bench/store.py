@@ -7,17 +7,20 @@ import os
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from filelock import FileLock
 from pydantic import ValidationError
 
-from lowrank_bench.errors import InvalidInput, InvalidRecord
-from lowrank_bench.record import RECORD, MeasurementRecord, TrialRecord
+from lowrank_bench.atomic import drafts
+from lowrank_bench.errors import InvalidInput, InvalidRecord, NotWritten
+from lowrank_bench.record import RECORD, MeasurementRecord, Status, TrialRecord
 
 FILE_NAME = "records.jsonl"
 ASIDE_SUFFIX = ".unreadable"
+BLOCK = 1 << 16
 
 
 class Line(NamedTuple):
@@ -55,29 +58,51 @@ class Store:
                 pass
         except OSError as error:
             raise InvalidRecord(
-                f"results folder {str(self.folder)!r} cannot be written ({error.strerror}): choose another --out"
+                f"results folder {str(folder)!r} cannot be written ({error.strerror}): choose another --out"
             ) from None
         self._lock = FileLock(self.folder / ".records.lock")
 
     def append(self, record: TrialRecord | MeasurementRecord) -> None:
-        """Write one record and wait until it is on the disk. A half-written last line is set aside first."""
-        line = record.model_dump_json(exclude_defaults=False) + "\n"
-        with self._lock:
-            self._set_partial_line_aside()
-            try:
-                with self.path.open("ab") as file:
-                    file.write(line.encode())
-                    file.flush()
-                    os.fsync(file.fileno())
-            except OSError as error:
-                raise InvalidRecord(
-                    f"{self.path}: the record could not be written ({error.strerror}); what was recorded before is "
-                    "untouched"
-                ) from None
+        """Write one record and wait until it is on the disk. A half-written last line is set aside first.
+
+        Raises NotWritten where the disk is full; then the file is as it was before.
+        """
+        line = record.model_dump_json(exclude_defaults=False).encode() + b"\n"
+        try:
+            with self._lock:
+                handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o666)
+                try:
+                    self._mend_last_line(handle)
+                    _write(handle, line)
+                finally:
+                    os.close(handle)
+        except OSError as error:
+            raise NotWritten(
+                f"{self.path}: the record could not be written ({error.strerror}): make room, then run again; what was "
+                "recorded before is untouched"
+            ) from None
 
     def records(self) -> list[TrialRecord | MeasurementRecord]:
         """Every readable record in this folder and below, oldest first."""
         return read_records(self.folder, allow_empty=True)
+
+    def statuses(self) -> dict[str, Status]:
+        """How each key ended: by its last record."""
+        return {record.key: record.status for record in self.records()}
+
+    def _mend_last_line(self, handle: int) -> None:
+        """A last line without an end is ended where it is a whole record, and set aside where it is not."""
+        size = os.fstat(handle).st_size
+        tail = _after_last_newline(handle, size)
+        if not tail:
+            return
+        try:
+            RECORD.validate_json(tail)
+        except ValidationError:
+            self._set_aside([tail])
+            os.ftruncate(handle, size - len(tail))
+        else:
+            _write(handle, b"\n")
 
     def unite(self, files: Iterable[list[Line]]) -> Merged:
         """Add the lines of other files: see ``merge``. The file is replaced at once, so no reader sees a part of it."""
@@ -90,7 +115,8 @@ class Store:
             try:
                 self._set_aside(unread)
                 if [*records] != [line.data for line in own]:
-                    self._replace(records)
+                    with drafts(self.path) as (draft,):
+                        draft.write_bytes(b"".join(line + b"\n" for line in records))
             except OSError as error:
                 raise InvalidRecord(f"{self.path} cannot be written ({error.strerror}): choose another --out") from None
         readable = [line.data for line in lines if line.record]
@@ -103,21 +129,6 @@ class Store:
             conflicting=sum(count > 1 for count in keys.values()),
             unreadable=len(unread),
         )
-
-    def _replace(self, lines: Iterable[bytes]) -> None:
-        draft = self.path.with_name(f".{FILE_NAME}.draft")  # the lock makes it ours
-        with draft.open("wb") as file:
-            file.writelines(line + b"\n" for line in lines)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(self.path)
-
-    def _set_partial_line_aside(self) -> None:
-        data = self.path.read_bytes()
-        end = data.rfind(b"\n") + 1
-        if end < len(data):
-            self._set_aside([data[end:]])
-            os.truncate(self.path, end)
 
     def _set_aside(self, lines: Sequence[bytes]) -> None:
         path = self.path.with_name(FILE_NAME + ASIDE_SUFFIX)
@@ -214,6 +225,29 @@ def _read_lines(path: Path) -> list[Line]:
         others = f" (and {len(mistakes) - 1} more lines, as of another version)" if len(mistakes) > 1 else ""
         warnings.warn(f"{path}, {mistakes[0]}{others}", stacklevel=2)
     return lines
+
+
+def _after_last_newline(handle: int, size: int) -> bytes:
+    tail, start = b"", size
+    while start > 0 and b"\n" not in tail:
+        start = max(0, start - BLOCK)
+        os.lseek(handle, start, os.SEEK_SET)
+        tail = os.read(handle, min(BLOCK, size - start - len(tail))) + tail
+    return tail[tail.rfind(b"\n") + 1 :]
+
+
+def _write(handle: int, data: bytes) -> None:
+    """All of it, on the disk, or none of it."""
+    size = os.fstat(handle).st_size
+    try:
+        written = 0
+        while written < len(data):
+            written += os.write(handle, data[written:])
+        os.fsync(handle)
+    except OSError:
+        with suppress(OSError):
+            os.ftruncate(handle, size)
+        raise
 
 
 def _reason(error: ValidationError) -> str:

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from lowrank_bench.atomic import drafts, write_tensors
 from lowrank_bench.compression.cost import Cost
 from lowrank_bench.compression.drawing import draw_chain
 from lowrank_bench.compression.geometry import Geometry, build
@@ -39,17 +40,14 @@ class Compressed:
 
     def save(self, folder: Path | str, values: bool = True) -> None:
         """Write ``plan.json`` and, with ``values``, ``weights.safetensors`` into a folder, which is made where it does
-        not exist.
+        not exist. Whatever interrupts it, where a plan stands the model is whole. Raises NotWritten.
         """
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        if values:
-            save_file(
-                {name: t.detach().cpu().contiguous().clone() for name, t in self.model.state_dict().items()},
-                folder / WEIGHTS,
-            )
         document = _Document(plan=self.plan, cost=self.cost, dense_cost=self.dense_cost)
-        (folder / PLAN).write_text(document.model_dump_json(indent=1) + "\n")
+        with drafts(*(folder / name for name in ([WEIGHTS] if values else []) + [PLAN])) as files:
+            if values:
+                write_tensors(self.model.state_dict(), files[0])
+            files[-1].write_text(document.model_dump_json(indent=1) + "\n")
 
 
 class _Document(BaseModel):
@@ -87,6 +85,8 @@ def load(folder: Path | str, model: nn.Module, values: bool = True) -> Compresse
             swap(rebuilt, name, build(chain, geometry, bias, dense.weight.dtype))
     except LowRankBenchError as error:
         raise InvalidPlan(f"{folder / PLAN} does not fit the model: {error}") from None
+    except (RuntimeError, ValueError, TypeError, OverflowError, MemoryError) as error:  # torch, of shapes beyond reason
+        raise InvalidPlan(f"{folder / PLAN} describes layers that cannot be built: {error}") from None
     if values:
         _fill(rebuilt, weights, folder)
     return Compressed(rebuilt.eval(), document.plan, document.cost, document.dense_cost)

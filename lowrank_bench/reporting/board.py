@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +11,17 @@ import pandas as pd
 from lowrank_bench.errors import InvalidInput
 from lowrank_bench.measurement.runtimes import arithmetic_of
 from lowrank_bench.measurement.statistics import RatioInterval, pool_processes, verdict
-from lowrank_bench.record import Status
 from lowrank_bench.reporting.pareto import pareto_front
 from lowrank_bench.reporting.practical import with_practical
+from lowrank_bench.reporting.unranked import (
+    NOT_TIMED,
+    SETTING,
+    UNRANKED_COLUMNS,
+    WHAT,
+    listed_seeds,
+    unranked_rows,
+    without_time,
+)
 from lowrank_bench.trial import CONTROL
 
 THRESHOLDS = (0.0, 0.5, 1.0, 2.0)
@@ -29,10 +36,6 @@ ROW_COLUMNS = [
     "unstable", "processes", "dense_ms", "compressed_ms", "p90_ms", "images_per_s", "memory_mb", "runtime_error",
     "convert_s", "runtime_bytes", "decompose_s", "finetune_s", "images", "environment", "finished",
 ]
-UNRANKED_COLUMNS = [
-    "task", "model", "recipe", "machine", "method", "options", "target", "runtime", "threads", "batch", "seeds",
-    "status", "reason",
-]
 _OF_MODELS = [
     "macs_ratio", "params_ratio", "bytes_ratio", "top1_dense", "top1_before", "top1_after", "top1_drop",
 ]
@@ -40,9 +43,6 @@ _SECONDS = ["decompose_s", "finetune_s"]
 _OF_TIMES = ["dense_ms", "compressed_ms", "p90_ms", "images_per_s", "convert_s"]
 # fmt: on
 _SCOPE = ["task", "model", "recipe"]
-_WHAT = ["method", "options", "target"]
-_SETTING = ["runtime", "threads", "batch"]
-_NOT_TIMED = "not timed"
 
 Row = Any
 """A row of Board.rows, as pandas' itertuples gives it."""
@@ -70,7 +70,7 @@ class Board:
     @property
     def name(self) -> str:
         """Such as ``charnet on chars36, recipe standard, bench-1``."""
-        place = self.machine or _NOT_TIMED
+        place = self.machine or NOT_TIMED
         return f"{self.model} on {self.task}, recipe {self.recipe}, {place}"
 
     @property
@@ -81,7 +81,7 @@ class Board:
     @property
     def settings(self) -> list[tuple[str, int, int]]:
         """Runtime, threads and batch of the rows, the headline first."""
-        return [*dict.fromkeys(self.rows[_SETTING].itertuples(index=False, name=None))]
+        return [*dict.fromkeys(self.rows[SETTING].itertuples(index=False, name=None))]
 
     def in_setting(self, setting: tuple[str, int, int]) -> pd.DataFrame:
         """The rows of one setting, in ranking order."""
@@ -127,13 +127,13 @@ def _board(scope: tuple[str, ...], machine: str, records: pd.DataFrame, max_loss
     timed = records[records["speedup"].notna()]
     made = records[records["macs_ratio"].notna()]
     exact = made[made["arithmetic"].isin(["", "float32"])]
-    models = {what: group.drop_duplicates("seed") for what, group in exact.groupby(_WHAT)}
+    models = {what: group.drop_duplicates("seed") for what, group in exact.groupby(WHAT)}
     rows = [
         place | _row(group, _best_evidence(group) if _fewer_bits(what[3]) else models.get(what[:3], group))
-        for what, group in timed.groupby([*_WHAT, *_SETTING])
+        for what, group in timed.groupby([*WHAT, *SETTING])
     ]
     ranked = _ranked(pd.DataFrame(rows, columns=list(ROW_COLUMNS)), max_loss)
-    unranked = pd.DataFrame(_unranked(place, _without_time(records, timed)), columns=list(UNRANKED_COLUMNS))
+    unranked = pd.DataFrame(unranked_rows(place, without_time(records, timed)), columns=list(UNRANKED_COLUMNS))
     return Board(task, model, recipe, machine, max_loss, ranked, unranked, records)
 
 
@@ -155,7 +155,7 @@ def _row(group: pd.DataFrame, models: pd.DataFrame) -> dict[str, object]:
         called = verdict(interval, floor)
     means = models[_OF_MODELS].mean()
     return {
-        **first[[*_WHAT, *_SETTING]],
+        **first[[*WHAT, *SETTING]],
         **means,
         **models[_SECONDS].median(),
         **group[_OF_TIMES].mean(),
@@ -164,7 +164,7 @@ def _row(group: pd.DataFrame, models: pd.DataFrame) -> dict[str, object]:
         "top1_drop_least": models["top1_drop"].min(),
         "top1_drop_most": models["top1_drop"].max(),
         "arithmetic": first["arithmetic"],
-        "seeds": _listed(models["seed"]),
+        "seeds": listed_seeds(models["seed"]),
         "speedup": interval.ratio,
         "speedup_low": interval.low,
         "speedup_high": interval.high,
@@ -195,11 +195,11 @@ def _ranked(rows: pd.DataFrame, max_loss: float) -> pd.DataFrame:
     control = rows["method"] == CONTROL
     within = ~control & _within(rows, max_loss)
     losses = rows["top1_drop"] if _scored(rows) else pd.Series(0.0, rows.index)
-    place = [order[setting] for setting in rows[_SETTING].itertuples(index=False, name=None)]
-    rows = with_practical(rows, ["threads", "batch"], _WHAT)
+    place = [order[setting] for setting in rows[SETTING].itertuples(index=False, name=None)]
+    rows = with_practical(rows, ["threads", "batch"], WHAT)
     rows = rows.assign(place=place, group=control * 2 + (~control & ~within), rank=within, pareto=False)
     rows = rows.sort_values(
-        ["place", "group", "speedup_low", *_WHAT], ascending=[True, True, False, True, True, True], kind="stable"
+        ["place", "group", "speedup_low", *WHAT], ascending=[True, True, False, True, True, True], kind="stable"
     )
     for _, setting in rows[rows["group"] < 2].groupby("place"):
         rows.loc[setting.index, "pareto"] = pareto_front(list(setting["speedup"]), list(losses[setting.index]))
@@ -223,32 +223,10 @@ def _settings(rows: pd.DataFrame) -> list[tuple[str, int, int]]:
     """The headline first: of the fewest threads and in float32, the setting in which the dense model itself takes least
     time per image, so that no speedup is owed to a slow baseline; then the others alike, fewer bits last.
     """
-    per_image = (rows["dense_ms"] / rows["batch"].astype("float64")).groupby([rows[name] for name in _SETTING]).median()
+    per_image = (rows["dense_ms"] / rows["batch"].astype("float64")).groupby([rows[name] for name in SETTING]).median()
     settings = [(str(runtime), int(threads), int(batch)) for runtime, threads, batch in per_image.index]
     return sorted(settings, key=lambda s: (s[1], _fewer_bits(s[0]), float(per_image[s]), s))
 
 
 def _fewer_bits(runtime: object) -> bool:
     return arithmetic_of(str(runtime)) != "float32"
-
-
-def _without_time(records: pd.DataFrame, timed: pd.DataFrame) -> pd.DataFrame:
-    """Records without a time, but for good models of further seeds where one seed of them was timed."""
-    shown = pd.MultiIndex.from_frame(records[_WHAT]).isin(pd.MultiIndex.from_frame(timed[_WHAT]))
-    good = (records["kind"] == "trial") & (records["status"] == str(Status.OK))
-    return records[records["speedup"].isna() & ~(good & shown)]
-
-
-def _unranked(place: dict[str, str], records: pd.DataFrame) -> list[dict[str, object]]:
-    """What has no time, with its reason; seeds that ended alike share a row."""
-    untimed = (records["kind"] == "trial") & (records["status"] == str(Status.OK))
-    records = records.assign(status=records["status"].mask(untimed, _NOT_TIMED))
-    alike = [*_WHAT, *_SETTING, "status", "reason"]
-    return [
-        place | dict(zip(alike, values, strict=True)) | {"seeds": _listed(group["seed"])}
-        for values, group in records.groupby(alike, dropna=False)
-    ]
-
-
-def _listed(seeds: Sequence[int] | pd.Series[Any]) -> str:
-    return ", ".join(str(seed) for seed in sorted(set(seeds)))

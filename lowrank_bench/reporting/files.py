@@ -4,28 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-from lowrank_bench.errors import InvalidRecord
+from lowrank_bench.atomic import drafts
 
 WRITTEN = "figures/.written.json"
 """What the last report wrote there: names and sha256 of their bytes."""
 
 
 def replace_file(path: Path, data: bytes) -> Path:
-    """Write a file so that a reader sees the old or the new one, never a part. Raises InvalidRecord."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a file so that a reader sees the old or the new one, never a part. Raises NotWritten."""
+    with drafts(path) as (draft,):
         draft.write_bytes(data)
-        draft.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            draft.unlink()
-        raise InvalidRecord(f"{path} cannot be written ({error.strerror}): make its folder writable") from None
     return path
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import seaborn as sns
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from lowrank_bench.reporting.board import Board, rows_of
 from lowrank_bench.reporting.cells import setting_text
-from lowrank_bench.reporting.styles import frame_label, paper_style, text_width
+from lowrank_bench.reporting.styles import frame_label, heat_axes, paper_style, text_width
 from lowrank_bench.trial import CONTROL
 
 _PALETTE = "RdBu"  # red to blue, which colour-blind readers tell apart; every cell also has its number
@@ -32,11 +31,7 @@ def draw_heat(board: Board) -> Figure:
     with paper_style():
         names = [" ".join(filter(None, what)) for what in whats]
         width = 2 + text_width(names) + 0.85 * len(settings)
-        figure = Figure(figsize=(width, 2.2 + 0.3 * len(whats)), layout="constrained")
-        FigureCanvasAgg(figure)
-        axes = figure.subplots()
-        axes.set_facecolor("0.85")
-        axes.grid(visible=False)
+        figure, axes = heat_axes(width, 2.2 + 0.3 * len(whats))
         sns.heatmap(
             values,
             ax=axes,

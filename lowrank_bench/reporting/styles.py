@@ -12,6 +12,8 @@ import matplotlib as mpl
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
@@ -48,6 +50,16 @@ def paper_style() -> AbstractContextManager[None]:
     """The look of every figure, within a ``with``."""
     looks: dict[Any, Any] = {**sns.axes_style("whitegrid"), **sns.plotting_context("paper", font_scale=1.15), **RC}
     return mpl.rc_context(looks)
+
+
+def heat_axes(width: float, height: float) -> tuple[Figure, Axes]:
+    """A figure of so many inches, whose axes are grey where a heat map has no value."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.set_facecolor("0.85")
+    axes.grid(visible=False)
+    return figure, axes
 
 
 def text_width(texts: Iterable[str]) -> float:

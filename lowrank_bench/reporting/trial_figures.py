@@ -18,7 +18,7 @@ from matplotlib.ticker import MaxNLocator
 
 from lowrank_bench.record import LayerSize, TrialRecord
 from lowrank_bench.reporting.board import Board
-from lowrank_bench.reporting.styles import frame_label, method_style, paper_style, text_width
+from lowrank_bench.reporting.styles import frame_label, heat_axes, method_style, paper_style, text_width
 from lowrank_bench.trial import CONTROL
 
 _LINES = ("-", "--", "-.", ":")  # for a method's options: colour and marker belong to the method alone
@@ -46,11 +46,7 @@ def draw_plans(board: Board, trials: Mapping[str, TrialRecord]) -> Figure | None
         slanted = text_width(names)
         width = 2 + max(text_width(layers), 0.9 * slanted) + 0.95 * len(plans)
         height = 2 + 0.5 * slanted + 0.3 * len(layers)
-        figure = Figure(figsize=(width, height), layout="constrained")
-        FigureCanvasAgg(figure)
-        axes = figure.subplots()
-        axes.set_facecolor("0.85")
-        axes.grid(visible=False)
+        figure, axes = heat_axes(width, height)
         sns.heatmap(
             errors,
             ax=axes,

@@ -1,13 +1,13 @@
-"""The stages of one trial: load, compress, recalibrate, evaluate, tune, evaluate, save."""
+"""The stages of one trial: load, compress, recalibrate, evaluate, tune, evaluate, save. Those that an earlier attempt
+finished are read back.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import shutil
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -15,11 +15,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lowrank_bench.atomic import drafts
 from lowrank_bench.compression.method import Job
 from lowrank_bench.compression.model import Compressed
 from lowrank_bench.compression.registry import method_class
+from lowrank_bench.errors import Diverged, NonConforming
 from lowrank_bench.measurement.quality import agreement, pack_hits
 from lowrank_bench.record import Epoch, LayerSize, Quality, Size
+from lowrank_bench.running.cache import StageCache
+from lowrank_bench.running.code import source_of
+from lowrank_bench.running.stopwatch import Stopwatch
 from lowrank_bench.tasks.catalog import get_task
 from lowrank_bench.tasks.task import Batch, Task
 from lowrank_bench.training.evaluate import predicted_and_true, predictions, top1
@@ -30,75 +35,116 @@ from lowrank_bench.training.tuning import check_recipe, tune
 from lowrank_bench.trial import Trial
 
 RECALIBRATION_IMAGES = 2048
-Report = Callable[[str, float], None]
-"""(stage, share done from 0 to 1)."""
-
-
-class Stopwatch:
-    """Seconds per stage, told to ``report`` as the stages begin."""
-
-    def __init__(self, report: Report) -> None:
-        self.report, self.seconds = report, dict[str, float]()
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Time what is done within."""
-        self.report(name, 0.0)
-        start = time.perf_counter()
-        yield
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+STAGES, RESUME = ".stages", "tuning.safetensors"
 
 
 def run_trial(trial: Trial, models: Path, watch: Stopwatch) -> tuple[Size, Quality | None]:
     """Make a trial's model and judge it; saves it under ``models / key`` and returns its size and its quality, None
-    where the task has no images. Tuning that was cut short goes on from its last whole epoch.
+    where the task has no images. What an attempt that was cut short had finished is read back, and its tuning goes on
+    after the last whole epoch.
 
     The test images are looked at once, at the end, for the model before and after tuning; only validation images are
     seen on the way.
     """
     torch.manual_seed(trial.seed)
     np.random.seed(trial.seed)
-    task, recipe = get_task(trial.task, trial.model), get_recipe(trial.recipe)
-    method = method_class(trial.method)(seed=trial.seed, **trial.options)
-    check_recipe(method, recipe)
-    data = partial(_training_data, task, trial.seed)
-    job = Job(task.input_size, trial.budget, trial.ranks, data, trial.recipe, speed_only=not task.scored)
-    with watch.stage("load"):
-        dense = task.load(trial.model)
-    with watch.stage("decompose"):
-        compressed = method.compress(dense, job)
-    if not task.scored:
+    work = _Work(trial, watch)
+    if not work.task.scored:
+        compressed, _ = work.compress()
         compressed.save(models / trial.key, values=False)
         return _size(compressed), None
-    settle = partial(_recalibrate, task, trial.seed)
+    stages = StageCache(models / f"{trial.key}{STAGES}" / source_of(type(work.method)), work.dense, watch)
+    compressed, _ = stages.model("compressed", work.compress)
     with watch.stage("recalibrate"):
-        settle(compressed.model)
+        work.settle(compressed.model)
+    before = stages.tensors("before", partial(work.judge, compressed))
+    tuned, history = stages.model("tuned", partial(work.finetune, compressed, stages.folder / RESUME))
+    after = stages.tensors("after", partial(work.judge, tuned)) if history.epochs else before
     with watch.stage("evaluate"):
-        before, labels = predicted_and_true(compressed.model, task.batches("test"))
-    resume = models / f"{trial.key}.resume"
-    with watch.stage("finetune"):
-        compressed, history = tune(
-            compressed,
-            dense,
-            method,
-            job,
-            lambda epoch: task.batches("train", recipe.batch_size, seed=trial.seed, epoch=epoch),
-            recipe,
-            seed=trial.seed,
-            validate=lambda model: top1(model, task.batches("validation")),
-            progress=lambda step, steps, _loss: watch.report("finetune", step / steps),
-            settle=settle,
-            resume=resume,
-        )
-    with watch.stage("evaluate"):
-        tuned = bool(history.epochs)
-        after = predictions(compressed.model, task.batches("test")) if tuned else before
-        original = _original_predictions(dense, task, models / f"{_original(trial)}.npy")
-        quality = _quality(task, original, before, after, labels, history)
+        original = _original_predictions(work.dense, work.task, models / f"{original_name(trial)}.npy")
+        quality = _quality(work.task, original, before["predicted"], after["predicted"], before["labels"], history)
     with watch.stage("save"):
-        compressed.save(models / trial.key)
-        resume.unlink(missing_ok=True)
-    return _size(compressed), quality
+        tuned.save(models / trial.key)
+    return _size(tuned), quality
+
+
+def check_compressed(model: nn.Module, dense: nn.Module, input_size: tuple[int, int, int]) -> None:
+    """Raise Diverged where a compressed model holds a value that is not finite, and NonConforming where its output is
+    not of the dense model's shape. Leaves it in eval mode.
+    """
+    for name, value in model.state_dict().items():
+        if not torch.isfinite(value).all():
+            raise Diverged(f"tensor {name!r} of the compressed model holds values that are not finite")
+    images = torch.zeros(2, *input_size)
+    with torch.inference_mode():
+        wanted = tuple(dense(images).shape)
+        try:
+            found = tuple(model.eval()(images).shape)
+        except (RuntimeError, ValueError) as error:
+            raise NonConforming(f"the compressed model does not run on images {tuple(images.shape)}: {error}") from None
+    if found != wanted:
+        raise NonConforming(f"the compressed model's output is {found} where the dense model's is {wanted}")
+
+
+def remove_stages(models: Path, key: str) -> None:
+    """Forget what a trial finished on the way, once its record is there."""
+    shutil.rmtree(models / f"{key}{STAGES}", ignore_errors=True)
+
+
+def original_name(trial: Trial) -> str:
+    """A name for the dense model as it came and the images that it is judged on."""
+    versions = {name: trial.versions.get(name) for name in ("task", "brought")}
+    said = json.dumps([trial.task, trial.model, versions], sort_keys=True)
+    return f"original-{hashlib.sha256(said.encode()).hexdigest()[:16]}"
+
+
+class _Work:
+    """The stages of one trial, each timed, and what they share."""
+
+    def __init__(self, trial: Trial, watch: Stopwatch) -> None:
+        self.seed, self.watch = trial.seed, watch
+        self.task, self.recipe = get_task(trial.task, trial.model), get_recipe(trial.recipe)
+        self.method = method_class(trial.method)(seed=trial.seed, **trial.options)
+        check_recipe(self.method, self.recipe)
+        data = partial(_training_data, self.task, trial.seed)
+        self.job = Job(
+            self.task.input_size, trial.budget, trial.ranks, data, trial.recipe, speed_only=not self.task.scored
+        )
+        with watch.stage("load"):
+            self.dense = self.task.load(trial.model)
+
+    def compress(self) -> tuple[Compressed, History]:
+        with self.watch.stage("decompose"):
+            compressed = self.method.compress(self.dense, self.job)
+        check_compressed(compressed.model, self.dense, self.task.input_size)
+        return compressed, History(())
+
+    def settle(self, model: nn.Module) -> None:
+        _recalibrate(self.task, self.seed, model)
+
+    def judge(self, compressed: Compressed) -> dict[str, Tensor]:
+        with self.watch.stage("evaluate"):
+            found = predicted_and_true(compressed.model, self.task.batches("test"))
+        return dict(zip(("predicted", "labels"), found, strict=True))
+
+    def finetune(self, compressed: Compressed, resume: Path) -> tuple[Compressed, History]:
+        with self.watch.stage("finetune"):
+            tuned, history = tune(
+                compressed,
+                self.dense,
+                self.method,
+                self.job,
+                lambda epoch: self.task.batches("train", self.recipe.batch_size, seed=self.seed, epoch=epoch),
+                self.recipe,
+                seed=self.seed,
+                validate=lambda model: top1(model, self.task.batches("validation")),
+                progress=lambda step, steps, _loss: self.watch.report("finetune", step / steps),
+                settle=self.settle,
+                resume=resume,
+            )
+        self.watch.add("finetune", sum(epoch.seconds for epoch in history.epochs[: history.kept]))
+        check_compressed(tuned.model, self.dense, self.task.input_size)
+        return tuned, history
 
 
 def _recalibrate(task: Task, seed: int, model: nn.Module) -> None:
@@ -109,24 +155,15 @@ def _training_data(task: Task, seed: int, epoch: int) -> Iterator[Batch]:
     return task.batches("train", seed=seed, epoch=epoch)
 
 
-def _original(trial: Trial) -> str:
-    """A name for the dense model as it came and the images that it is judged on."""
-    versions = {name: trial.versions.get(name) for name in ("task", "brought")}
-    said = json.dumps([trial.task, trial.model, versions], sort_keys=True)
-    return f"original-{hashlib.sha256(said.encode()).hexdigest()[:16]}"
-
-
 def _original_predictions(dense: nn.Module, task: Task, cache: Path) -> Tensor:
     """Predictions of the dense model as it came, on the test images; kept on disk, since every trial of a sweep needs
     them.
     """
     if cache.exists():
-        return torch.from_numpy(np.load(cache))
+        return torch.from_numpy(np.load(cache, allow_pickle=False))
     predicted = predictions(dense, task.batches("test"))
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    draft = cache.with_suffix(f".{os.getpid()}.npy")
-    np.save(draft, predicted.numpy())
-    draft.replace(cache)
+    with drafts(cache) as (draft,), draft.open("wb") as file:
+        np.save(file, predicted.numpy())
     return predicted
 
 

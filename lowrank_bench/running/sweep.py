@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from importlib.resources import files
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
 
@@ -21,6 +21,7 @@ from lowrank_bench.training.recipes import get_recipe
 from lowrank_bench.trial import CONTROL, Budget, Measurement, Ranks, Trial
 
 SHIPPED = files("lowrank_bench.running") / "sweeps"
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what numpy takes
 
 
 class _Table(BaseModel):
@@ -33,6 +34,13 @@ class MethodChoice(_Table):
     name: str
     options: dict[str, Any] = {}
 
+    @field_validator("options")
+    @classmethod
+    def _no_arguments(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if taken := value.keys() & {"self", "seed"}:
+            raise ValueError(f"{min(taken)!r} is no option of any method; seeds stand in sweep.seeds")
+        return value
+
 
 class TrialTable(_Table):
     """``[sweep]``: which compressed models to make."""
@@ -42,7 +50,7 @@ class TrialTable(_Table):
     methods: list[MethodChoice] = Field(min_length=1)
     budgets: list[Budget] = []
     ranks: list[Ranks | dict[str, Ranks]] = []
-    seeds: list[int] = Field(default=[0], min_length=1)
+    seeds: list[Seed] = Field(default=[0], min_length=1)
     recipe: str
 
     @field_validator("methods", mode="before")
@@ -107,14 +115,13 @@ class Sweep(_Table):
                 )
         return list({trial.key: trial for trial in trials}.values())
 
-    def measurements(self, trials: Iterable[Trial], machine: str) -> list[Measurement]:
-        """Every trial in every setting on this machine. Raises UnknownName or InvalidSweep for a setting that cannot
-        be.
+    def measurements(self, trials: Iterable[Trial], machine: str, cores: int) -> list[Measurement]:
+        """Every trial in every setting on a machine of so many cores. Raises UnknownName or InvalidSweep for a setting
+        that cannot be.
         """
         table = self.measure
         if table is None:
             return []
-        cores = usable_cores()
         threads = list(dict.fromkeys(cores if count == "all" else count for count in table.threads))
         if max(threads) > cores:
             raise InvalidSweep(
@@ -154,16 +161,18 @@ def shipped_sweeps() -> list[str]:
     return sorted(entry.name.removesuffix(".toml") for entry in SHIPPED.iterdir() if entry.name.endswith(".toml"))
 
 
-def plan(source: str, machine: str, weights: Path | None = None) -> tuple[list[Trial], list[Measurement]]:
-    """All trials and measurements of a sweep file or shipped sweep; ``weights``: of its only model. Raises InvalidSweep
-    naming file, field, value and remedy.
+def plan(
+    source: str, machine: str, cores: int | None = None, weights: Path | None = None
+) -> tuple[list[Trial], list[Measurement]]:
+    """All trials and measurements of a sweep file or shipped sweep, on a machine of so many cores, by default as many
+    as this one; ``weights``: of its only model. Raises InvalidSweep naming file, field, value and remedy.
     """
     sweep = load_sweep(source)
     if weights is not None:
         sweep = _with_weights(sweep, weights, source)
     try:
         trials = sweep.trials()
-        return trials, sweep.measurements(trials, machine)
+        return trials, sweep.measurements(trials, machine, cores or usable_cores())
     except LowRankBenchError as error:
         raise InvalidSweep(f"{source}: {error}") from None
 
@@ -179,19 +188,18 @@ def check_ready(trials: Iterable[Trial]) -> None:
 def load_sweep(source: str) -> Sweep:
     """Read a sweep file, or a shipped sweep by its name. Raises InvalidSweep naming file, field, value and remedy."""
     if source in shipped_sweeps():
-        text, place = (SHIPPED / f"{source}.toml").read_text(), source
+        text, place = (SHIPPED / f"{source}.toml").read_text(encoding="utf-8"), source
     else:
-        path = Path(source)
-        if not path.is_file():
-            raise UnknownName("sweep (no such file, nor shipped sweep)", source, shipped_sweeps())
-        place = source
+        place, path = source, Path(source)
         try:
-            text = path.read_text()
+            if not path.is_file():
+                raise UnknownName("sweep (no such file, nor shipped sweep)", source, shipped_sweeps())
+            text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise InvalidSweep(f"{place} cannot be read: {error}") from None
     try:
         return Sweep.model_validate(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise InvalidSweep(f"{place} is not valid TOML: {error}") from None
     except ValidationError as error:
         raise InvalidSweep(explain(error, place)) from None

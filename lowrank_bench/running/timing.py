@@ -18,7 +18,7 @@ from lowrank_bench.measurement.runtimes import arithmetic_of, inference_state, p
 from lowrank_bench.measurement.speedup import Speedup, measure_speedup
 from lowrank_bench.measurement.statistics import RatioInterval, pool_processes, processes_disagree, verdict
 from lowrank_bench.record import ProcessTiming, RuntimeQuality, Timing
-from lowrank_bench.running.stages import Stopwatch
+from lowrank_bench.running.stopwatch import Stopwatch
 from lowrank_bench.tasks.catalog import get_task
 from lowrank_bench.trial import Measurement, Trial
 

@@ -7,6 +7,7 @@ however it died, the child exits at once. Progress goes to standard output as JS
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import traceback
@@ -23,33 +24,37 @@ from lowrank_bench.errors import (
     ExportFailed,
     InvalidBudget,
     InvalidRanks,
+    NotWritten,
     RuntimeMissing,
     UnsupportedLayer,
 )
 from lowrank_bench.measurement.diagnosis import Probe, probe
 from lowrank_bench.measurement.profile import Profile
 from lowrank_bench.record import ProcessTiming, Quality, RuntimeQuality, Size, Status
-from lowrank_bench.running.stages import Stopwatch, run_trial
+from lowrank_bench.running.memory import limited_memory
+from lowrank_bench.running.stages import run_trial
+from lowrank_bench.running.stopwatch import Stopwatch
 from lowrank_bench.running.timing import judge_runtime, run_profile, run_timing
 from lowrank_bench.trial import Measurement, Trial
 
 
 class _Message(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
 
 class TrialJob(_Message):
-    """Make a trial's model under ``models``."""
+    """Make a trial's model under ``models``, with at most ``memory`` GB."""
 
     kind: Literal["trial"] = "trial"
     trial: Trial
     models: Path
     methods_folders: list[Path] = []
+    memory: float | None = None
 
 
 class TimingJob(_Message):
-    """Time the model that a trial left under ``models``, once, in this process; ``judge``: measure its top-1 in the
-    measurement's runtime as well.
+    """Time the model that a trial left under ``models``, once, in this process, with at most ``memory`` GB; ``judge``:
+    measure its top-1 in the measurement's runtime as well.
     """
 
     kind: Literal["timing"] = "timing"
@@ -57,6 +62,7 @@ class TimingJob(_Message):
     measurement: Measurement
     models: Path
     judge: bool = False
+    memory: float | None = None
 
 
 class ProfileJob(_Message):
@@ -101,6 +107,13 @@ class Outcome(_Message):
     probe: Probe | None = None
 
 
+class Halt(_Message):
+    """The disk is full or cannot be written: no fault of the job, so nothing is recorded and the run stops."""
+
+    kind: Literal["halt"] = "halt"
+    reason: str
+
+
 STATUS_OF: tuple[tuple[tuple[type[Exception], ...], Status], ...] = (
     ((Diverged,), Status.DIVERGED),
     ((ExportFailed,), Status.NOT_EXPORTABLE),
@@ -109,10 +122,13 @@ STATUS_OF: tuple[tuple[tuple[type[Exception], ...], Status], ...] = (
 )
 """What an exception means for the record; a method that refuses a model or a budget by name is skipped, not failed."""
 
+# Of torch's CPU allocator, and of oneDNN, both in a bare RuntimeError.
+NO_MEMORY = ("can't allocate memory", "could not create a memory object", "bad allocation")
+
 Job = TrialJob | TimingJob | ProfileJob | ProbeJob
 JOB: TypeAdapter[Job] = TypeAdapter(Annotated[Job, Field(discriminator="kind")])
-Line = Annotated[Progress | Outcome, Field(discriminator="kind")]
-LINE: TypeAdapter[Progress | Outcome] = TypeAdapter(Line)
+Line = Annotated[Progress | Outcome | Halt, Field(discriminator="kind")]
+LINE: TypeAdapter[Progress | Outcome | Halt] = TypeAdapter(Line)
 
 
 def main() -> None:
@@ -126,14 +142,19 @@ def main() -> None:
 
 
 def _die_with_parent() -> None:
-    """Standard input ends when the parent does, however it dies."""
+    """Standard input ends when the parent does, however it dies; then whatever this process started goes with it."""
     sys.stdin.read()
+    if sys.platform != "win32" and os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
     os._exit(1)
 
 
-def _outcome(job: Job, watch: Stopwatch) -> Outcome:
+def _outcome(job: Job, watch: Stopwatch) -> Outcome | Halt:
     try:
-        return Outcome(status=Status.OK, seconds=watch.seconds, **_results(job, watch))
+        with limited_memory(job.memory if isinstance(job, TrialJob | TimingJob) else None):
+            return Outcome(status=Status.OK, seconds=watch.seconds, **_results(job, watch))
+    except NotWritten as error:
+        return Halt(reason=str(error))
     except Exception as error:
         traceback.print_exc()
         return Outcome(status=_status_of(error), reason=f"{type(error).__name__}: {error}", seconds=watch.seconds)
@@ -158,7 +179,7 @@ def _status_of(error: Exception) -> Status:
     for kinds, status in STATUS_OF:
         if isinstance(error, kinds):
             return status
-    if "can't allocate memory" in str(error):  # what torch's CPU allocator says, in a bare RuntimeError
+    if any(words in str(error) for words in NO_MEMORY):
         return Status.OUT_OF_MEMORY
     return Status.FAILED
 

@@ -10,26 +10,22 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from lowrank_bench.atomic import drafts, write_tensors
 from lowrank_bench.errors import DataMissing, InvalidWeights
 
 SHOWN = 3
 
 
 def save_checkpoint(network: nn.Module, path: Path, **facts: Any) -> None:
-    """Write the weights in float16, and ``facts`` (anything JSON takes) in the metadata. A file is there whole or not
-    at all.
-    """
+    """Write the weights in float16, and ``facts`` (anything JSON takes) in the metadata. Raises NotWritten."""
     state = {
-        name: value.detach().to("cpu", torch.float16 if value.is_floating_point() else value.dtype).contiguous()
+        name: value.to(torch.float16) if value.is_floating_point() else value
         for name, value in network.state_dict().items()
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".part")
-    save_file(state, draft, metadata={name: json.dumps(fact) for name, fact in facts.items()})
-    draft.replace(path)
+    with drafts(path) as (draft,):
+        write_tensors(state, draft, {name: json.dumps(fact) for name, fact in facts.items()})
 
 
 def load_checkpoint(model: nn.Module, path: Path, remedy: str = "name another file") -> nn.Module:

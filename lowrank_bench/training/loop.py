@@ -27,9 +27,10 @@ Progress = Callable[[int, int, float], None]
 
 @dataclass(frozen=True)
 class History:
-    """The epochs of a training, in order."""
+    """The epochs of a training, in order; the first ``kept`` were done before it was cut short."""
 
     epochs: tuple[Epoch, ...]
+    kept: int = 0
 
     @property
     def seconds(self) -> float:
@@ -90,12 +91,14 @@ def train(
     patience = recipe.patience if validate is not None else 0
     epochs: list[Epoch] = []
     best: dict[str, Tensor] = {}
+    kept = 0
     with torch.random.fork_rng(), _helping(teacher if recipe.distillation else None, device) as helper:
         torch.manual_seed(seed)
         point = None if resume is None else SavePoint(resume, recipe, seed)
         if point is not None and (found := point.load(model, optimizer)) is not None:
             epochs, best = found
-            next(islice(stream, len(epochs) * recipe.steps_per_epoch - 1, None))
+            kept = len(epochs)
+            next(islice(stream, kept * recipe.steps_per_epoch - 1, None))
         while len(epochs) < recipe.epochs and not _stale(epochs, patience):
             start = time.perf_counter()
             model.train()
@@ -121,7 +124,7 @@ def train(
     if best:
         model.load_state_dict(best)
     model.cpu().eval()
-    return History(tuple(epochs))
+    return History(tuple(epochs), kept)
 
 
 def _endless(batches: Callable[[int], Iterable[Batch]]) -> Iterator[Batch]:

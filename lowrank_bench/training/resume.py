@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from lowrank_bench.atomic import drafts, write_tensors
 from lowrank_bench.recipe import Recipe
 
 PROCESSOR, DEVICE = "random/processor", "random/device"
@@ -35,7 +35,7 @@ class SavePoint:
         self, model: nn.Module, optimizer: torch.optim.Optimizer, epochs: list[Epoch], best: dict[str, Tensor]
     ) -> None:
         """Write weights, buffers, the optimiser's moments, torch's random state and the best weights so far. The file
-        is replaced whole.
+        is replaced whole. Raises NotWritten.
         """
         tensors = {f"model/{name}": value for name, value in copied_state(model).items()}
         tensors |= {f"best/{name}": value for name, value in best.items()}
@@ -44,11 +44,9 @@ class SavePoint:
         tensors[PROCESSOR] = torch.get_rng_state()
         if torch.cuda.is_available():
             tensors[DEVICE] = torch.cuda.get_rng_state()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        draft = self.path.with_name(self.path.name + ".part")
         facts = {"of": self._identity(model), "epochs": json.dumps([asdict(epoch) for epoch in epochs])}
-        save_file({name: value.contiguous() for name, value in tensors.items()}, draft, metadata=facts)
-        draft.replace(self.path)
+        with drafts(self.path) as (draft,):
+            write_tensors(tensors, draft, facts)
 
     def load(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[list[Epoch], dict[str, Tensor]] | None:
         """Set everything as it was saved; the epochs done, and the best weights. None, and nothing is changed, where

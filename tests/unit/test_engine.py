@@ -5,20 +5,23 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import textwrap
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from noop import ENVIRONMENT, NoopCrew, measurements, overlap, spans, trials
 from synthetic_records import measurement_record
 
 import lowrank_bench as lrb
 from lowrank_bench.measurement.environment import fingerprint
 from lowrank_bench.record import MeasurementRecord, RuntimeQuality, Status
-from lowrank_bench.running import child, engine
+from lowrank_bench.running import child, crew, host
 from lowrank_bench.running.child import Ended, run_child
+from lowrank_bench.running.crew import LocalCrew
 from lowrank_bench.running.engine import Engine
 from lowrank_bench.running.worker import Outcome, TimingJob, TrialJob
 from lowrank_bench.store import latest
@@ -39,12 +42,16 @@ class FakeChildren:
     def __init__(self) -> None:
         self.jobs: list[str] = []
         self.judged: list[str] = []
+        self.threads: list[int] = []
         self.judge = False
         self.ends: Callable[[str], Outcome] = lambda key: Outcome(status=Status.OK)
 
-    def __call__(self, job: TrialJob | TimingJob, threads: int, timeout: float, progress: object) -> Ended:
+    def __call__(
+        self, job: TrialJob | TimingJob, threads: int, timeout: float, progress: object, family: object
+    ) -> Ended:
         key = job.trial.key if isinstance(job, TrialJob) else job.measurement.key
         self.jobs.append(key)
+        self.threads.append(threads)
         self.judge = isinstance(job, TimingJob) and job.judge
         if self.judge:
             self.judged.append(key)
@@ -58,8 +65,9 @@ class FakeChildren:
 @pytest.fixture
 def children(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeChildren]:
     fake = FakeChildren()
-    monkeypatch.setattr(engine, "run_child", fake)
-    monkeypatch.setattr(engine, "timing_lock", nullcontext)  # nothing is timed, so a real timing need not be waited for
+    monkeypatch.setattr(host, "run_child", fake)
+    for lock in ("preparation_lock", "timing_lock"):  # nothing is timed, so a real timing need not be waited for
+        monkeypatch.setattr(host, lock, nullcontext)
     yield fake
 
 
@@ -151,50 +159,55 @@ def test_two_runs_over_one_folder_do_not_mix(tmp_path: Path, children: FakeChild
     Engine(tmp_path, fingerprint()).run([trial()], [])
 
 
-BAD_METHODS = """
-    import os, time
-    from lowrank_bench.compression.method import Job, Method
-
-    class Raises(Method):
-        "Raises."
-        name, version = "raises", 1
-        def compress(self, model, job): raise RuntimeError("no luck")
-
-    class Exits(Method):
-        "Leaves."
-        name, version = "exits", 1
-        def compress(self, model, job): os._exit(7)
-
-    class Hangs(Method):
-        "Hangs."
-        name, version = "hangs", 1
-        def compress(self, model, job): time.sleep(600)
-"""
+def test_preparation_goes_side_by_side_and_timing_is_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    made = trials(6)
+    several = NoopCrew(LocalCrew(jobs=3), seconds=0.1)
+    Engine(tmp_path, ENVIRONMENT, crew=several).run(made, measurements(made[:3]))
+    prepared, timed = spans(tmp_path, "prepare"), spans(tmp_path, "time")
+    assert (len(prepared), len(timed)) == (6, 3)
+    assert any(overlap(first, second) for first, second in pairwise(prepared))
+    assert not any(overlap(one, other) for one in timed for other in (*prepared, *timed) if one != other)
 
 
-def run_bad(method: str, tmp_path: Path, timeout: float = 100) -> Ended:
-    folder = tmp_path / "methods"
-    folder.mkdir()
-    (folder / "bad.py").write_text(textwrap.dedent(BAD_METHODS))
-    job = TrialJob(trial=trial(method=method), models=tmp_path / "models", methods_folders=[folder])
-    return run_child(job, 1, timeout, lambda stage, share: None)
+@pytest.mark.parametrize(("jobs", "threads"), [(1, 8), (2, 4), (3, 2), (16, 1)])
+def test_the_cores_are_divided_among_what_is_prepared_at_once(
+    tmp_path: Path, children: FakeChildren, monkeypatch: pytest.MonkeyPatch, jobs: int, threads: int
+) -> None:
+    monkeypatch.setattr(crew, "usable_cores", lambda: 8)
+    Engine(tmp_path, fingerprint(), crew=LocalCrew(jobs)).run([trial()], [])
+    assert children.threads == [threads]
 
 
-def test_a_method_that_raises_is_failed_with_its_traceback(tmp_path: Path) -> None:
-    ended = run_bad("raises", tmp_path)
-    assert (ended.outcome.status, ended.outcome.reason) == (Status.FAILED, "RuntimeError: no luck")
-    assert "bad.py" in ended.stderr
+def test_a_disk_that_is_full_stops_the_run_and_is_no_failure_of_the_trial(
+    tmp_path: Path, children: FakeChildren
+) -> None:
+    def full(key: str) -> Outcome:
+        raise lrb.NotWritten("weights.safetensors cannot be written (No space left on device)")
+
+    children.ends = full
+    with pytest.raises(lrb.NotWritten, match="No space left"):
+        Engine(tmp_path, fingerprint()).run([trial()], [])
+    assert Engine(tmp_path, fingerprint()).store.records() == []
 
 
-def test_a_method_that_leaves_is_crashed(tmp_path: Path) -> None:
-    ended = run_bad("exits", tmp_path)
-    assert ended.outcome.status is Status.CRASHED and "7" in ended.outcome.reason
+@pytest.mark.parametrize(("status", "kept"), [(Status.OK, False), (Status.SKIPPED, False), (Status.TIMEOUT, True)])
+def test_finished_stages_are_kept_as_long_as_they_may_be_needed(
+    tmp_path: Path, children: FakeChildren, status: Status, kept: bool
+) -> None:
+    finished = tmp_path / "models" / f"{trial().key}.stages" / "compressed"
+    finished.mkdir(parents=True)
+    children.ends = lambda key: Outcome(status=status)
+    Engine(tmp_path, fingerprint()).run([trial()], [])
+    assert finished.exists() is kept
 
 
-def test_a_method_that_hangs_is_timed_out_and_gone(tmp_path: Path) -> None:
-    started = time.monotonic()
-    assert run_bad("hangs", tmp_path, timeout=15).outcome.status is Status.TIMEOUT
-    assert time.monotonic() - started < 60
+def test_drafts_that_a_kill_left_are_removed(tmp_path: Path, children: FakeChildren) -> None:
+    draft = tmp_path / "models" / "0123" / ".plan.json.7-7.draft"
+    draft.parent.mkdir(parents=True)
+    draft.write_text("{")
+    Engine(tmp_path, fingerprint()).run([], [])
+    assert not draft.exists()
 
 
 def test_a_child_dies_with_its_parent_however_the_parent_dies(tmp_path: Path) -> None:

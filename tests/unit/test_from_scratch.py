@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from toys import SIZE, toy_batches, toy_net
 
 import lowrank_bench as lrb
 from lowrank_bench.compression.chain import KernelShape
@@ -15,7 +16,6 @@ from lowrank_bench.training import recipes
 from lowrank_bench.training.from_scratch import Normed
 
 TOY = Recipe(name="toy", epochs=3, images_per_epoch=256, batch_size=16, learning_rate=3e-3)
-SIZE = (4, 8, 8)
 TT_MODES = ("naive", "core_by_core", "rebuild")
 CHAINS = {
     "jaderberg": ("jaderberg", {}, 4),
@@ -52,28 +52,6 @@ def with_random_norm(layer):
         values.normal_()
     normed.norm.weight.data[0] *= -1
     return normed
-
-
-def toy_net(seed=0):
-    torch.manual_seed(seed)
-    return nn.Sequential(
-        nn.Conv2d(4, 12, 3, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(12, 12, 3, padding=1, groups=2),
-        nn.ReLU(),
-        nn.Conv2d(12, 12, 3, padding=1),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(12, 2),
-    ).eval()
-
-
-def toy_batches(index):
-    """Two classes, told apart by the sign of the mean."""
-    generator = torch.Generator().manual_seed(index)
-    labels = torch.randint(2, (256,), generator=generator)
-    images = torch.randn(256, *SIZE, generator=generator) + (labels - 0.5)[:, None, None, None]
-    return list(zip(images.split(32), labels.split(32), strict=True))
 
 
 def scratch(method="lowrank_training", model=None, *, ranks=3, budget=None, data=toy_batches, recipe=None, **options):

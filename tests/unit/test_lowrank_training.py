@@ -4,7 +4,7 @@ from itertools import product
 
 import pytest
 import torch
-from torch import nn
+from toys import SIZE, toy_batches, toy_net
 
 import lowrank_bench as lrb
 from lowrank_bench.compression.budget import Choice, allocate
@@ -22,7 +22,6 @@ from lowrank_bench.training.regularizers import (
 )
 
 TOY = Recipe(name="toy", epochs=3, images_per_epoch=256, batch_size=32, learning_rate=3e-3)
-SIZE = (4, 8, 8)
 BUDGET = lrb.Budget(macs=2.5)
 REGULARIZERS = {"nuclear": {"strength": 0.5}, "trp": {"energy": 0.8}, "lc": {"every": 4}}
 
@@ -38,28 +37,6 @@ def matrix(*shape, seed=0):
 
 def nuclear_norm(values):
     return torch.linalg.svdvals(values).sum()
-
-
-def toy_net():
-    torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(4, 12, 3, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(12, 12, 3, padding=1, groups=2),
-        nn.ReLU(),
-        nn.Conv2d(12, 12, 3, padding=1),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(12, 2),
-    ).eval()
-
-
-def toy_batches(index):
-    """Two classes, told apart by the sign of the mean."""
-    generator = torch.Generator().manual_seed(index)
-    labels = torch.randint(2, (256,), generator=generator)
-    images = torch.randn(256, *SIZE, generator=generator) + (labels - 0.5)[:, None, None, None]
-    return list(zip(images.split(32), labels.split(32), strict=True))
 
 
 def compress(recipe="toy", model=None, data=toy_batches, seed=0, budget=BUDGET, ranks=None, **options):

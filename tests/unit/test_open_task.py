@@ -155,7 +155,7 @@ def test_a_sweep_that_cannot_start_says_so_at_once(here: Path) -> None:
     with pytest.raises(lrb.InvalidInput, match="10 classes"):
         check_ready(trials)
     with pytest.raises(lrb.InvalidSweep, match="a sweep of one model that names no file"):
-        plan(sweep(here, "own_nets:net@w.safetensors"), "m", Path("v.safetensors"))
+        plan(sweep(here, "own_nets:net@w.safetensors"), "m", weights=Path("v.safetensors"))
 
 
 def test_speed_takes_any_size(here: Path) -> None:
@@ -176,7 +176,7 @@ def test_a_network_of_ones_own_with_weights_from_a_file_becomes_a_record(here: P
     nn.init.zeros_(network[5].weight)
     network[5].bias.data.copy_(torch.eye(10)[3])  # the fourth class, whatever it sees
     save_file(network.state_dict(), "w.safetensors")
-    trials, _ = plan(sweep(here, "own_nets:net"), "m", Path("w.safetensors"))
+    trials, _ = plan(sweep(here, "own_nets:net"), "m", weights=Path("w.safetensors"))
     assert [trial.model for trial in trials] == ["own_nets:net@w.safetensors"] * 2
     check_ready(trials)
     for trial in trials:

@@ -6,7 +6,9 @@ from synthetic_records import failed_trial, measurement_record, sweep, trial, tr
 from lowrank_bench.record import Status
 from lowrank_bench.reporting.board import make_boards
 from lowrank_bench.reporting.latex import escape_latex, to_latex
+from lowrank_bench.reporting.leaderboard import overall_markdown
 from lowrank_bench.reporting.overall import make_overall
+from lowrank_bench.reporting.page import render_page
 from lowrank_bench.reporting.records_frame import to_frame
 
 
@@ -78,3 +80,14 @@ def test_the_table_for_papers_has_the_headline_setting_and_takes_text_for_text()
     assert r"init=50\%\_\#1 \& \{x\} \textbackslash{}y \$z\$ \textasciitilde{} \textasciicircum{} ?" in text
     assert escape_latex("channel_svd") == r"channel\_svd"
     assert text.count("{table}") == 2 and text.isascii()
+
+
+def test_markdown_page_and_latex_show_all_models_first(tmp_path):
+    boards = make_boards(to_frame(two_models(*on_resnet())))
+    overall = make_overall(boards)
+    page = render_page([(board, ()) for board in boards], overall, (), tmp_path).decode()
+    for text in (overall_markdown(overall[0]), page, to_latex(boards, overall)):
+        assert "All 2 models, recipe standard, bench-1" in text
+        assert "2 of 2 models" in text
+    assert page.index('id="overall-table-0"') < page.index('id="rows-0"')
+    assert 'data-order="3.00"' in page

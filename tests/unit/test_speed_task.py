@@ -11,7 +11,8 @@ import lowrank_bench as lrb
 from lowrank_bench.compression.chain import KernelShape
 from lowrank_bench.compression.method import Job, LayerMethod
 from lowrank_bench.compression.registry import method_class
-from lowrank_bench.running.stages import Stopwatch, run_trial
+from lowrank_bench.running.stages import run_trial
+from lowrank_bench.running.stopwatch import Stopwatch
 from lowrank_bench.running.sweep import Sweep
 from lowrank_bench.tasks.catalog import get_task
 from lowrank_bench.tasks.zoo import build_zoo_model, check_zoo_model

@@ -6,7 +6,9 @@ import torch
 from torch import nn
 
 import lowrank_bench as lrb
-from lowrank_bench.running.stages import Stopwatch, run_trial
+from lowrank_bench.running import stages
+from lowrank_bench.running.stages import run_trial
+from lowrank_bench.running.stopwatch import Stopwatch
 from lowrank_bench.tasks import catalog
 from lowrank_bench.tasks.task import Task
 from lowrank_bench.training import recipes
@@ -89,23 +91,104 @@ def test_a_method_that_cannot_follow_a_recipe_says_so_before_any_work(tmp_path):
     assert stages == []
 
 
+class Killed(BaseException):
+    """Stands for a kill."""
+
+
+def kill(*_, **__):
+    raise Killed
+
+
+def numbers(quality):
+    """All but how long it took."""
+    return quality.model_copy(update={"epochs": [(epoch.loss, epoch.validation_top1) for epoch in quality.epochs]})
+
+
+@pytest.mark.parametrize("recipe", ["standard", "lebedev"])
+@pytest.mark.parametrize("killed_in", ["_recalibrate", "predicted_and_true", "tune", "_quality"])
+def test_a_trial_that_was_killed_goes_on_after_its_last_finished_stage(recipe, killed_in, tmp_path, monkeypatch):
+    _, size, quality = result(tmp_path / "whole", recipe)
+    with monkeypatch.context() as patch:
+        patch.setattr(stages, killed_in, kill)
+        with pytest.raises(Killed):
+            result(tmp_path / "cut", recipe)
+    monkeypatch.setattr(lrb.methods()["channel_svd"], "compress", kill)  # it has finished, and is not done again
+    if killed_in == "_quality":
+        monkeypatch.setattr(stages, "tune", kill)
+    trial, again, same = result(tmp_path / "cut", recipe)
+    assert (again, numbers(same)) == (size, numbers(quality))
+    stages.remove_stages(tmp_path / "cut", trial.key)
+    assert {path.name for path in (tmp_path / "cut").iterdir()} == {trial.key, f"{stages.original_name(trial)}.npy"}
+
+
+def test_a_finished_stage_of_other_source_or_with_damaged_files_is_done_again(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(stages, "tune", kill)
+        with pytest.raises(Killed):
+            result(tmp_path, "standard")
+    (weights,) = tmp_path.glob("*.stages/*/compressed/weights.safetensors")
+    weights.write_bytes(weights.read_bytes()[:100])
+    told = []
+    with monkeypatch.context() as patch:
+        patch.setattr(stages, "tune", kill)
+        with pytest.raises(Killed):
+            result(tmp_path, "standard", told=lambda stage, share: told.append(stage))
+    assert "decompose" in told
+    monkeypatch.setattr(stages, "source_of", lambda method: "edited")
+    told.clear()
+    result(tmp_path, "standard", told=lambda stage, share: told.append(stage))
+    assert "decompose" in told
+
+
+def test_the_seconds_of_stages_that_were_finished_before_are_counted(tmp_path, monkeypatch):
+    trial = Trial(task="toy", model="net", method="channel_svd", ranks=RANKS, recipe="standard")
+    first, second = (Stopwatch(lambda stage, share: None) for _ in range(2))
+    with monkeypatch.context() as patch:
+        patch.setattr(stages, "_quality", kill)
+        with pytest.raises(Killed):
+            run_trial(trial, tmp_path, first)
+    run_trial(trial, tmp_path, second)
+    assert second.seconds["finetune"] == first.seconds["finetune"]
+    assert second.seconds["decompose"] == first.seconds["decompose"]
+
+
+def broken_net(change):
+    net = Toy().load("net")
+    with torch.no_grad():
+        change(net)
+    return net
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        (lambda net: net[2].weight.view(-1)[:1].fill_(float("nan")), lrb.Diverged, "'2.weight'"),
+        (lambda net: net.append(nn.Linear(2, 3)), lrb.NonConforming, r"\(2, 3\) where the dense model's is \(2, 2\)"),
+        (lambda net: net.insert(1, nn.Conv2d(5, 8, 1)), lrb.NonConforming, "does not run"),
+    ],
+)
+def test_what_a_method_returns_is_looked_at_before_it_is_judged(change, error, words):
+    with pytest.raises(error, match=words):
+        stages.check_compressed(broken_net(change), Toy().load("net"), Toy.input_size)
+
+
 def test_tuning_that_was_cut_short_goes_on_from_its_last_epoch(tmp_path):
-    whole_trial, _, whole = result(tmp_path / "whole", "standard")
+    trial, _, whole = result(tmp_path / "whole", "standard")
 
     def interrupt(stage, share):
         if stage == "finetune" and share > 0.5:
-            raise KeyboardInterrupt
+            raise Killed
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Killed):
         result(tmp_path / "cut", "standard", told=interrupt)
     shares = []
-    result_of_rest = result(tmp_path / "cut", "standard", told=lambda stage, share: shares.append((stage, share)))
-    told = [share for stage, share in shares if stage == "finetune" and share]
-    assert min(told) > 1 / 3
-    assert result_of_rest[2].hits_after == whole.hits_after
-    models = [lrb.load(tmp_path / place / whole_trial.key, Toy().load("net")).model for place in ("whole", "cut")]
+    watch = Stopwatch(lambda stage, share: shares.append((stage, share)))
+    _, rest = run_trial(trial, tmp_path / "cut", watch)
+    assert min(share for stage, share in shares if stage == "finetune" and share) > 1 / 3
+    assert numbers(rest) == numbers(whole)
+    assert watch.seconds["finetune"] >= sum(epoch.seconds for epoch in rest.epochs)
+    models = [lrb.load(tmp_path / place / trial.key, Toy().load("net")).model for place in ("whole", "cut")]
     assert all(torch.equal(a, b) for a, b in zip(*(model.parameters() for model in models), strict=True))
-    assert not list((tmp_path / "cut").glob("*.resume"))
 
 
 @pytest.mark.parametrize("recipe", ["distilled", "long"])

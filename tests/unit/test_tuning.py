@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from toys import SIZE, toy_batches, toy_net
 
 import lowrank_bench as lrb
 from lowrank_bench.compression.compose import chain_error
@@ -16,36 +17,12 @@ from lowrank_bench.training.tuning import tune
 ALL = Recipe(name="all", epochs=2, images_per_epoch=256, batch_size=32, learning_rate=3e-3)
 FROZEN = ALL.model_copy(update={"name": "frozen", "frozen_factors": True})
 LEBEDEV = FROZEN.model_copy(update={"name": "lebedev", "layer_by_layer": True})
-SIZE = (4, 8, 8)
 LAYER_METHODS = [name for name, cls in lrb.methods().items() if issubclass(cls, LayerMethod)]
 
 
-def net():
-    torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(4, 12, 3, padding=1),
-        nn.BatchNorm2d(12),
-        nn.ReLU(),
-        nn.Conv2d(12, 12, 3, padding=1, groups=2),
-        nn.ReLU(),
-        nn.Conv2d(12, 12, 3, padding=1),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(12, 2),
-    ).eval()
-
-
-def batches(index):
-    """Two classes, told apart by the sign of the mean."""
-    generator = torch.Generator().manual_seed(index)
-    labels = torch.randint(2, (256,), generator=generator)
-    images = torch.randn(256, *SIZE, generator=generator) + (labels - 0.5)[:, None, None, None]
-    return list(zip(images.split(32), labels.split(32), strict=True))
-
-
-def tuned(recipe, ranks=None, method="channel_svd", data=batches, options=None, **told):
+def tuned(recipe, ranks=None, method="channel_svd", data=toy_batches, options=None, **told):
     """The dense network, what was compressed at once, and what came of tuning."""
-    dense = net()
+    dense = toy_net(norm=True)
     instance = lrb.methods()[method](**(options or {}))
     compressed = lrb.compress(dense, method, ranks=ranks, options=options, input_size=SIZE, data=data)
     after, history = tune(compressed, dense, instance, Job(SIZE, ranks=ranks, data=data), data, recipe, **told)
@@ -65,7 +42,7 @@ def same(ours, theirs):
 
 @pytest.mark.parametrize("method", LAYER_METHODS)
 def test_frozen_factors_keep_their_values_while_all_others_train(method):
-    fresh = lrb.compress(net(), method, ranks={"3": 1, "5": 1}, input_size=SIZE).model
+    fresh = lrb.compress(toy_net(norm=True), method, ranks={"3": 1, "5": 1}, input_size=SIZE).model
     _, _, after, _ = tuned(FROZEN, {"3": 1, "5": 1}, method)
     for old, new in zip(fresh, after.model, strict=True):
         if values(old):
@@ -74,10 +51,10 @@ def test_frozen_factors_keep_their_values_while_all_others_train(method):
 
 
 def test_what_was_frozen_before_stays_frozen():
-    dense = net()
+    dense = toy_net(norm=True)
     compressed = lrb.compress(dense, "channel_svd", ranks={"3": 2}, input_size=SIZE)
     first = next(compressed.model[3].parameters()).requires_grad_(False)
-    tune(compressed, dense, lrb.methods()["channel_svd"](), Job(SIZE), batches, FROZEN)
+    tune(compressed, dense, lrb.methods()["channel_svd"](), Job(SIZE), toy_batches, FROZEN)
     assert [p for p in compressed.model.parameters() if not p.requires_grad] == [first]
 
 
@@ -85,7 +62,7 @@ def test_nothing_left_to_train_is_an_error():
     model = nn.Sequential(nn.Conv2d(4, 2, 8), nn.Flatten())
     compressed = lrb.compress(model, "channel_svd", ranks="full", input_size=SIZE)
     with pytest.raises(lrb.InvalidInput, match="recipe 'frozen' has nothing to train"):
-        tune(compressed, model, lrb.methods()["channel_svd"](), Job(SIZE), batches, FROZEN)
+        tune(compressed, model, lrb.methods()["channel_svd"](), Job(SIZE), toy_batches, FROZEN)
 
 
 # -- layer by layer ----------------------------------------------------------------------------------------------------
@@ -141,7 +118,7 @@ def test_the_steps_are_those_of_any_recipe_and_each_is_reported_on_data_of_its_o
     *_, history = tuned(
         LEBEDEV,
         ranks,
-        data=lambda index: passes.append(index) or batches(index),
+        data=lambda index: passes.append(index) or toy_batches(index),
         progress=lambda step, total, loss: steps.append((step, total)),
         validate=lambda model: 50.0,
     )
@@ -176,9 +153,9 @@ def test_batch_norm_is_settled_after_every_factoring():
 
 
 def test_the_model_compressed_at_once_and_the_dense_one_are_left_alone():
-    fresh = lrb.compress(net(), "channel_svd", ranks={"0": 2, "5": 2}, input_size=SIZE).model
+    fresh = lrb.compress(toy_net(norm=True), "channel_svd", ranks={"0": 2, "5": 2}, input_size=SIZE).model
     dense, at_once, after, _ = tuned(LEBEDEV, {"0": 2, "5": 2})
-    assert same(values(dense), values(net()))
+    assert same(values(dense), values(toy_net(norm=True)))
     assert same(values(at_once.model), values(fresh))
     assert after.cost == at_once.cost == lrb.count(after.model, SIZE)
 
@@ -192,10 +169,10 @@ def test_the_dense_control_gets_the_same_training_whatever_the_recipe(recipe):
 
 
 def test_a_method_that_is_not_layer_by_layer_is_refused_by_name():
-    dense = net()
+    dense = toy_net(norm=True)
     compressed = lrb.compress(dense, "identity", input_size=SIZE)
     with pytest.raises(lrb.UnsupportedLayer, match="method 'lowrank_training' does not work layer by layer"):
-        tune(compressed, dense, lrb.methods()["lowrank_training"](), Job(SIZE), batches, LEBEDEV)
+        tune(compressed, dense, lrb.methods()["lowrank_training"](), Job(SIZE), toy_batches, LEBEDEV)
 
 
 # -- recipes -----------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from lowrank_bench.measurement.quality import unpack_hits
 from lowrank_bench.measurement.runtimes import RUNTIMES, Runtime
 from lowrank_bench.record import Status
 from lowrank_bench.running import timing, worker
-from lowrank_bench.running.stages import Stopwatch
+from lowrank_bench.running.stopwatch import Stopwatch
 from lowrank_bench.running.timing import judge_runtime
 from lowrank_bench.running.worker import ProbeJob
 from lowrank_bench.trial import Measurement, Trial

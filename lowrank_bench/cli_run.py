@@ -1,0 +1,142 @@
+"""The command ``lowrank-bench run``, and showing how a long work goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from lowrank_bench.cli_inspect import DEFAULT_OUT
+from lowrank_bench.cli_list import MethodsDir, add_folders, escape
+from lowrank_bench.errors import InvalidInput
+from lowrank_bench.measurement.environment import fingerprint
+from lowrank_bench.record import Status
+from lowrank_bench.running.crew import Crew, LocalCrew
+from lowrank_bench.running.engine import Engine, Event, Summary, select
+from lowrank_bench.running.memory import check_memory
+from lowrank_bench.running.sweep import check_ready, load_sweep, plan, shipped_sweeps
+from lowrank_bench.trial import Measurement, Trial
+
+FAILED, INTERRUPTED = 1, 130
+RETRIED = tuple(status for status in Status if status not in (Status.OK, Status.SKIPPED))
+
+console = Console(stderr=True)
+
+Out = Annotated[Path, typer.Option(help="Results folder.")]
+SweepArgument = Annotated[str, typer.Argument(help=f"A TOML file, or a shipped sweep: {', '.join(shipped_sweeps())}.")]
+
+
+def run(
+    sweep: SweepArgument = "quick",
+    out: Out = DEFAULT_OUT,
+    jobs: Annotated[int, typer.Option("-j", "--jobs", help="Trials prepared side by side; timing is alone.")] = 1,
+    cluster: Annotated[
+        str | None, typer.Option(help="Run on many hosts: a dask scheduler's address, 'local', or a slurm.toml.")
+    ] = None,
+    only: Annotated[str | None, typer.Option(help="Only trials that match this pattern, such as '*tucker*'.")] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds for each trial or timing.")] = 3600.0,
+    memory: Annotated[float | None, typer.Option(help="GB for each trial or timing (Linux).")] = None,
+    retry: Annotated[str | None, typer.Option(help="'failed': try again what did not end well.")] = None,
+    methods_dir: MethodsDir = None,
+    weights: Annotated[Path | None, typer.Option(help="Weights of the sweep's only model, in safetensors.")] = None,
+) -> None:
+    """Run a sweep: only what is missing in the results folder is done."""
+    if not 0 < timeout < float("inf"):
+        raise InvalidInput(f"--timeout {timeout}: a positive number of seconds is wanted")
+    if jobs < 1:
+        raise InvalidInput(f"-j {jobs}: a positive number of trials at a time is wanted")
+    if memory is not None:
+        check_memory(memory)
+    if retry not in (None, "failed"):
+        raise InvalidInput(f"--retry {retry!r}: only 'failed' is known")
+    add_folders(methods_dir)
+    try:
+        with _crew(cluster, jobs, sweep) as (crew, machines):
+            trials, measurements = _planned(sweep, machines, only, weights)
+            check_ready(trials)
+            with progress_bar() as progress:
+                engine = Engine(
+                    out,
+                    fingerprint(),
+                    timeout=timeout,
+                    memory=memory,
+                    retry=RETRIED if retry else (),
+                    methods_folders=methods_dir or [],
+                    crew=crew,
+                    report=_shower(progress),
+                )
+                summary = engine.run(trials, measurements)
+    except KeyboardInterrupt:
+        console.print("interrupted: what was recorded is kept; the same command goes on from here")
+        raise typer.Exit(INTERRUPTED) from None
+    _tell(summary, out)
+    if summary.failed:
+        raise typer.Exit(FAILED)
+
+
+def progress_bar() -> Progress:
+    """Redrawn on events only: a bar that animates would disturb the timing."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=console, auto_refresh=False)
+
+
+@contextmanager
+def _crew(cluster: str | None, jobs: int, sweep: str) -> Iterator[tuple[Crew, dict[str, int | None]]]:
+    """Who does the work, and on which machines, with how many cores."""
+    if cluster is None:
+        yield LocalCrew(jobs), {fingerprint().machine: None}
+        return
+    try:
+        from lowrank_bench.running.cluster import connect  # an extra, and a second to import
+    except ModuleNotFoundError as error:
+        raise InvalidInput(f"--cluster needs {error.name}: pip install 'lowrank-bench[cluster]'") from None
+    load_sweep(sweep)  # a bad one asks no queue for hosts
+
+    with connect(cluster, jobs) as crew:
+        yield crew, {**crew.machines()}
+
+
+def _planned(
+    sweep: str, machines: dict[str, int | None], only: str | None, weights: Path | None
+) -> tuple[list[Trial], list[Measurement]]:
+    trials: list[Trial] = []
+    measurements: list[Measurement] = []
+    for machine, cores in machines.items():
+        trials, more = plan(sweep, machine, cores, weights)
+        measurements += more
+    return (trials, measurements) if only is None else select(trials, measurements, only)
+
+
+def _shower(progress: Progress) -> Callable[[Event], None]:
+    """A bar on a terminal; a line for each item elsewhere, such as in a log."""
+    overall = progress.add_task("starting", total=None)
+    titles: set[str] = set()
+
+    def show(event: Event) -> None:
+        if not console.is_terminal and event.title not in titles:
+            titles.add(event.title)
+            console.print(f"{event.done}/{event.total} {escape(event.title)}", soft_wrap=True)
+        stage = f": {event.stage}" + (f" {event.share:.0%}" if event.share else "") if event.stage else ""
+        progress.update(
+            overall, total=event.total, completed=event.done, description=escape(event.title + stage), refresh=True
+        )
+
+    return show
+
+
+def _tell(summary: Summary, out: Path) -> None:
+    console.print(f"{summary.ran} done now, {summary.kept} were there already; records in {out}")
+    for title, lines in (("skipped", summary.skipped), ("failed", summary.failed)):
+        for line in lines:
+            console.print(f"[yellow]{title}[/] {escape(line)}", soft_wrap=True)

@@ -1,0 +1,98 @@
+"""Who may use the machine: preparation shares it, what is timed has it alone. A lock ends with the process that holds
+it, however it ends.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock
+
+from lowrank_bench.errors import InvalidInput
+
+if sys.platform != "win32":
+    import fcntl
+
+# The door is passed one at a time, and held by whoever waits for an empty room: nobody enters behind his back.
+ROOM, DOOR = "lowrank-bench-timing.lock", "lowrank-bench-waiting.lock"
+# Seconds between two tries: more and more, up to this.
+LONGEST_PAUSE = 0.05
+
+
+class Stopped(Exception):
+    """The run was stopped while it waited for the machine."""
+
+
+@contextmanager
+def timing_lock(stop: threading.Event | None = None) -> Iterator[None]:
+    """Have the whole machine alone. Raises Stopped as soon as ``stop`` is set, InvalidInput where it cannot lock."""
+    if sys.platform == "win32":
+        with FileLock(Path(tempfile.gettempdir()) / ROOM):
+            yield
+        return
+    with _opened(DOOR) as door, _opened(ROOM) as room:
+        _acquire(door, fcntl.LOCK_EX, stop)
+        _acquire(room, fcntl.LOCK_EX, stop)
+        fcntl.flock(door, fcntl.LOCK_UN)
+        yield
+
+
+@contextmanager
+def preparation_lock(stop: threading.Event | None = None) -> Iterator[None]:
+    """Share the machine with other preparation, of this run or another, but with no timing. Raises as timing_lock does.
+    Windows has no shared locks: there it holds nothing.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    with _opened(ROOM) as room:
+        with _opened(DOOR) as door:
+            _acquire(door, fcntl.LOCK_SH, stop)
+            _acquire(room, fcntl.LOCK_SH, stop)
+        yield
+
+
+@contextmanager
+def _opened(name: str) -> Iterator[int]:
+    """A lock file in the machine's folder for temporary files, which users share; closing it releases its lock."""
+    path = Path(tempfile.gettempdir()) / name
+    try:
+        handle = _open(path)
+    except OSError as error:
+        raise InvalidInput(
+            f"{path} cannot be locked ({error.strerror}): let its owner remove it, or set TMPDIR to another folder"
+        ) from None
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _open(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW)  # another user's file must not be opened to create it
+    except FileNotFoundError:
+        pass
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        os.fchmod(handle, 0o666)  # whatever the umask
+        return handle
+    except FileExistsError:
+        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+
+
+def _acquire(handle: int, kind: int, stop: threading.Event | None) -> None:
+    stop, pause = stop or threading.Event(), 0.001
+    while True:
+        try:
+            return fcntl.flock(handle, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if stop.wait(pause):
+                raise Stopped from None
+            pause = min(2 * pause, LONGEST_PAUSE)

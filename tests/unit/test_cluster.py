@@ -1,0 +1,138 @@
+"""A run over dask: every host has one worker; a worker that dies costs nothing, and timing has its host alone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+from invariants import check_finished
+from noop import ENVIRONMENT, NoopCrew, measurements, overlap, spans, threads_at_work, trials
+
+import lowrank_bench as lrb
+from lowrank_bench.measurement.environment import fingerprint
+from lowrank_bench.record import Status, TrialRecord
+from lowrank_bench.running.code import code_fingerprint
+from lowrank_bench.running.engine import Engine
+from lowrank_bench.running.host import Host
+
+distributed = pytest.importorskip("distributed", reason="the extra 'cluster' is not installed")
+cluster = pytest.importorskip("lowrank_bench.running.cluster")
+
+JOBS = 2
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[distributed.Client]:
+    """Of two workers on this machine, each of which stands for a host."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("machine")))  # its locks are not those of real runs
+        with cluster.local_cluster(JOBS, workers=2) as local, distributed.Client(local) as client:
+            client.wait_for_workers(2, timeout=100)
+            yield client
+
+
+def run(folder: Path, crew: NoopCrew, count: int, machine: str) -> None:
+    made = trials(count)
+    Engine(folder, ENVIRONMENT, crew=crew).run(made, measurements(made, machine))
+
+
+def test_a_worker_killed_in_the_middle_costs_nothing_and_timing_is_alone(
+    client: distributed.Client, tmp_path: Path
+) -> None:
+    crew = cluster.ClusterCrew(client, JOBS)
+    ((machine, cores),) = crew.machines().items()
+    assert (machine, cores) == (fingerprint().machine, cluster.usable_cores())
+    made = trials(16)
+    keys = [each.key for each in (*made, *measurements(made, machine))]
+    running = threading.Thread(target=run, args=(tmp_path, NoopCrew(crew, seconds=0.15), len(made), machine))
+    running.start()
+    while len(list(tmp_path.glob("spans/*.begun"))) < 6:
+        time.sleep(0.02)
+    victim = sorted(client.run(os.getpid).values())[0]
+    os.kill(victim, signal.SIGKILL)
+    running.join(timeout=100)
+    assert not running.is_alive()
+    check_finished(tmp_path, keys)
+    prepared, timed = spans(tmp_path, "prepare"), spans(tmp_path, "time")
+    assert not any(overlap(one, other) for one in timed for other in prepared)
+    assert not any(overlap(one, other) for one, other in combinations(timed, 2))
+    assert any(overlap(one, other) for one, other in combinations(prepared, 2))
+
+
+def test_a_run_that_is_stopped_ends_what_its_hosts_are_doing(client: distributed.Client, tmp_path: Path) -> None:
+    client.wait_for_workers(2, timeout=100)
+    (tmp_path / ".run.lock").touch()
+    host = Host(tmp_path, ENVIRONMENT, code_fingerprint(), 100)
+    crew = NoopCrew(cluster.ClusterCrew(client, JOBS), seconds=0.01, hang_from=1)
+    records = crew.work(host, trials(3), [], lambda *_: None)
+    assert next(records).key == trials(1)[0].key
+    while len(list(tmp_path.glob("spans/*.begun"))) < 3:
+        time.sleep(0.05)
+    assert sum(client.run(threads_at_work).values()) == 2
+    records.close()
+    stopped = time.monotonic()
+    while any(client.run(threads_at_work).values()):
+        assert time.monotonic() - stopped < 60
+        time.sleep(0.1)
+
+
+def test_a_host_without_the_folder_or_with_other_sources_is_named(client: distributed.Client, tmp_path: Path) -> None:
+    crew = NoopCrew(cluster.ClusterCrew(client, JOBS))
+    with pytest.raises(lrb.InvalidInput, match="file system that all hosts share"):
+        list(crew.work(Host(tmp_path, ENVIRONMENT, code_fingerprint(), 100), trials(1), [], lambda *_: None))
+    (tmp_path / ".run.lock").touch()
+    with pytest.raises(lrb.InvalidInput, match="other sources"):
+        list(crew.work(Host(tmp_path, ENVIRONMENT, "0" * 12, 100), trials(1), [], lambda *_: None))
+
+
+def test_a_machine_of_another_kind_times_nothing(client: distributed.Client, tmp_path: Path) -> None:
+    made = trials(1)
+    with pytest.raises(lrb.InvalidInput, match="each kind of machine on its own"):
+        Engine(tmp_path, ENVIRONMENT, crew=NoopCrew(cluster.ClusterCrew(client, JOBS))).run(
+            made, measurements(made, "another-machine")
+        )
+
+
+class FakeFuture:
+    """A future that ended as told."""
+
+    def __init__(self, status: str, error: Exception | None) -> None:
+        self.status, self.error = status, error
+
+    def exception(self) -> Exception | None:
+        return self.error
+
+
+def test_a_trial_whose_workers_all_die_is_a_row_and_a_lost_scheduler_is_none(tmp_path: Path) -> None:
+    (trial,) = trials(1)
+    host = Host(tmp_path, ENVIRONMENT, "c0de", 100)
+    killed = distributed.KilledWorker("task", None, 3)
+    for what in (trial, *measurements([trial])):
+        record = cluster._record_of(FakeFuture("error", killed), what, host)
+        assert (record.key, record.status) == (what.key, Status.CRASHED) and "was lost" in record.reason
+    assert isinstance(cluster._record_of(FakeFuture("error", killed), trial, host), TrialRecord)
+    with pytest.raises(lrb.MeasurementFailed, match="goes on from here"):
+        cluster._record_of(FakeFuture("cancelled", None), trial, host)
+
+
+def test_a_scheduler_that_does_not_answer_or_has_no_fit_worker_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "PATIENCE", 1)
+    monkeypatch.setattr(cluster, "_environment", lambda: ENVIRONMENT)  # the worker below is in this process
+    with pytest.raises(lrb.InvalidInput, match="no scheduler answers"), cluster.connect("tcp://127.0.0.1:9", 1):
+        pass
+    with distributed.LocalCluster(
+        n_workers=0, processes=False, dashboard_address=None, protocol="tcp", host="127.0.0.1"
+    ) as local:
+        with pytest.raises(lrb.InvalidInput, match="--resources"), cluster.connect(local.scheduler_address, 1):
+            pass
+        local.scale(1)
+        monkeypatch.setattr(cluster, "PATIENCE", 30)
+        no_offer = pytest.raises(lrb.InvalidInput, match="does not offer its host")
+        with cluster.connect(local.scheduler_address, 1) as crew, no_offer:
+            crew.machines()
