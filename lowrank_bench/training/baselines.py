@@ -68,7 +68,7 @@ def train_model(
         return Trained(path, checkpoint_facts(path)["top1"], expected, None)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = task.build(model_name)
+        model = task.build(model_name).to(memory_format=torch.channels_last)  # a tenth to a fifth faster
     resume = path.with_name(path.name + ".resume")
     history = train(
         model,
