@@ -148,7 +148,7 @@ def _row(group: pd.DataFrame, models: pd.DataFrame) -> dict[str, object]:
     group = _best_evidence(group)
     first = group.iloc[0]
     interval = RatioInterval(first["speedup"], first["speedup_low"], first["speedup_high"])
-    floor = group["noise_floor"].max()
+    floor = group["noise_floor"].median()
     called = first["verdict"]
     if len(group) > 1:
         interval = pool_processes(list(group["speedup"]))

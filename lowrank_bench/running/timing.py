@@ -82,11 +82,12 @@ def run_profile(
 def pool(processes: Sequence[ProcessTiming]) -> Timing:
     """One result from fresh processes: of one, its own interval; of several, the t-interval on their medians' logs.
 
-    ``unstable``: the processes differ by more than their own intervals explain.
+    The noise floor is that of the typical process: what disturbs a single one shows between the processes, in the
+    t-interval. ``unstable``: they differ by more than their own intervals explain.
     """
     intervals = [RatioInterval(p.ratio, p.low, p.high) for p in processes]
     interval = intervals[0] if len(intervals) == 1 else pool_processes([i.ratio for i in intervals])
-    floor = max(p.noise_floor for p in processes)
+    floor = median(p.noise_floor for p in processes)
     return Timing(
         ratio=interval.ratio,
         low=interval.low,
