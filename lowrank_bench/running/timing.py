@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lowrank_bench.compression.model import load
 from lowrank_bench.measurement.cores import pin_cores
+from lowrank_bench.measurement.exports import Exports
 from lowrank_bench.measurement.memory import peak_memory_mb
 from lowrank_bench.measurement.profile import Profile, profile
 from lowrank_bench.measurement.quality import pack_hits
@@ -27,8 +28,10 @@ CALIBRATION_IMAGES = 256
 JUDGED = 64
 
 
-def run_timing(trial: Trial, measurement: Measurement, models: Path, watch: Stopwatch) -> ProcessTiming:
-    """Time once, in this process, pinned to as many cores as it has threads. Raises what measure_speedup raises."""
+def run_timing(trial: Trial, measurement: Measurement, models: Path, exports: Path, watch: Stopwatch) -> ProcessTiming:
+    """Time once, in this process, pinned to as many cores as it has threads. ``exports``: what its fresh processes
+    share. Raises what measure_speedup raises.
+    """
     pin_cores(measurement.threads)
     dense, compressed = _models(trial, models, watch)
     with watch.stage("time"):
@@ -42,11 +45,14 @@ def run_timing(trial: Trial, measurement: Measurement, models: Path, watch: Stop
             precision=measurement.precision,
             max_seconds=measurement.max_seconds,
             calibration=_calibration(trial, measurement.runtime),
+            exports=exports,
         )
     return _process_timing(speedup)
 
 
-def judge_runtime(trial: Trial, measurement: Measurement, models: Path, watch: Stopwatch) -> RuntimeQuality | None:
+def judge_runtime(
+    trial: Trial, measurement: Measurement, models: Path, exports: Path, watch: Stopwatch
+) -> RuntimeQuality | None:
     """Top-1 of a trial's model as a runtime of fewer bits computes it, on the test images; None where the task has no
     images. Raises what prepare does.
     """
@@ -57,7 +63,7 @@ def judge_runtime(trial: Trial, measurement: Measurement, models: Path, watch: S
     with watch.stage("evaluate"):
         calibration = _calibration(trial, measurement.runtime)
         example = next(task.batches("test", JUDGED))[0]
-        prepared = prepare(measurement.runtime, compressed, example, measurement.threads, calibration)
+        prepared = prepare(measurement.runtime, compressed, example, measurement.threads, calibration, Exports(exports))
         with inference_state(measurement.threads):
             hits = torch.cat([prepared.predict(images) == labels for images, labels in task.batches("test", JUDGED)])
     return RuntimeQuality(
