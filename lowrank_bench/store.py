@@ -197,8 +197,12 @@ def _lines_below(folder: Path) -> list[list[Line]]:
             f"results folder {str(folder)!r} does not exist: run `lowrank-bench run --out {folder}` first, or name "
             "another"
         )
-    paths = [folder] if folder.is_file() else sorted(folder.rglob("*.jsonl"))
-    return [_read_lines(path) for path in paths]
+    return [_read_lines(path) for path in ([folder] if folder.is_file() else _record_files(folder))]
+
+
+def _record_files(folder: Path) -> list[Path]:
+    """Every ``*.jsonl`` below a folder; what a run that is still going removes meanwhile is passed over."""
+    return sorted(Path(here, name) for here, _, names in os.walk(folder) for name in names if name.endswith(".jsonl"))
 
 
 def _in_order(files: Iterable[list[Line]]) -> Iterator[Line]:

@@ -1,7 +1,6 @@
 """Conversion of a model to each runtime: a call without arguments on the images it is given, and the model's bytes.
 
-Each takes the model in eval mode, a buffer of images (N, C, H, W) whose content at the time of the call is computed,
-the number of threads, and images that calibrate where values are quantized.
+Each takes the model in eval mode and a Wish, and returns a call that computes whatever the wish's images then hold.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ import logging
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +18,34 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from lowrank_bench.measurement.exports import Exports
+
 Run = Callable[[], Tensor | NDArray[Any]]
 
 
-def to_eager(model: nn.Module, images: Tensor, threads: int, calibration: Tensor) -> tuple[Run, int]:
+@dataclass(frozen=True)
+class Wish:
+    """What a model is converted for: a buffer of images (N, C, H, W), a number of threads, images (M, C, H, W) that
+    calibrate where values are quantized, and where ONNX files come from.
+    """
+
+    images: Tensor
+    threads: int
+    calibration: Tensor
+    exports: Exports
+
+
+def to_eager(model: nn.Module, wish: Wish) -> tuple[Run, int]:
     """Torch as it is, with the layout of the images."""
-    return _bound(model, images), _weight_bytes(model)
+    return _bound(model, wish.images), _weight_bytes(model)
 
 
-def to_eager_nhwc(model: nn.Module, images: Tensor, threads: int, calibration: Tensor) -> tuple[Run, int]:
+def to_eager_nhwc(model: nn.Module, wish: Wish) -> tuple[Run, int]:
     """Torch as it is, weights in channels_last as the images are."""
-    return _bound(model.to(memory_format=torch.channels_last), images), _weight_bytes(model)
+    return _bound(model.to(memory_format=torch.channels_last), wish.images), _weight_bytes(model)
 
 
-def to_compiled(model: nn.Module, images: Tensor, threads: int, calibration: Tensor) -> tuple[Run, int]:
+def to_compiled(model: nn.Module, wish: Wish) -> tuple[Run, int]:
     """torch.compile with inductor, weights frozen."""
 
     def forward(images: Tensor) -> Tensor:
@@ -41,7 +55,7 @@ def to_compiled(model: nn.Module, images: Tensor, threads: int, calibration: Ten
     # Dynamo keeps what it compiled by code object, and falls back to eager after 8 models of one class: an own object
     # for each model keeps them apart. fullgraph turns any other fallback into an error.
     forward.__code__ = forward.__code__.replace()
-    run = _bound(torch.compile(forward, fullgraph=True, dynamic=False), images)
+    run = _bound(torch.compile(forward, fullgraph=True, dynamic=False), wish.images)
     # torch.compile(options={"freezing": True}) compiles without freezing (torch 2.15): Dynamo asks the global setting.
     import torch._inductor.config as inductor
 
@@ -50,23 +64,24 @@ def to_compiled(model: nn.Module, images: Tensor, threads: int, calibration: Ten
     return run, _weight_bytes(model)
 
 
-def to_onnxruntime(model: nn.Module, images: Tensor, threads: int, calibration: Tensor) -> tuple[Run, int]:
+def to_onnxruntime(model: nn.Module, wish: Wish) -> tuple[Run, int]:
     """ONNX Runtime in float32."""
-    return _session(model, _onnx_model(model, images).SerializeToString(), images, threads)
+    return _session(model, wish.exports.onnx(model, wish.images), wish)
 
 
-def to_onnxruntime_int8(model: nn.Module, images: Tensor, threads: int, calibration: Tensor) -> tuple[Run, int]:
+def to_onnxruntime_int8(model: nn.Module, wish: Wish) -> tuple[Run, int]:
     """ONNX Runtime with weights in int8, one scale per channel, and activations in uint8 over the range that they take
     on the calibration images: static quantization, as its own quantizer does it.
     """
+    import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
-    exported = _onnx_model(model, images)
+    exported = onnx.load_model_from_string(wish.exports.onnx(model, wish.images))
     name = exported.graph.input[0].name
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]  # without the extra it has no type
         def __init__(self) -> None:
-            self.batches = _batches(calibration, len(images))
+            self.batches = _batches(wish.calibration, len(wish.images))
 
         def get_next(self) -> dict[str, NDArray[Any]] | None:
             batch = next(self.batches, None)
@@ -84,31 +99,31 @@ def to_onnxruntime_int8(model: nn.Module, images: Tensor, threads: int, calibrat
             activation_type=QuantType.QUInt8,
         )
         file = path.read_bytes()
-    return _session(model, file, images, threads)
+    return _session(model, file, wish)
 
 
-def to_openvino(model: nn.Module, images: Tensor, threads: int, calibration: Tensor) -> tuple[Run, int]:
+def to_openvino(model: nn.Module, wish: Wish) -> tuple[Run, int]:
     """OpenVINO in float32; its own default is bfloat16 wherever the processor has it."""
-    return _request(model, images, threads, "f32")
+    return _request(model, wish, "f32")
 
 
-def to_openvino_bf16(model: nn.Module, images: Tensor, threads: int, calibration: Tensor) -> tuple[Run, int]:
+def to_openvino_bf16(model: nn.Module, wish: Wish) -> tuple[Run, int]:
     """OpenVINO with convolutions and matrix products in bfloat16."""
-    return _request(model, images, threads, "bf16")
+    return _request(model, wish, "bf16")
 
 
-def _session(model: nn.Module, file: bytes, images: Tensor, threads: int) -> tuple[Run, int]:
+def _session(model: nn.Module, file: bytes, wish: Wish) -> tuple[Run, int]:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.intra_op_num_threads, options.inter_op_num_threads = wish.threads, 1
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.log_severity_level = 3
     # Between calls, this session's threads would spin on the cores on which the other model is being timed.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-    array: NDArray[Any] = images.numpy()
-    output: NDArray[Any] = np.empty_like(model(images).numpy())
+    array: NDArray[Any] = wish.images.numpy()
+    output: NDArray[Any] = np.empty_like(model(wish.images).numpy())
     binding = session.io_binding()
     for bind, node, bound in (
         (binding.bind_input, session.get_inputs()[0], array),
@@ -123,18 +138,18 @@ def _session(model: nn.Module, file: bytes, images: Tensor, threads: int) -> tup
     return run, len(file)
 
 
-def _request(model: nn.Module, images: Tensor, threads: int, arithmetic: str) -> tuple[Run, int]:
+def _request(model: nn.Module, wish: Wish, arithmetic: str) -> tuple[Run, int]:
     import openvino
 
-    file: bytes = _onnx_model(model, images).SerializeToString()
+    file = wish.exports.onnx(model, wish.images)
     settings = {
-        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_NUM_THREADS": wish.threads,
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": arithmetic,
     }
     core = openvino.Core()
     request = core.compile_model(core.read_model(file, b""), "CPU", settings).create_infer_request()
-    request.set_input_tensor(openvino.Tensor(images.numpy(), shared_memory=True))
+    request.set_input_tensor(openvino.Tensor(wish.images.numpy(), shared_memory=True))
     request.infer()
     output: NDArray[Any] = request.get_output_tensor().data
 
@@ -167,12 +182,6 @@ def _bound(call: Callable[[Tensor], Tensor], images: Tensor) -> Run:
             return call(images)
 
     return run
-
-
-def _onnx_model(model: nn.Module, images: Tensor) -> Any:
-    program = torch.onnx.export(model, (images,), dynamo=True, verbose=False)
-    assert program is not None  # only the old exporter returns nothing
-    return program.model_proto
 
 
 def _weight_bytes(model: nn.Module) -> int:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from lowrank_bench.errors import ExportFailed, InvalidInput, RuntimeMissing, UnknownName
 from lowrank_bench.measurement.converters import (
     Run,
+    Wish,
     to_compiled,
     to_eager,
     to_eager_nhwc,
@@ -28,6 +29,7 @@ from lowrank_bench.measurement.converters import (
     to_openvino,
     to_openvino_bf16,
 )
+from lowrank_bench.measurement.exports import Exports
 
 Arithmetic = Literal["float32", "bfloat16", "int8"]
 
@@ -41,11 +43,11 @@ OUTPUT_TOLERANCE: dict[Arithmetic, float] = {"float32": 1e-4, "bfloat16": 5e-2, 
 class Runtime:
     """One runtime.
 
-    ``convert(model, images, threads, calibration)`` returns the call and the model's size in bytes; ``missing()`` says
+    ``convert(model, wish)`` returns the call and the model's size in bytes; ``missing()`` says
     what to install, None where the runtime is ready; ``layout``: of the images.
     """
 
-    convert: Callable[[nn.Module, Tensor, int, Tensor], tuple[Run, int]]
+    convert: Callable[[nn.Module, Wish], tuple[Run, int]]
     missing: Callable[[], str | None] = lambda: None
     arithmetic: Arithmetic = "float32"
     layout: torch.memory_format = torch.contiguous_format
@@ -75,13 +77,19 @@ class Prepared:
 
 
 def prepare(
-    name: str, model: nn.Module, example_input: Tensor, threads: int, calibration: Tensor | None = None
+    name: str,
+    model: nn.Module,
+    example_input: Tensor,
+    threads: int,
+    calibration: Tensor | None = None,
+    exports: Exports | None = None,
 ) -> Prepared:
     """Convert a copy of the model, on the CPU and in eval mode, and check its output against eager's.
 
     The model is left as it is. Time the result within ``inference_state(threads)``: torch's own runtimes take their
     number of threads from there. ``calibration``: images (M, C, H, W) from which a runtime that quantizes learns the
-    ranges of activations; without them the example input has to do. Raises UnknownName, RuntimeMissing, InvalidInput
+    ranges of activations; without them the example input has to do. ``exports``: where its ONNX file may be found, by
+    default nowhere. Raises UnknownName, RuntimeMissing, InvalidInput
     where the model itself rejects the input, and ExportFailed where the runtime rejects the model or computes something
     else.
     """
@@ -94,19 +102,21 @@ def prepare(
     # A linear layer on its own takes rows, which have no channels to put last.
     layout = runtime.layout if example_input.dim() == 4 else torch.contiguous_format
     images = example_input.clone(memory_format=layout)
+    wish = Wish(images, threads, images if calibration is None else calibration, exports or Exports())
+    spared = wish.exports.spared
     with inference_state(threads):
         reference = _eager_output(own, example_input)
         start = time.perf_counter()
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # exporters warn about their own insides
-                run, model_bytes = runtime.convert(own, images, threads, images if calibration is None else calibration)
+                run, model_bytes = runtime.convert(own, wish)
                 output = run()
         except Exception as error:
             if _out_of_memory(error):
                 raise
             raise ExportFailed(f"runtime {name!r} cannot take this model: {type(error).__name__}: {error}") from error
-        seconds = time.perf_counter() - start
+        seconds = time.perf_counter() - start + wish.exports.spared - spared
         output_error = relative_error(output, reference)
     tolerance = OUTPUT_TOLERANCE[runtime.arithmetic]
     if not output_error <= tolerance:

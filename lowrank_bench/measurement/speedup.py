@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from lowrank_bench.errors import InvalidInput
 from lowrank_bench.measurement.cores import usable_cores
+from lowrank_bench.measurement.exports import Exports
 from lowrank_bench.measurement.runtimes import inference_state, prepare, relative_error
 from lowrank_bench.measurement.statistics import Verdict, noise_floor, verdict
 from lowrank_bench.measurement.timing import Pairs, StopReason, check_bounds, time_pairs
@@ -59,6 +61,7 @@ def measure_speedup(
     precision: float = 0.01,
     max_seconds: float = 60.0,
     calibration: Tensor | None = None,
+    exports: Path | None = None,
 ) -> Speedup:
     """Time both models in interleaved pairs on one random input of shape (batch, C, H, W), input_size = (C, H, W).
 
@@ -66,12 +69,16 @@ def measure_speedup(
     is as before afterwards. Batch norm is timed as it stands: fold it on both sides or on neither. ``precision``:
     relative half-width of the interval at which timing stops; ``max_seconds`` bounds the timing, not the conversion.
     ``calibration``: images (M, C, H, W) from which a runtime that quantizes learns the ranges of activations.
-    Raises InvalidInput, UnknownName, RuntimeMissing and ExportFailed.
+    ``exports``: folder in which fresh processes that time the same models share their ONNX files. Raises InvalidInput,
+    UnknownName, RuntimeMissing and ExportFailed.
     """
     check_setting(input_size, batch, threads)
     check_bounds(precision, max_seconds)
     images = random_input(dense, (batch, *input_size))
-    ours, twin, theirs = (prepare(runtime, model, images, threads, calibration) for model in (dense, dense, compressed))
+    files = Exports(exports)
+    ours, twin, theirs = (
+        prepare(runtime, model, images, threads, calibration, files) for model in (dense, dense, compressed)
+    )
     with inference_state(threads):
         error = relative_error(theirs.run(), ours.run())
         if math.isinf(error):

@@ -80,6 +80,12 @@ def _seeds(row: Row) -> str:
     return f"{count} ({row.top1_drop_least:+.2f} to {row.top1_drop_most:+.2f})"
 
 
+def _practical(row: Row) -> str:
+    if math.isnan(row.practical_low):
+        return _number("practical", ".2f")(row)
+    return interval_text(row.practical, row.practical_low, row.practical_high, ".2f")
+
+
 def _times(row: Row) -> str:
     return f"{row.dense_ms:.3g} → {row.compressed_ms:.3g}"
 
@@ -100,7 +106,7 @@ COLUMNS = (
     Column("Seeds (their losses)", _seeds, in_terminal=False),
     Column("MACs ratio", _number("macs_ratio", ".2f"), "macs_ratio"),
     Column("Realised", _number("realised", ".0%"), "realised"),
-    Column("Practical", _number("practical", ".2f"), "practical"),
+    Column("Practical [95 %]", _practical, "practical_low"),
     Column("Params ratio", _number("params_ratio", ".2f"), "params_ratio"),
     Column("Bytes ratio", _number("bytes_ratio", ".2f"), "bytes_ratio", in_terminal=False),
     Column("Dense → compressed ms", _times, "compressed_ms", in_terminal=False),

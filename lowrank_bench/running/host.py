@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from lowrank_bench.measurement.environment import Environment
@@ -50,11 +51,16 @@ class Host:
         timings: list[ProcessTiming] = []
         quality: RuntimeQuality | None = None
         seconds: dict[str, float] = {}
-        with timing_lock(family.ended):
+        with timing_lock(family.ended), TemporaryDirectory(prefix="lowrank-bench-") as exports:
             for number in range(measurement.processes):
                 judge = changes_top1 and number == 0  # top-1 is the same in every process
                 job = TimingJob(
-                    trial=trial, measurement=measurement, models=self.models, judge=judge, memory=self.memory
+                    trial=trial,
+                    measurement=measurement,
+                    models=self.models,
+                    exports=Path(exports),
+                    judge=judge,
+                    memory=self.memory,
                 )
                 ended = run_child(job, measurement.threads, self.timeout, progress, family)
                 seconds = {stage: seconds.get(stage, 0.0) + s for stage, s in ended.outcome.seconds.items()}

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lowrank_bench.compression.model import load
 from lowrank_bench.measurement.cores import pin_cores
+from lowrank_bench.measurement.exports import Exports
 from lowrank_bench.measurement.memory import peak_memory_mb
 from lowrank_bench.measurement.profile import Profile, profile
 from lowrank_bench.measurement.quality import pack_hits
@@ -27,8 +28,10 @@ CALIBRATION_IMAGES = 256
 JUDGED = 64
 
 
-def run_timing(trial: Trial, measurement: Measurement, models: Path, watch: Stopwatch) -> ProcessTiming:
-    """Time once, in this process, pinned to as many cores as it has threads. Raises what measure_speedup raises."""
+def run_timing(trial: Trial, measurement: Measurement, models: Path, exports: Path, watch: Stopwatch) -> ProcessTiming:
+    """Time once, in this process, pinned to as many cores as it has threads. ``exports``: what its fresh processes
+    share. Raises what measure_speedup raises.
+    """
     pin_cores(measurement.threads)
     dense, compressed = _models(trial, models, watch)
     with watch.stage("time"):
@@ -42,11 +45,14 @@ def run_timing(trial: Trial, measurement: Measurement, models: Path, watch: Stop
             precision=measurement.precision,
             max_seconds=measurement.max_seconds,
             calibration=_calibration(trial, measurement.runtime),
+            exports=exports,
         )
     return _process_timing(speedup)
 
 
-def judge_runtime(trial: Trial, measurement: Measurement, models: Path, watch: Stopwatch) -> RuntimeQuality | None:
+def judge_runtime(
+    trial: Trial, measurement: Measurement, models: Path, exports: Path, watch: Stopwatch
+) -> RuntimeQuality | None:
     """Top-1 of a trial's model as a runtime of fewer bits computes it, on the test images; None where the task has no
     images. Raises what prepare does.
     """
@@ -57,7 +63,7 @@ def judge_runtime(trial: Trial, measurement: Measurement, models: Path, watch: S
     with watch.stage("evaluate"):
         calibration = _calibration(trial, measurement.runtime)
         example = next(task.batches("test", JUDGED))[0]
-        prepared = prepare(measurement.runtime, compressed, example, measurement.threads, calibration)
+        prepared = prepare(measurement.runtime, compressed, example, measurement.threads, calibration, Exports(exports))
         with inference_state(measurement.threads):
             hits = torch.cat([prepared.predict(images) == labels for images, labels in task.batches("test", JUDGED)])
     return RuntimeQuality(
@@ -82,11 +88,12 @@ def run_profile(
 def pool(processes: Sequence[ProcessTiming]) -> Timing:
     """One result from fresh processes: of one, its own interval; of several, the t-interval on their medians' logs.
 
-    ``unstable``: the processes differ by more than their own intervals explain.
+    The noise floor is that of the typical process: what disturbs a single one shows between the processes, in the
+    t-interval. ``unstable``: they differ by more than their own intervals explain.
     """
     intervals = [RatioInterval(p.ratio, p.low, p.high) for p in processes]
     interval = intervals[0] if len(intervals) == 1 else pool_processes([i.ratio for i in intervals])
-    floor = max(p.noise_floor for p in processes)
+    floor = median(p.noise_floor for p in processes)
     return Timing(
         ratio=interval.ratio,
         low=interval.low,

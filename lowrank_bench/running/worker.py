@@ -53,14 +53,16 @@ class TrialJob(_Message):
 
 
 class TimingJob(_Message):
-    """Time the model that a trial left under ``models``, once, in this process, with at most ``memory`` GB; ``judge``:
-    measure its top-1 in the measurement's runtime as well.
+    """Time the model that a trial left under ``models``, once, in this process, with at most ``memory`` GB;
+    ``exports``: folder that the measurement's processes share; ``judge``: measure its top-1 in the measurement's
+    runtime as well.
     """
 
     kind: Literal["timing"] = "timing"
     trial: Trial
     measurement: Measurement
     models: Path
+    exports: Path
     judge: bool = False
     memory: float | None = None
 
@@ -166,8 +168,10 @@ def _results(job: Job, watch: Stopwatch) -> dict[str, Any]:
     if isinstance(job, ProfileJob):
         return {"profile": run_profile(job.trial, job.models, watch, job.runtime, job.threads, job.batch, job.seconds)}
     if isinstance(job, TimingJob):
-        timing = run_timing(job.trial, job.measurement, job.models, watch)
-        judged = judge_runtime(job.trial, job.measurement, job.models, watch) if job.judge else None
+        timing = run_timing(job.trial, job.measurement, job.models, job.exports, watch)
+        judged = None
+        if job.judge:
+            judged = judge_runtime(job.trial, job.measurement, job.models, job.exports, watch)
         return {"timing": timing, "runtime_quality": judged}
     for folder in job.methods_folders:
         add_methods_folder(folder)

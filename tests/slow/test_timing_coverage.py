@@ -103,6 +103,23 @@ def test_a_model_against_itself_is_seldom_called_faster_or_slower(table: Table) 
     assert wrong <= 0.05 * TRIALS
 
 
+@pytest.mark.parametrize("process_effect", [0.0, 0.01])
+def test_five_processes_of_a_model_against_itself_are_seldom_called_faster_or_slower(
+    table: Table, process_effect: float
+) -> None:
+    rows, wrong = TRIALS // 4, 0
+    for row in range(rows):
+        seeds = range(2 * PROCESSES * row, 2 * PROCESSES * (row + 1))
+        intervals = [interval(seed, 1, process_effect=process_effect) for seed in seeds]
+        floor = median(noise_floor(control) for control in intervals[PROCESSES:])
+        wrong += verdict(pool_processes([i.ratio for i in intervals[:PROCESSES]]), floor) != "same"
+    table.remarks.append(
+        f'A/A verdicts of {PROCESSES} processes other than "same", effect of each {process_effect:.0%}: {wrong} of '
+        f"{rows}."
+    )
+    assert wrong <= 0.05 * rows
+
+
 @pytest.mark.parametrize(("process_effect", "least", "most"), [(0.0, 0, 0.05), (0.05, 0.9, 1)])
 def test_processes_are_called_unstable_where_they_differ_and_seldom_elsewhere(
     table: Table, process_effect: float, least: float, most: float

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -178,6 +180,25 @@ def test_practical_is_the_fastest_dense_runtime_over_the_models_fastest_and_slow
     assert counts == {"eager": {False}, "onnxruntime": {True}, "openvino": {True}}
     alone = row_of(frame, threads=2)
     assert (alone["practical"], alone["headline"]) == (pytest.approx(2.0), True)
+    own = alone["speedup_low"], alone["speedup_high"]
+    assert (alone["practical_low"], alone["practical_high"]) == pytest.approx(own, rel=1e-3)
+
+
+def test_the_interval_of_practical_joins_the_speedups_and_that_of_both_dense_times():
+    # Of the two runtimes, each with two dense times, one is the dense model's fastest and the other the compressed
+    # one's.
+    def timed(of, speedup, runtime, dense_ms):
+        record = measurement_record(of, speedup, runtime=runtime)
+        return record.model_copy(update={"timing": record.timing.model_copy(update={"dense_ms": dense_ms})})
+
+    records = [trial_record(CONTROL), trial_record(TUCKER, 0.5)]
+    records += [timed(CONTROL, 1.0, "onnxruntime", 39.0), timed(TUCKER, 2.0, "onnxruntime", 41.0)]
+    records += [timed(CONTROL, 1.0, "eager", 49.0), timed(TUCKER, 4.0, "eager", 51.0)]
+    row = row_of(to_frame(records), method="tucker", runtime="onnxruntime")
+    half = math.hypot(math.log(1.01 / 0.99) / 2, 12.706 * math.log(41 / 39) / 2, 12.706 * math.log(51 / 49) / 2)
+    middle = 4.0 * math.sqrt(39 * 41 / (49 * 51))
+    found = [row[name] for name in ("practical_low", "practical", "practical_high")]
+    assert found == pytest.approx([middle / math.exp(half), middle, middle * math.exp(half)], rel=1e-3)
 
 
 def test_a_time_carries_the_check_of_its_output_and_what_conversion_took_and_gave():

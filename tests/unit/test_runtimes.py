@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lowrank_bench.errors import ExportFailed, InvalidInput, RuntimeMissing, UnknownName
 from lowrank_bench.measurement import runtimes
+from lowrank_bench.measurement.converters import Wish
 from lowrank_bench.measurement.runtimes import (
     RUNTIMES,
     Runtime,
@@ -131,8 +132,8 @@ def test_missing_compiler_is_named(monkeypatch):
 
 
 def test_a_runtime_that_computes_something_else_is_refused(monkeypatch):
-    def in_bfloat16(model: nn.Module, images: Tensor, threads: int, calibration: Tensor):
-        return lambda: model.bfloat16()(images.bfloat16()).float(), 0
+    def in_bfloat16(model: nn.Module, wish: Wish):
+        return lambda: model.bfloat16()(wish.images.bfloat16()).float(), 0
 
     monkeypatch.setitem(RUNTIMES, "sloppy", Runtime(in_bfloat16))
     with pytest.raises(ExportFailed, match="'sloppy' differs from eager by"):
@@ -140,7 +141,7 @@ def test_a_runtime_that_computes_something_else_is_refused(monkeypatch):
 
 
 def test_a_runtime_that_rejects_the_model_is_named_with_the_reason(monkeypatch):
-    def reject(model: nn.Module, images: Tensor, threads: int, calibration: Tensor):
+    def reject(model: nn.Module, wish: Wish):
         raise NotImplementedError("no such operator: aten::strange")
 
     monkeypatch.setitem(RUNTIMES, "strict", Runtime(reject))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -172,3 +174,20 @@ def test_a_folder_of_another_version_is_told_from_an_empty_one(tmp_path: Path) -
     put(tmp_path, tail='{"kind": "future"}\n' * 3)
     with pytest.warns(UserWarning, match="2 more lines"), pytest.raises(lrb.InvalidRecord, match="none of its 3 lines"):
         read_records(tmp_path)
+
+
+def test_records_are_read_while_a_run_removes_folders_beside_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Store(tmp_path).append(record(0))
+    passing, look = tmp_path / "models", os.scandir
+    passing.mkdir()
+
+    def look_too_late(folder: Path) -> Any:
+        if Path(folder) == passing:
+            passing.rmdir()
+        return look(folder)
+
+    monkeypatch.setattr(os, "scandir", look_too_late)
+    assert len(read_records(tmp_path)) == 1
+    assert not passing.exists()

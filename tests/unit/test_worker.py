@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import lowrank_bench as lrb
 from lowrank_bench.errors import ExportFailed, RuntimeMissing
+from lowrank_bench.measurement.converters import Wish
 from lowrank_bench.measurement.quality import unpack_hits
 from lowrank_bench.measurement.runtimes import RUNTIMES, Runtime
 from lowrank_bench.record import Status
@@ -61,16 +62,16 @@ class Blobs:
 
 
 def test_top_1_in_a_runtime_counts_every_test_image_in_order(monkeypatch, tmp_path: Path):
-    def in_bfloat16(model: nn.Module, images: Tensor, threads: int, calibration: Tensor):
-        return lambda: model.bfloat16()(images.bfloat16()).float(), 0
+    def in_bfloat16(model: nn.Module, wish: Wish):
+        return lambda: model.bfloat16()(wish.images.bfloat16()).float(), 0
 
     monkeypatch.setitem(RUNTIMES, "halves", Runtime(in_bfloat16, arithmetic="bfloat16"))
     monkeypatch.setattr(timing, "get_task", lambda name, model: Blobs())
     lrb.compress(Blobs().load("small"), "identity", input_size=(1, 6, 6)).save(tmp_path / TRIAL.key)
     setting = {"runtime": "halves", "threads": 1, "batch": 1, "precision": 0.1, "max_seconds": 1.0}
     measurement = Measurement(trial=TRIAL.key, machine="m", **setting)
-    found = judge_runtime(TRIAL, measurement, tmp_path, Stopwatch(lambda stage, share: None))
+    found = judge_runtime(TRIAL, measurement, tmp_path, tmp_path, Stopwatch(lambda stage, share: None))
     assert (found.images, found.top1, found.calibration_images) == (70, pytest.approx(600 / 7), 0)
     assert unpack_hits(found.hits, 70).tolist() == [number % 7 != 0 for number in range(70)]
     monkeypatch.setattr(Blobs, "scored", False)
-    assert judge_runtime(TRIAL, measurement, tmp_path, Stopwatch(lambda stage, share: None)) is None
+    assert judge_runtime(TRIAL, measurement, tmp_path, tmp_path, Stopwatch(lambda stage, share: None)) is None

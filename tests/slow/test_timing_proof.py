@@ -1,0 +1,99 @@
+"""The proof of the timing on this machine: real networks against their own copies, and against themselves run twice.
+
+With LOWRANK_BENCH_TIMING_PROOF set, the table is written to the file that it names:
+LOWRANK_BENCH_TIMING_PROOF=results/published/timing_proof.md pytest tests/slow/test_timing_proof.py
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from torch import Tensor, nn
+
+from lowrank_bench.measurement.environment import fingerprint
+from lowrank_bench.measurement.runtimes import RUNTIMES
+from lowrank_bench.measurement.speedup import Speedup, measure_speedup
+from lowrank_bench.reporting.markdown import markdown_table
+from lowrank_bench.tasks.catalog import get_task
+
+pytestmark = pytest.mark.timeout(1200)
+
+NETWORKS = {
+    "charnet": ("chars36", "charnet", 64),
+    "ResNet-18": ("speed", "torchvision:resnet18", 1),
+    "MobileNetV2": ("speed", "torchvision:mobilenet_v2", 1),
+    "VGG-16, convolutions": ("speed", "torchvision:vgg16/features", 1),
+}
+RUNTIMES_HERE = ["eager-nhwc", "onnxruntime", "openvino"]
+SECONDS = 20.0
+OFF = 0.03
+"""Of the ratio of a network to itself run twice, whose second run finds its weights in a warmer cache."""
+
+HEAD = """# Timing, proved on this machine
+
+Made by `LOWRANK_BENCH_TIMING_PROOF=results/published/timing_proof.md pytest tests/slow/test_timing_proof.py`.
+
+Each network against its own copy (A/A: the truth is 1), and against a network that runs it twice, on the image and on
+its mirror image (the truth is 0.5, but for what caches do). One thread, in one process, median of pair ratios with its
+95 % interval; at 1 the verdict has to be "same", at 0.5 the ratio within 3 %.
+"""
+
+
+class Twice(nn.Module):
+    """A network on an image and on its mirror image: so that no runtime can compute both at once."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The sum of both outputs."""
+        total: Tensor = self.network(images) + self.network(images.flip(-1))
+        return total
+
+
+@pytest.fixture(scope="module")
+def rows() -> Iterator[list[list[str]]]:
+    kept: list[list[str]] = []
+    yield kept
+    machine = fingerprint()
+    table = markdown_table(["Network", "Runtime", "Against", "Ratio [95 %]", "Verdict", "Noise floor", "Pairs"], kept)
+    versions = f"torch {machine.packages['torch']}, {machine.cpu}, {machine.cores} cores"
+    page = f"{HEAD}\n{versions}\n\n{table}\n"
+    print(f"\n{page}")
+    if path := os.environ.get("LOWRANK_BENCH_TIMING_PROOF"):
+        Path(path).write_text(page, encoding="utf-8")
+
+
+def timed(rows: list[list[str]], name: str, runtime: str, against: str) -> Speedup:
+    """One row of the table."""
+    if missing := RUNTIMES[runtime].missing():
+        pytest.skip(missing)
+    task_name, model, batch = NETWORKS[name]
+    task = get_task(task_name)
+    network = task.load(model)
+    other = copy.deepcopy(network) if against == "its copy" else Twice(network)
+    found = measure_speedup(
+        network, other, task.input_size, batch, runtime, threads=1, precision=0.005, max_seconds=SECONDS
+    )
+    interval = f"{found.ratio:.3f} [{found.low:.3f}, {found.high:.3f}]"
+    rows.append([name, runtime, against, interval, found.verdict, f"{found.noise_floor:.1%}", str(found.pairs)])
+    return found
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES_HERE)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_is_as_fast_as_its_copy(rows: list[list[str]], name: str, runtime: str) -> None:
+    assert timed(rows, name, runtime, "its copy").verdict == "same"
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES_HERE)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_run_twice_takes_twice_the_time(rows: list[list[str]], name: str, runtime: str) -> None:
+    found = timed(rows, name, runtime, "itself twice")
+    assert found.verdict == "slower"
+    assert found.ratio == pytest.approx(0.5, rel=OFF)

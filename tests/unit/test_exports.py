@@ -1,0 +1,60 @@
+"""A model is exported to ONNX once for all the processes of a measurement, and its seconds are told all the same."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from lowrank_bench.measurement import exports
+from lowrank_bench.measurement.exports import Exports
+
+IMAGES = torch.zeros(2, 3, 4, 4)
+
+
+@pytest.fixture
+def exported(monkeypatch: pytest.MonkeyPatch) -> list[nn.Module]:
+    """The models that went through the exporter, which takes 20 ms here."""
+    models: list[nn.Module] = []
+
+    def export(model: nn.Module, images: torch.Tensor) -> bytes:
+        models.append(model)
+        time.sleep(0.02)
+        return f"{len(models)}".encode()
+
+    monkeypatch.setattr(exports, "_export", export)
+    return models
+
+
+def conv(seed: int, **options: int) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Conv2d(3, 4, 3, **options)
+
+
+def test_a_copy_and_another_process_find_the_file_and_count_its_seconds(exported: list[nn.Module], tmp_path: Path):
+    first = Exports(tmp_path)
+    assert first.onnx(conv(0), IMAGES) == b"1"
+    assert first.spared == 0
+    assert first.onnx(conv(0), IMAGES) == b"1"
+    other = Exports(tmp_path)
+    assert other.onnx(conv(0), IMAGES) == b"1"
+    assert (other.spared, len(exported)) == (pytest.approx(first.spared), 1)
+    assert first.spared >= 0.02
+
+
+def test_without_a_folder_only_copies_share(exported: list[nn.Module]):
+    mine = Exports()
+    assert [mine.onnx(conv(0), IMAGES), mine.onnx(conv(0), IMAGES), Exports().onnx(conv(0), IMAGES)] == [
+        b"1",
+        b"1",
+        b"2",
+    ]
+
+
+def test_other_weights_another_structure_and_another_batch_are_exported(exported: list[nn.Module], tmp_path: Path):
+    found = Exports(tmp_path)
+    models = [(conv(0), IMAGES), (conv(1), IMAGES), (conv(0, padding=1), IMAGES), (conv(0), IMAGES[:1])]
+    assert [found.onnx(*each) for each in models] == [b"1", b"2", b"3", b"4"]
