@@ -13,11 +13,10 @@ from rich.console import Console
 from lowrank_bench.cli_inspect import doctor, profile
 from lowrank_bench.cli_list import escape, list_
 from lowrank_bench.cli_records import compare, merge, report
-from lowrank_bench.cli_run import FAILED, console, progress_bar, run
-from lowrank_bench.errors import InvalidInput, LowRankBenchError, MeasurementFailed
+from lowrank_bench.cli_run import FAILED, INTERRUPTED, console, progress_bar, run
+from lowrank_bench.errors import LowRankBenchError, MeasurementFailed
 from lowrank_bench.scaffold import new_method
-from lowrank_bench.tasks.catalog import TASKS
-from lowrank_bench.training.baselines import train_model
+from lowrank_bench.training.baselines import task_of_baseline, train_model
 
 BAD_INPUT = 2
 
@@ -35,29 +34,32 @@ app.command()(merge)
 
 @app.command()
 def train(
-    model: Annotated[str, typer.Argument(help="A network of a task, such as charnet.")],
-    out: Annotated[Path | None, typer.Option(help="The file to write.")] = None,
+    model: Annotated[str, typer.Argument(help="A network that a task trains, such as charnet or resnet18.")],
+    out: Annotated[Path | None, typer.Option(help="The file to write; without it, one in the cache.")] = None,
     seed: int = 0,
 ) -> None:
-    """Train a task's own network from scratch by its recipe; prints its accuracy."""
-    tasks = [name for name, task in TASKS.items() if model in task.models]
-    if not tasks:
-        raise InvalidInput(f"no task has a model {model!r}: see `lowrank-bench list models`")
-    path = out or Path(f"{model}.safetensors")
-    if path.exists():
-        raise InvalidInput(f"{path} exists: name another --out, or remove it")
-    with progress_bar() as progress:
-        bar = progress.add_task(f"training {model}", total=None)
-        history = train_model(
-            tasks[0],
-            model,
-            path,
-            seed=seed,
-            progress=lambda step, steps, loss: progress.update(
-                bar, completed=step, total=steps, description=f"training {model}, loss {loss:.3f}", refresh=True
-            ),
-        )
-    out_console.print(f"validation top-1 {history.epochs[-1].top1:.2f} %, {history.seconds:.0f} s; written: {path}")
+    """Train a task's own network by its recipe, once; tasks load it from the cache. Goes on where it was cut short."""
+    task = task_of_baseline(model)
+    try:
+        with progress_bar() as progress:
+            bar = progress.add_task(f"training {model}", total=None)
+            trained = train_model(
+                task,
+                model,
+                out,
+                seed=seed,
+                progress=lambda step, steps, loss: progress.update(
+                    bar, completed=step, total=steps, description=f"training {model}, loss {loss:.3f}", refresh=True
+                ),
+            )
+    except KeyboardInterrupt:
+        console.print("interrupted: the same command goes on after the last whole epoch")
+        raise typer.Exit(INTERRUPTED) from None
+    how = "there already" if trained.seconds is None else f"trained in {trained.seconds:.0f} s"
+    found = ", ".join(f"{split} {top1:.2f} %" for split, top1 in trained.top1.items())
+    out_console.print(f"{model} on {task}, {how}: top-1 on {found}; in {trained.path}", soft_wrap=True)
+    if not trained.as_expected:
+        raise MeasurementFailed(f"at least {trained.expected:g} % of the test images were to be expected")
 
 
 @app.command()

@@ -100,7 +100,10 @@ def _tasks_table() -> Table:
     table = plain_table("task", "classes", "input", "what it is")
     for name, task in TASKS.items():
         table.add_row(
-            name, str(task.classes), "x".join(map(str, task.input_size)), escape((task.__doc__ or "").splitlines()[0])
+            name,
+            str(task.classes or "any"),
+            "x".join(map(str, task.input_size)),
+            escape((task.__doc__ or "").splitlines()[0]),
         )
     return table
 

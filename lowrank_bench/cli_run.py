@@ -19,7 +19,7 @@ from lowrank_bench.record import Status
 from lowrank_bench.running.crew import Crew, LocalCrew
 from lowrank_bench.running.engine import Engine, Event, Summary, select
 from lowrank_bench.running.memory import check_memory
-from lowrank_bench.running.sweep import load_sweep, plan, shipped_sweeps
+from lowrank_bench.running.sweep import check_ready, load_sweep, plan, shipped_sweeps
 from lowrank_bench.trial import Measurement, Trial
 
 FAILED, INTERRUPTED = 1, 130
@@ -43,6 +43,7 @@ def run(
     memory: Annotated[float | None, typer.Option(help="GB for each trial or timing (Linux).")] = None,
     retry: Annotated[str | None, typer.Option(help="'failed': try again what did not end well.")] = None,
     methods_dir: MethodsDir = None,
+    weights: Annotated[Path | None, typer.Option(help="Weights of the sweep's only model, in safetensors.")] = None,
 ) -> None:
     """Run a sweep: only what is missing in the results folder is done."""
     if not 0 < timeout < float("inf"):
@@ -56,7 +57,8 @@ def run(
     add_folders(methods_dir)
     try:
         with _crew(cluster, jobs, sweep) as (crew, machines):
-            trials, measurements = _planned(sweep, machines, only)
+            trials, measurements = _planned(sweep, machines, only, weights)
+            check_ready(trials)
             with progress_bar() as progress:
                 engine = Engine(
                     out,
@@ -105,11 +107,13 @@ def _crew(cluster: str | None, jobs: int, sweep: str) -> Iterator[tuple[Crew, di
         yield crew, {**crew.machines()}
 
 
-def _planned(sweep: str, machines: dict[str, int | None], only: str | None) -> tuple[list[Trial], list[Measurement]]:
+def _planned(
+    sweep: str, machines: dict[str, int | None], only: str | None, weights: Path | None
+) -> tuple[list[Trial], list[Measurement]]:
     trials: list[Trial] = []
     measurements: list[Measurement] = []
     for machine, cores in machines.items():
-        trials, more = plan(sweep, machine, cores)
+        trials, more = plan(sweep, machine, cores, weights)
         measurements += more
     return (trials, measurements) if only is None else select(trials, measurements, only)
 

@@ -19,6 +19,7 @@ __all__ = [
     "ExportFailed",
     "InvalidBudget",
     "InvalidChain",
+    "InvalidData",
     "InvalidInput",
     "InvalidOptions",
     "InvalidPlan",
@@ -94,6 +95,10 @@ class RuntimeMissing(LowRankBenchError):
 
 class DataMissing(LowRankBenchError):
     """A data set or checkpoint that is not on this machine; the message says how to get it."""
+
+
+class InvalidData(LowRankBenchError):
+    """Images or labels that cannot be read, or that do not fit together; the message names the file."""
 
 
 class InvalidChain(LowRankBenchError):

@@ -94,7 +94,7 @@ class LowRankTraining(Method):
         if recipe.epochs and job.data is not None:
             trained = copy.deepcopy(model)
             regularizer = self._regularizer(scheme, trained, list(compressed.plan.layers), job, recipe)
-            train(trained, job.data, recipe, seed=self.seed, regularizer=regularizer)
+            train(trained, job.data, recipe, seed=self.seed, regularizer=regularizer, teacher=model)
             compressed = compress_layers(scheme, trained, job)
             compressed = _noted(compressed, recipe.epochs)
         return self._signed(compressed)

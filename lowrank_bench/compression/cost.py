@@ -154,8 +154,8 @@ def _dry_run(alias: nn.Module, input_size: tuple[int, ...]) -> None:
     try:
         with torch.no_grad():
             alias(torch.zeros(1, *input_size, device=weight.device, dtype=weight.dtype))
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0]
+    except (AssertionError, IndexError, RuntimeError, ValueError) as error:  # what layers raise at a wrong shape
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InvalidInput(
             f"the model does not take an image of size {tuple(input_size)}, (C, H, W): {reason}"
         ) from None

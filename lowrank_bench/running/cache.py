@@ -15,7 +15,8 @@ from lowrank_bench.atomic import drafts, write_tensors
 from lowrank_bench.compression.model import Compressed, load
 from lowrank_bench.errors import LowRankBenchError
 from lowrank_bench.running.stopwatch import Stopwatch
-from lowrank_bench.training.loop import Epoch, History
+from lowrank_bench.training.loop import History
+from lowrank_bench.training.resume import Epoch
 
 T = TypeVar("T")
 NOTE, TENSORS = "finished.json", "tensors.safetensors"

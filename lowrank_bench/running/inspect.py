@@ -39,7 +39,7 @@ def inspect_trial(folder: Path, trial: Trial, runtime: str, threads: int, batch:
     MeasurementFailed.
     """
     _check_seconds(seconds)
-    check_setting(get_task(trial.task).input_size, batch, threads)
+    check_setting(get_task(trial.task, trial.model).input_size, batch, threads)
     runtimes = available_runtimes()
     if runtime not in runtimes:
         raise UnknownName("runtime", runtime, runtimes)

@@ -4,6 +4,8 @@ finished are read back.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 from collections.abc import Iterator
 from functools import partial
@@ -33,12 +35,13 @@ from lowrank_bench.training.tuning import check_recipe, tune
 from lowrank_bench.trial import Trial
 
 RECALIBRATION_IMAGES = 2048
-STAGES = ".stages"
+STAGES, RESUME = ".stages", "tuning.safetensors"
 
 
 def run_trial(trial: Trial, models: Path, watch: Stopwatch) -> tuple[Size, Quality | None]:
     """Make a trial's model and judge it; saves it under ``models / key`` and returns its size and its quality, None
-    where the task has no images.
+    where the task has no images. What an attempt that was cut short had finished is read back, and its tuning goes on
+    after the last whole epoch.
 
     The test images are looked at once, at the end, for the model before and after tuning; only validation images are
     seen on the way.
@@ -55,11 +58,10 @@ def run_trial(trial: Trial, models: Path, watch: Stopwatch) -> tuple[Size, Quali
     with watch.stage("recalibrate"):
         work.settle(compressed.model)
     before = stages.tensors("before", partial(work.judge, compressed))
-    tuned, history = stages.model("tuned", partial(work.finetune, compressed))
+    tuned, history = stages.model("tuned", partial(work.finetune, compressed, stages.folder / RESUME))
     after = stages.tensors("after", partial(work.judge, tuned)) if history.epochs else before
     with watch.stage("evaluate"):
-        cache = models / f"{trial.task}-{trial.model}-v{work.task.version}.npy"
-        original = _original_predictions(work.dense, work.task, cache)
+        original = _original_predictions(work.dense, work.task, models / f"{original_name(trial)}.npy")
         quality = _quality(work.task, original, before["predicted"], after["predicted"], before["labels"], history)
     with watch.stage("save"):
         tuned.save(models / trial.key)
@@ -89,12 +91,19 @@ def remove_stages(models: Path, key: str) -> None:
     shutil.rmtree(models / f"{key}{STAGES}", ignore_errors=True)
 
 
+def original_name(trial: Trial) -> str:
+    """A name for the dense model as it came and the images that it is judged on."""
+    versions = {name: trial.versions.get(name) for name in ("task", "brought")}
+    said = json.dumps([trial.task, trial.model, versions], sort_keys=True)
+    return f"original-{hashlib.sha256(said.encode()).hexdigest()[:16]}"
+
+
 class _Work:
     """The stages of one trial, each timed, and what they share."""
 
     def __init__(self, trial: Trial, watch: Stopwatch) -> None:
         self.seed, self.watch = trial.seed, watch
-        self.task, self.recipe = get_task(trial.task), get_recipe(trial.recipe)
+        self.task, self.recipe = get_task(trial.task, trial.model), get_recipe(trial.recipe)
         self.method = method_class(trial.method)(seed=trial.seed, **trial.options)
         check_recipe(self.method, self.recipe)
         data = partial(_training_data, self.task, trial.seed)
@@ -118,7 +127,7 @@ class _Work:
             found = predicted_and_true(compressed.model, self.task.batches("test"))
         return dict(zip(("predicted", "labels"), found, strict=True))
 
-    def finetune(self, compressed: Compressed) -> tuple[Compressed, History]:
+    def finetune(self, compressed: Compressed, resume: Path) -> tuple[Compressed, History]:
         with self.watch.stage("finetune"):
             tuned, history = tune(
                 compressed,
@@ -131,7 +140,9 @@ class _Work:
                 validate=lambda model: top1(model, self.task.batches("validation")),
                 progress=lambda step, steps, _loss: self.watch.report("finetune", step / steps),
                 settle=self.settle,
+                resume=resume,
             )
+        self.watch.add("finetune", sum(epoch.seconds for epoch in history.epochs[: history.kept]))
         check_compressed(tuned.model, self.dense, self.task.input_size)
         return tuned, history
 

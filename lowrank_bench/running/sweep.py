@@ -92,9 +92,11 @@ class Sweep(_Table):
                 f"sweep.recipe = {table.recipe!r}: task {task.name!r} has no images to tune on: use 'none'"
             )
         stages = {"task": task.version, "recipe": recipe.version, "compression": layerwise.VERSION}
+        for model in table.models:
+            task.check_model(model)
+        brought = {model: {"brought": number} if (number := task.brought(model)) else {} for model in table.models}
         trials = []
         for model, seed, method in product(table.models, table.seeds, [MethodChoice(name=CONTROL), *table.methods]):
-            task.check_model(model)
             cls = method_class(method.name)
             options = cls(**method.options).options.model_dump(mode="json", exclude_defaults=True)
             for budget, ranks in self._targets(method.name):
@@ -108,7 +110,7 @@ class Sweep(_Table):
                         ranks=ranks,
                         recipe=table.recipe,
                         seed=seed,
-                        versions={"method": cls.version, **stages},
+                        versions={"method": cls.version, **stages, **brought[model]},
                     )
                 )
         return list({trial.key: trial for trial in trials}.values())
@@ -159,16 +161,28 @@ def shipped_sweeps() -> list[str]:
     return sorted(entry.name.removesuffix(".toml") for entry in SHIPPED.iterdir() if entry.name.endswith(".toml"))
 
 
-def plan(source: str, machine: str, cores: int | None = None) -> tuple[list[Trial], list[Measurement]]:
+def plan(
+    source: str, machine: str, cores: int | None = None, weights: Path | None = None
+) -> tuple[list[Trial], list[Measurement]]:
     """All trials and measurements of a sweep file or shipped sweep, on a machine of so many cores, by default as many
-    as this one. Raises InvalidSweep naming file, field, value and remedy.
+    as this one; ``weights``: of its only model. Raises InvalidSweep naming file, field, value and remedy.
     """
     sweep = load_sweep(source)
+    if weights is not None:
+        sweep = _with_weights(sweep, weights, source)
     try:
         trials = sweep.trials()
         return trials, sweep.measurements(trials, machine, cores or usable_cores())
     except LowRankBenchError as error:
         raise InvalidSweep(f"{source}: {error}") from None
+
+
+def check_ready(trials: Iterable[Trial]) -> None:
+    """Raise what would stop every trial of a model, before any work is done: data that are missing or damaged, weights
+    of another network, classes that disagree; see Task.check_ready.
+    """
+    for task, model in dict.fromkeys((trial.task, trial.model) for trial in trials):
+        get_task(task, model).check_ready(model)
 
 
 def load_sweep(source: str) -> Sweep:
@@ -191,3 +205,14 @@ def load_sweep(source: str) -> Sweep:
         raise InvalidSweep(explain(error, place)) from None
     except LowRankBenchError as error:
         raise InvalidSweep(f"{place}: {error}") from None
+
+
+def _with_weights(sweep: Sweep, weights: Path, place: str) -> Sweep:
+    models = sweep.sweep.models
+    if len(models) != 1 or "@" in models[0]:
+        raise InvalidSweep(
+            f"{place}: --weights {weights} is for a sweep of one model that names no file, and sweep.models = "
+            f"{models}: write them as MODEL@FILE there"
+        )
+    table = sweep.sweep.model_copy(update={"models": [f"{models[0]}@{weights}"]})
+    return sweep.model_copy(update={"sweep": table})

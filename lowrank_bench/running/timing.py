@@ -38,7 +38,7 @@ def run_timing(trial: Trial, measurement: Measurement, models: Path, exports: Pa
         speedup = measure_speedup(
             dense,
             compressed,
-            get_task(trial.task).input_size,
+            get_task(trial.task, trial.model).input_size,
             batch=measurement.batch,
             runtime=measurement.runtime,
             threads=measurement.threads,
@@ -56,7 +56,7 @@ def judge_runtime(
     """Top-1 of a trial's model as a runtime of fewer bits computes it, on the test images; None where the task has no
     images. Raises what prepare does.
     """
-    task = get_task(trial.task)
+    task = get_task(trial.task, trial.model)
     if not task.scored:
         return None
     _, compressed = _models(trial, models, watch)
@@ -80,7 +80,7 @@ def run_profile(
     """Time layer by layer, in this process, pinned to as many cores as it has threads. Raises what profile raises."""
     pin_cores(threads)
     dense, compressed = _models(trial, models, watch)
-    size = get_task(trial.task).input_size
+    size = get_task(trial.task, trial.model).input_size
     with watch.stage("time"):
         return profile(dense, compressed, size, batch=batch, runtime=runtime, threads=threads, seconds=seconds)
 
@@ -113,14 +113,14 @@ def pool(processes: Sequence[ProcessTiming]) -> Timing:
 def _models(trial: Trial, models: Path, watch: Stopwatch) -> tuple[nn.Module, nn.Module]:
     """The dense model and the trial's."""
     with watch.stage("load"):
-        task = get_task(trial.task)
+        task = get_task(trial.task, trial.model)
         dense = task.load(trial.model)
         return dense, load(models / trial.key, dense, values=task.scored).model
 
 
 def _calibration(trial: Trial, runtime: str) -> Tensor | None:
     """Training images for a runtime that quantizes; None for the others, and where the task has no images."""
-    task = get_task(trial.task)
+    task = get_task(trial.task, trial.model)
     if arithmetic_of(runtime) != "int8" or not task.scored:
         return None
     batches = task.batches("train", seed=trial.seed, limit=CALIBRATION_IMAGES)

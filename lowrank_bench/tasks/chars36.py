@@ -19,13 +19,24 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lowrank_bench.errors import DataMissing, UnknownName
+from lowrank_bench.errors import DataMissing
+from lowrank_bench.recipe import Recipe
+from lowrank_bench.tasks.baseline import Baseline
 from lowrank_bench.tasks.charnet import CharNet
 from lowrank_bench.tasks.checkpoint import load_checkpoint
-from lowrank_bench.tasks.task import Batch, Split, Task
+from lowrank_bench.tasks.task import Batch, Split, Task, evenly
 from lowrank_bench.tasks.variation import SIZE, Strength, uniform, vary
 
 ASSETS = Path(__file__).parent / "assets"
+CHARNET = Recipe(
+    name="charnet",
+    epochs=20,
+    images_per_epoch=27_648,
+    batch_size=128,
+    learning_rate=1.5e-3,
+    weight_decay=0.05,
+    schedule="one-cycle",
+)
 STRENGTH = Strength()
 _FIXED_SEED = {"validation": 1, "test": 2}
 FIXED_SHA256 = {
@@ -52,9 +63,9 @@ class Chars36(Task):
 
     name: ClassVar[str] = "chars36"
     version: ClassVar[int] = 1
-    classes: ClassVar[int] = 36
-    input_size: ClassVar[tuple[int, int, int]] = (1, SIZE, SIZE)
-    models: ClassVar[tuple[str, ...]] = ("charnet",)
+    classes, input_size = 36, (1, SIZE, SIZE)
+    baselines: ClassVar[dict[str, Baseline]] = {"charnet": Baseline(CharNet, CHARNET, expected=90.0)}
+    models: ClassVar[tuple[str, ...]] = tuple(baselines)
 
     def batches(
         self, split: Split, batch_size: int = 256, *, seed: int = 0, epoch: int = 0, limit: int | None = None
@@ -64,7 +75,7 @@ class Chars36(Task):
             yield from _training_batches(batch_size, seed, epoch, limit)
             return
         images, labels = fixed_images(split), glyphs(split).labels
-        chosen = _evenly(len(labels), limit)
+        chosen = evenly(len(labels), limit)
         for rows in chosen.split(batch_size):
             yield _normalised(images[rows]), labels[rows]
 
@@ -74,13 +85,12 @@ class Chars36(Task):
 
     def build(self, model: str) -> nn.Module:
         """Build an untrained ``charnet``."""
-        if model not in self.models:
-            raise UnknownName("model", model, self.models)
+        self.check_model(model)
         return CharNet()
 
     def load(self, model: str) -> nn.Module:
         """Load the shipped ``charnet``."""
-        return load_checkpoint(self.build(model), ASSETS / f"{model}.safetensors")
+        return load_checkpoint(self.build(model), ASSETS / f"{model}.safetensors", "reinstall lowrank-bench")
 
 
 @cache
@@ -111,16 +121,10 @@ def fixed_images(split: Split) -> Tensor:
 def _training_batches(batch_size: int, seed: int, epoch: int, limit: int | None) -> Iterator[Batch]:
     source = glyphs("train")
     words = np.random.PCG64([seed, epoch])
-    chosen = _evenly(len(source.labels), limit)
+    chosen = evenly(len(source.labels), limit)
     order = chosen[torch.from_numpy(np.argsort(uniform(words, len(chosen)), kind="stable"))]
     for rows in order.split(batch_size):
         yield _normalised(vary(source.images[rows], words, STRENGTH)), source.labels[rows]
-
-
-def _evenly(count: int, limit: int | None) -> Tensor:
-    """Indices of at most ``limit`` of ``count`` images, evenly spaced."""
-    kept = count if limit is None else min(limit, count)
-    return torch.arange(kept) * count // max(kept, 1)
 
 
 def _normalised(images: Tensor) -> Tensor:

@@ -1,4 +1,6 @@
-"""Shipped weights: float16 safetensors with their recipe and accuracy in the metadata."""
+"""Weights in safetensors: those of the tasks' own networks, in float16 with their recipe and accuracy in the metadata,
+and those that a user brings.
+"""
 
 from __future__ import annotations
 
@@ -7,27 +9,44 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from torch import nn
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
 
 from lowrank_bench.atomic import drafts, write_tensors
-from lowrank_bench.errors import DataMissing
+from lowrank_bench.errors import DataMissing, InvalidWeights
+
+SHOWN = 3
 
 
 def save_checkpoint(network: nn.Module, path: Path, **facts: Any) -> None:
     """Write the weights in float16, and ``facts`` (anything JSON takes) in the metadata. Raises NotWritten."""
-    state = {name: value.to(torch.float16) for name, value in network.state_dict().items()}
+    state = {
+        name: value.to(torch.float16) if value.is_floating_point() else value
+        for name, value in network.state_dict().items()
+    }
     with drafts(path) as (draft,):
         write_tensors(state, draft, {name: json.dumps(fact) for name, fact in facts.items()})
 
 
-def load_checkpoint(model: nn.Module, path: Path) -> nn.Module:
-    """Fill ``model`` from a checkpoint; returns it in float32 and eval mode. Raises DataMissing where there is none."""
-    if not path.exists():
-        remedy = f"reinstall lowrank-bench, or make one with `lowrank-bench train {path.stem}`"
+def load_checkpoint(model: nn.Module, path: Path, remedy: str = "name another file") -> nn.Module:
+    """Fill ``model`` from a safetensors file; returns it in float32 and eval mode.
+
+    Raises DataMissing, with the ``remedy``, where there is none, and InvalidWeights where the file is not of that
+    format, holds values that are not finite, or belongs to another architecture.
+    """
+    if not path.is_file():
         raise DataMissing(f"no checkpoint {path}: {remedy}")
-    with safe_open(path, framework="pt") as file:
-        model.load_state_dict({name: file.get_tensor(name).float() for name in file.keys()})  # noqa: SIM118  it is no dict
+    try:
+        with safe_open(path, framework="pt") as file:
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no dict
+    except SafetensorError as error:
+        raise InvalidWeights(
+            f"{path} is not a safetensors file ({error}): write one with "
+            "safetensors.torch.save_file(model.state_dict(), FILE); pickled checkpoints are not read"
+        ) from None
+    state = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
+    _check_fit(model, state, path)
+    model.float().load_state_dict(state)
     return model.eval()
 
 
@@ -35,3 +54,23 @@ def checkpoint_facts(path: Path) -> dict[str, Any]:
     """Read what was saved beside the weights, such as the recipe and the accuracy on the test split."""
     with safe_open(path, framework="pt") as file:
         return {name: json.loads(fact) for name, fact in file.metadata().items()}
+
+
+def _check_fit(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+    own = model.state_dict()
+    wrong = [f"{name} is missing" for name in own if name not in state]
+    wrong += [f"{name} has no place in it" for name in state if name not in own]
+    wrong += [
+        f"{name} has shape {tuple(state[name].shape)} in the file and {tuple(value.shape)} in the network"
+        for name, value in own.items()
+        if name in state and state[name].shape != value.shape
+    ]
+    if wrong:
+        more = f", and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
+        raise InvalidWeights(
+            f"{path} holds the weights of another architecture than {type(model).__name__}: "
+            f"{'; '.join(wrong[:SHOWN])}{more}"
+        )
+    for name, value in state.items():
+        if not torch.isfinite(value).all():
+            raise InvalidWeights(f"{path}: {name} holds values that are not finite: save the weights again")

@@ -1,31 +1,41 @@
-"""No data set: networks of the zoos with random weights, for their speed alone, which does not depend on the values."""
+"""No data set: any network for its speed alone, which does not depend on the values of its weights."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import NoReturn
 
-from torch import nn
+from lowrank_bench.errors import DataMissing, InvalidInput
+from lowrank_bench.tasks.open_task import OpenTask, split_model
+from lowrank_bench.tasks.task import Batch, Split
+from lowrank_bench.tasks.zoo import in_zoo
 
-from lowrank_bench.errors import DataMissing
-from lowrank_bench.tasks.task import Batch, Split, Task
-from lowrank_bench.tasks.zoo import build_zoo_model, check_zoo_model
 
+class Speed(OpenTask):
+    """Any network at 224x224, or at C x H x W as speed:1x32x32, without data: its accuracy is not measured.
 
-class Speed(Task):
-    """Any network of torchvision or timm at 224x224, without data: its accuracy is not measured, and never guessed.
-
-    Its ranks follow the one-fraction rule and its factors are drawn, not fitted.
+    Its weights are random ones where it comes from a zoo. Its ranks follow the one-fraction rule and its factors are
+    drawn, not fitted.
     """
 
     name, version = "speed", 1
     classes, input_size = 1000, (3, 224, 224)
-    models = ("torchvision:NAME", "timm:NAME")
     scored = False
 
-    def check_model(self, model: str) -> None:
-        """Raise UnknownName for what neither zoo has."""
-        check_zoo_model(model)
+    def __init__(self, argument: str = "") -> None:
+        """``argument``: the size of an image, such as 3x224x224. Raises InvalidInput."""
+        super().__init__()
+        if argument:
+            parts = argument.split("x")
+            if len(parts) != 3 or not all(part.isdecimal() and int(part) for part in parts):
+                raise InvalidInput(f"task 'speed:{argument}': channels, height, width are wanted, as speed:3x224x224")
+            channels, height, width = map(int, parts)
+            self.input_size = channels, height, width
+
+    def check_ready(self, model: str) -> None:
+        """Try the user's own network on an image of that size; those of the zoos take theirs."""
+        if not in_zoo(split_model(model)[0]) or self.input_size != Speed.input_size:
+            super().check_ready(model)
 
     def batches(
         self, split: Split, batch_size: int = 256, *, seed: int = 0, epoch: int = 0, limit: int | None = None
@@ -36,14 +46,6 @@ class Speed(Task):
     def group_sizes(self, split: Split) -> list[int] | None:
         """Raise DataMissing: there are no images."""
         self._no_data()
-
-    def build(self, model: str) -> nn.Module:
-        """The network with random weights. Raises UnknownName."""
-        return build_zoo_model(model).train()
-
-    def load(self, model: str) -> nn.Module:
-        """The same in eval mode: nothing is trained here."""
-        return build_zoo_model(model)
 
     def _no_data(self) -> NoReturn:
         raise DataMissing("task 'speed' has no images: it is for timing alone, with recipe 'none'")

@@ -1,21 +1,23 @@
-"""What a task is: a data set with three splits, and the models that are trained on it."""
+"""What a task is: a data set with three splits, and the models that are judged on it."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from typing import ClassVar, Literal
+from collections.abc import Iterator, Mapping
+from typing import ClassVar, Literal, Self
 
+import torch
 from torch import Tensor, nn
 
-from lowrank_bench.errors import UnknownName
+from lowrank_bench.errors import InvalidInput, UnknownName
+from lowrank_bench.tasks.baseline import Baseline
 
 Split = Literal["train", "validation", "test"]
 Batch = tuple[Tensor, Tensor]
 
 
 class Task(ABC):
-    """A classification data set and the models that are trained on it.
+    """A classification data set and the models that are judged on it.
 
     Images come out normalised, float32, (N, C, H, W); labels are int64, (N,). The test split decides nothing: tuning
     looks at validation only.
@@ -23,16 +25,56 @@ class Task(ABC):
 
     name: ClassVar[str]
     version: ClassVar[int]
-    classes: ClassVar[int]
-    input_size: ClassVar[tuple[int, int, int]]
+    classes: int
+    """0 until the data are looked at, where they decide."""
+    input_size: tuple[int, int, int]
     models: ClassVar[tuple[str, ...]]
+    baselines: ClassVar[Mapping[str, Baseline]] = {}
+    """The networks that the task trains itself: what ``lowrank-bench train`` knows."""
     scored: ClassVar[bool] = True
     """Whether there are images to score on; a task without is for timing alone."""
+
+    def __init__(self, argument: str = "") -> None:
+        """``argument``: what follows the task's name and a colon, for tasks that take one. Raises InvalidInput."""
+        if argument:
+            raise InvalidInput(f"task '{self.name}:{argument}': {self.name} takes nothing after its name")
+
+    def for_model(self, model: str) -> Self:
+        """The task as that model wants it, where the size or the preparation of the images depends on the model."""
+        return self
 
     def check_model(self, model: str) -> None:
         """Raise UnknownName, with the nearest, for a model that the task does not have."""
         if model not in self.models:
             raise UnknownName(f"model of task {self.name!r}", model, self.models)
+
+    def check_ready(self, model: str) -> None:
+        """Raise what would stop a trial of this model, before any work is done: what ``load`` and ``batches`` raise,
+        and InvalidInput for a network that does not take the images or has other classes than they.
+        """
+        network = self.load(model)
+        images = torch.zeros(1, *self.input_size)
+        if self.scored:
+            images, _ = next(self.batches("validation", 1, limit=1))
+        try:
+            with torch.inference_mode():
+                outputs = network(images)
+        except (AssertionError, IndexError, RuntimeError, ValueError) as error:  # what layers raise at a wrong shape
+            size, reason = tuple(images.shape[1:]), (str(error).splitlines() or [type(error).__name__])[0]
+            raise InvalidInput(f"model {model!r} does not take images of size {size}, (C, H, W): {reason}") from None
+        if not isinstance(outputs, Tensor):
+            raise InvalidInput(f"model {model!r} gives a {type(outputs).__name__}, and one tensor of logits is wanted")
+        if self.scored and tuple(outputs.shape) != (1, self.classes):
+            raise InvalidInput(
+                f"model {model!r} gives outputs of shape {tuple(outputs.shape)} for one image, and task {self.name!r} "
+                f"has {self.classes} classes: bring weights trained for these, as {model.partition('@')[0]}@FILE"
+            )
+
+    def brought(self, model: str) -> int:
+        """Checksum of what decides a trial and has no declared version: the user's weights, code and images. 0: there
+        is nothing of the kind.
+        """
+        return 0
 
     @abstractmethod
     def batches(
@@ -43,7 +85,7 @@ class Task(ABC):
         ``train`` is shuffled and varied afresh for each ``(seed, epoch)``; ``validation`` and ``test`` are fixed and
         ordered, so ``seed`` and ``epoch`` do not touch them. ``limit``: at most so many images, drawn evenly over the
         split (the same ones at each call). Raises DataMissing, saying how to get the data, where it is not on this
-        machine.
+        machine, and InvalidData naming the file that is damaged.
         """
 
     @abstractmethod
@@ -58,4 +100,12 @@ class Task(ABC):
 
     @abstractmethod
     def load(self, model: str) -> nn.Module:
-        """The trained network of that name, in eval mode, float32, on the CPU. Raises UnknownName or DataMissing."""
+        """The trained network of that name, in eval mode, float32, on the CPU. Raises UnknownName, InvalidWeights or
+        DataMissing.
+        """
+
+
+def evenly(count: int, limit: int | None) -> Tensor:
+    """Indices of at most ``limit`` of ``count`` images, evenly spaced."""
+    kept = count if limit is None else min(limit, count)
+    return torch.arange(kept) * count // max(kept, 1)

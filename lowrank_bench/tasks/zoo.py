@@ -5,30 +5,54 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from lowrank_bench.errors import InvalidInput, UnknownName
+from lowrank_bench.errors import DataMissing, InvalidInput, UnknownName
 
 SEED = 0
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """How a network is asked for: its number of ``classes`` and of image ``channels`` (None: as the library has it), or
+    with the library's ``pretrained`` weights and their classes.
+    """
+
+    classes: int | None = None
+    channels: int | None = None
+    pretrained: bool = False
+
+
+def in_zoo(name: str) -> bool:
+    """Whether the name says timm or torchvision."""
+    return name.partition(":")[0] in _ZOOS
+
+
 def check_zoo_model(name: str) -> None:
     """Raise UnknownName, with the nearest, unless the library has a network of that name; its part is not looked at."""
-    _maker(name)
+    _maker(name, Wanted())
 
 
-def build_zoo_model(name: str) -> nn.Module:
-    """The network with random weights, the same ones at every call, in eval mode. Raises UnknownName, and InvalidInput
-    for a part that it does not have.
+def build_zoo_model(name: str, wanted: Wanted = Wanted()) -> nn.Module:
+    """The network in eval mode, with pretrained weights or random ones, which are the same at every call.
+
+    Raises UnknownName, InvalidInput for a part that it does not have, and DataMissing, with the remedy, where the
+    pretrained weights cannot be had on this machine.
     """
-    make, part = _maker(name)
-    with torch.random.fork_rng():
-        torch.manual_seed(SEED)
-        model = make()
+    make, part = _maker(name, wanted)
+    if wanted.pretrained:
+        model = _pretrained(name, make)
+    else:
+        with torch.random.fork_rng():
+            torch.manual_seed(SEED)
+            model = make()
     try:
         return model.get_submodule(part).eval()
     except AttributeError:
@@ -36,26 +60,57 @@ def build_zoo_model(name: str) -> nn.Module:
         raise InvalidInput(f"model {name!r} has no part {part!r}; its parts are {parts}") from None
 
 
-def _maker(name: str) -> tuple[Callable[[], nn.Module], str]:
+def _pretrained(name: str, make: Callable[[], nn.Module]) -> nn.Module:
+    try:
+        with _without_pickled_code():
+            return make()
+    except Exception as error:  # no network, no such file, no such weights: each library has its own classes for it
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataMissing(
+            f"pretrained weights of {name!r} cannot be had on this machine ({reason}): where there is a network, save "
+            f"them with safetensors.torch.save_file, and name the file as {name}@FILE or with --weights FILE; for its "
+            "speed alone take task 'speed', which needs none"
+        ) from None
+
+
+@contextmanager
+def _without_pickled_code() -> Iterator[None]:
+    """torch.load then takes tensors only, whatever its caller asks for: torchvision's files are pickled."""
+    variable = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(variable)
+    os.environ[variable] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[variable]
+        else:
+            os.environ[variable] = before
+
+
+def _maker(name: str, wanted: Wanted) -> tuple[Callable[[], nn.Module], str]:
     zoo, separator, model = name.partition(":")
     if not separator or zoo not in _ZOOS:
         raise UnknownName("zoo", name, [f"{zoo}:NAME" for zoo in _ZOOS])
     model, _, part = model.partition("/")
-    return _ZOOS[zoo](model), part
+    return _ZOOS[zoo](model, wanted), part
 
 
-def _torchvision(name: str) -> Callable[[], nn.Module]:
+def _torchvision(name: str, wanted: Wanted) -> Callable[[], nn.Module]:
     from torchvision import models
 
     known = models.list_models(module=models)
     if name not in known:
         raise UnknownName("model of torchvision", name, known)
+    if wanted.pretrained:
+        return lambda: models.get_model(name, weights="DEFAULT")
     builder = models.get_model_builder(name)
     # GoogLeNet's and Inception's own start takes a minute, and their auxiliary heads are for training only
     spare: dict[str, Any] = {"init_weights": False, "aux_logits": False}
     accepted = inspect.signature(builder).parameters
     old_nets = "aux_logits" in inspect.signature(_class_of(builder)).parameters if "kwargs" in accepted else False
-    return lambda: models.get_model(name, weights=None, **(spare if old_nets else {}))
+    options = (spare if old_nets else {}) | ({} if wanted.classes is None else {"num_classes": wanted.classes})
+    return lambda: models.get_model(name, weights=None, **options)
 
 
 def _class_of(builder: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
@@ -64,13 +119,15 @@ def _class_of(builder: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
     return found
 
 
-def _timm(name: str) -> Callable[[], nn.Module]:
+def _timm(name: str, wanted: Wanted) -> Callable[[], nn.Module]:
     import timm
 
     known = timm.list_models()
-    if name not in known:
+    if name not in known and name not in timm.list_pretrained():  # the latter with their tags, resnet18.a1_in1k
         raise UnknownName("model of timm", name, known)
-    return lambda: timm.create_model(name, pretrained=False)
+    sizes = {"num_classes": wanted.classes, "in_chans": wanted.channels}
+    given: dict[str, Any] = {option: value for option, value in sizes.items() if value is not None}
+    return lambda: timm.create_model(name, pretrained=wanted.pretrained, **given)
 
 
-_ZOOS: dict[str, Callable[[str], Callable[[], nn.Module]]] = {"timm": _timm, "torchvision": _torchvision}
+_ZOOS: dict[str, Callable[[str, Wanted], Callable[[], nn.Module]]] = {"timm": _timm, "torchvision": _torchvision}

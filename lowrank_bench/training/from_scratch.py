@@ -19,8 +19,9 @@ from lowrank_bench.compression.model import Compressed
 from lowrank_bench.compression.modules import Factored, RebuiltLinear
 from lowrank_bench.compression.surgery import swap
 from lowrank_bench.errors import InvalidInput, UnsupportedLayer
+from lowrank_bench.recipe import Recipe
 from lowrank_bench.training.loop import train
-from lowrank_bench.training.recipes import Recipe, get_recipe
+from lowrank_bench.training.recipes import get_recipe
 
 NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm)
 
@@ -42,8 +43,8 @@ class StartOptions(Options):
         if given := sorted(self.model_fields_set & idle):
             raise ValueError(f"{', '.join(given)} would do nothing with start={self.start!r}: leave it out")
         recipe = get_recipe(self.scratch_recipe)
-        if recipe.frozen_factors or recipe.layer_by_layer:
-            raise ValueError(f"scratch_recipe={recipe.name!r} does not train the factors: name one that does")
+        if recipe.frozen_factors or recipe.layer_by_layer or recipe.distillation:
+            raise ValueError(f"scratch_recipe={recipe.name!r} does not train the factors alone: name one that does")
         return self
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from math import isfinite
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -14,28 +16,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lowrank_bench.errors import Diverged, InvalidInput
+from lowrank_bench.recipe import Recipe
 from lowrank_bench.tasks.task import Batch
 from lowrank_bench.training.evaluate import pick_device
 from lowrank_bench.training.prefetch import prefetched
-from lowrank_bench.training.recipes import Recipe
+from lowrank_bench.training.resume import Epoch, SavePoint, copied_state
 
 Progress = Callable[[int, int, float], None]
 
 
 @dataclass(frozen=True)
-class Epoch:
-    """What an epoch came to: mean loss, validation top-1 in percent (None without validation), seconds."""
-
-    loss: float
-    top1: float | None
-    seconds: float
-
-
-@dataclass(frozen=True)
 class History:
-    """The epochs of a training, in order."""
+    """The epochs of a training, in order; the first ``kept`` were done before it was cut short."""
 
     epochs: tuple[Epoch, ...]
+    kept: int = 0
 
     @property
     def seconds(self) -> float:
@@ -63,14 +58,21 @@ def train(
     validate: Callable[[nn.Module], float] | None = None,
     progress: Progress | None = None,
     regularizer: Regularizer | None = None,
+    teacher: nn.Module | None = None,
+    resume: Path | None = None,
 ) -> History:
     """Train a model in place by AdamW on the cross-entropy, and leave it on the CPU in eval mode.
 
     ``batches(i)`` gives the i-th pass over the data; passes follow each other until the recipe's steps are done.
     ``device`` is by default a GPU where there is one. ``validate`` gives a top-1 in percent after each epoch;
     ``progress`` is told (steps done, steps in all, loss). ``regularizer`` adds to the loss and acts after each step.
+    ``teacher``: the network in eval mode from which a recipe with ``distillation`` learns. ``resume``: a file that
+    keeps the state after every epoch; where it holds that of this very training, that goes on from there, with the
+    weights that it would have had in one go. The caller removes it in the end.
+
     Parameters that do not require gradients keep their values. Raises Diverged as soon as a loss is not finite, and
-    InvalidInput where a pass has no batch or no parameter is left to train.
+    InvalidInput where a pass has no batch, no parameter is left to train, a recipe with distillation has no teacher, or
+    a training with a regularizer, whose own state is not kept, is to be resumed.
     """
     if not recipe.epochs:
         model.cpu().eval()
@@ -80,19 +82,32 @@ def train(
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not trained:
         raise InvalidInput(f"recipe {recipe.name!r} has nothing to train: every parameter of the model is frozen")
+    if recipe.distillation and teacher is None:
+        raise InvalidInput(f"recipe {recipe.name!r} learns from a trained network: give one, or set distillation = 0")
+    if regularizer is not None and resume is not None:
+        raise InvalidInput("a training with a regularizer cannot be resumed: leave resume out")
     optimizer = torch.optim.AdamW(trained, weight_decay=recipe.weight_decay, fused=True)
     stream = enumerate(prefetched(_endless(batches)))
-    epochs = []
-    with torch.random.fork_rng():
+    patience = recipe.patience if validate is not None else 0
+    epochs: list[Epoch] = []
+    best: dict[str, Tensor] = {}
+    kept = 0
+    with torch.random.fork_rng(), _helping(teacher if recipe.distillation else None, device) as helper:
         torch.manual_seed(seed)
-        for _ in range(recipe.epochs):
+        point = None if resume is None else SavePoint(resume, recipe, seed)
+        if point is not None and (found := point.load(model, optimizer)) is not None:
+            epochs, best = found
+            kept = len(epochs)
+            next(islice(stream, kept * recipe.steps_per_epoch - 1, None))
+        while len(epochs) < recipe.epochs and not _stale(epochs, patience):
             start = time.perf_counter()
             model.train()
             losses = []
             for step, (images, labels) in islice(stream, recipe.steps_per_epoch):
                 for group in optimizer.param_groups:
                     group["lr"] = recipe.learning_rate_at(step)
-                losses.append(_step(model, optimizer, images.to(device), labels.to(device), recipe, regularizer))
+                pair = images.to(device), labels.to(device)
+                losses.append(_step(model, optimizer, pair, recipe, regularizer, helper))
                 if not isfinite(losses[-1]):
                     where = f"step {step + 1} of recipe {recipe.name!r}"
                     raise Diverged(f"the loss is {losses[-1]} at {where}: lower its learning rate")
@@ -102,8 +117,14 @@ def train(
                     progress(step + 1, recipe.epochs * recipe.steps_per_epoch, losses[-1])
             top1 = None if validate is None else validate(model.eval())
             epochs.append(Epoch(sum(losses) / len(losses), top1, time.perf_counter() - start))
+            if patience and _best(epochs) == len(epochs) - 1:
+                best = copied_state(model)
+            if point is not None:
+                point.save(model, optimizer, epochs, best)
+    if best:
+        model.load_state_dict(best)
     model.cpu().eval()
-    return History(tuple(epochs))
+    return History(tuple(epochs), kept)
 
 
 def _endless(batches: Callable[[int], Iterable[Batch]]) -> Iterator[Batch]:
@@ -118,17 +139,44 @@ def _endless(batches: Callable[[int], Iterable[Batch]]) -> Iterator[Batch]:
         index += 1
 
 
+@contextmanager
+def _helping(teacher: nn.Module | None, device: torch.device) -> Iterator[nn.Module | None]:
+    """The teacher on the device; afterwards it is where it was."""
+    if teacher is None:
+        yield None
+        return
+    home = next((value.device for value in teacher.parameters()), torch.device("cpu"))
+    try:
+        yield teacher.to(device)
+    finally:
+        teacher.to(home)
+
+
+def _best(epochs: Sequence[Epoch]) -> int:
+    """The first epoch with the highest validation top-1."""
+    return max(range(len(epochs)), key=lambda number: epochs[number].top1 or 0.0)
+
+
+def _stale(epochs: Sequence[Epoch], patience: int) -> bool:
+    return bool(patience and epochs) and len(epochs) - 1 - _best(epochs) >= patience
+
+
 def _step(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    images: Tensor,
-    labels: Tensor,
+    batch: Batch,
     recipe: Recipe,
     regularizer: Regularizer | None,
+    teacher: nn.Module | None,
 ) -> float:
+    images, labels = batch
     with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=_fast_bfloat16(images.device)):
         logits = model(images)
+        with torch.no_grad():
+            wanted = None if teacher is None else teacher(images)
     loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
+    if wanted is not None:
+        loss = torch.lerp(loss, _distillation(logits.float(), wanted.float(), recipe.temperature), recipe.distillation)
     if regularizer is not None:
         loss = loss + regularizer.penalty()
     optimizer.zero_grad()
@@ -136,6 +184,12 @@ def _step(
     nn.utils.clip_grad_norm_(model.parameters(), recipe.gradient_norm)
     optimizer.step()
     return float(loss.detach())
+
+
+def _distillation(logits: Tensor, wanted: Tensor, temperature: float) -> Tensor:
+    """Kullback-Leibler divergence of softened outputs; the square keeps the gradients' scale (Hinton et al. 2015)."""
+    soft, target = ((values / temperature).log_softmax(1) for values in (logits, wanted))
+    return temperature**2 * F.kl_div(soft, target, reduction="batchmean", log_target=True)
 
 
 def _fast_bfloat16(device: torch.device) -> bool:

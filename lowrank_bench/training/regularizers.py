@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lowrank_bench.decomposition.matrix import TINY
 from lowrank_bench.decomposition.separable_basis import singular_value_threshold
-from lowrank_bench.training.recipes import Recipe
+from lowrank_bench.recipe import Recipe
 
 
 class UnfoldedKernel:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import count
+from pathlib import Path
 
 from torch import nn
 
@@ -17,8 +18,9 @@ from lowrank_bench.compression.model import Compressed
 from lowrank_bench.compression.modules import Factored
 from lowrank_bench.compression.targets import Targets
 from lowrank_bench.errors import UnsupportedLayer
-from lowrank_bench.training.loop import Epoch, History, Progress, train
-from lowrank_bench.training.recipes import Recipe
+from lowrank_bench.recipe import Recipe
+from lowrank_bench.training.loop import History, Progress, train
+from lowrank_bench.training.resume import Epoch
 from lowrank_bench.trial import CONTROL
 
 
@@ -43,9 +45,11 @@ def tune(
     validate: Callable[[nn.Module], float] | None = None,
     progress: Progress | None = None,
     settle: Callable[[nn.Module], object] = lambda model: None,
+    resume: Path | None = None,
 ) -> tuple[Compressed, History]:
     """Tune what ``method`` made of ``dense`` for ``job``; ``validate`` and ``progress`` as in ``train``.
-    ``compressed.model`` is trained in place, unless the recipe goes layer by layer.
+    ``compressed.model`` is trained in place, unless the recipe goes layer by layer. A recipe with distillation learns
+    from ``dense``. ``resume``: as in ``train``; tuning layer by layer begins again instead.
 
     Then, after Lebedev et al. 2015, the layers are factored again one at a time, in network order, each from the kernel
     that it has in the network tuned so far, at the ranks that were chosen for the dense one; the plan's errors are
@@ -60,18 +64,25 @@ def tune(
     passes = count()  # no round of tuning sees the same pass over the data as another
     steps = recipe.epochs * recipe.steps_per_epoch
 
-    def run(model: nn.Module, part: Recipe, done: int) -> History:
+    def run(model: nn.Module, part: Recipe, done: int, kept: Path | None = None) -> History:
         def report(step: int, _steps: int, loss: float) -> None:
             if progress is not None:
                 progress(done + step, steps, loss)
 
         with _frozen(model, recipe):
             return train(
-                model, lambda _pass: batches(next(passes)), part, seed=seed, validate=validate, progress=report
+                model,
+                lambda _pass: batches(next(passes)),
+                part,
+                seed=seed,
+                validate=validate,
+                progress=report,
+                teacher=dense,
+                resume=kept,
             )
 
     if not (recipe.layer_by_layer and isinstance(method, LayerMethod) and compressed.plan.layers):
-        return compressed, run(compressed.model, recipe, 0)
+        return compressed, run(compressed.model, recipe, 0, resume)
     model, sites = copy.deepcopy(dense), trace(dense, job.input_size)
     layers, epochs, done = dict(compressed.plan.layers), list[Epoch](), 0
     tuned_after = list(layers)[:-1] or list(layers)

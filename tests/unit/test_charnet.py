@@ -2,11 +2,12 @@ import pytest
 import torch
 
 from lowrank_bench.errors import DataMissing
+from lowrank_bench.recipe import Recipe
 from lowrank_bench.tasks.charnet import CharNet, Maxout
 from lowrank_bench.tasks.chars36 import ASSETS, Chars36
 from lowrank_bench.tasks.checkpoint import checkpoint_facts, load_checkpoint, save_checkpoint
 from lowrank_bench.training.evaluate import top1
-from lowrank_bench.training.recipes import Recipe, get_recipe
+from lowrank_bench.training.recipes import get_recipe
 
 
 def test_macs_are_those_of_the_paper():
@@ -65,4 +66,4 @@ def test_checkpoint_round_trip_keeps_weights_to_half_precision_and_facts(tmp_pat
 
 def test_a_missing_checkpoint_says_how_to_make_it(tmp_path):
     with pytest.raises(DataMissing, match="lowrank-bench train charnet"):
-        load_checkpoint(CharNet(), tmp_path / "charnet.safetensors")
+        load_checkpoint(CharNet(), tmp_path / "charnet.safetensors", "run `lowrank-bench train charnet`")

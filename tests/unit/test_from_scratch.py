@@ -11,9 +11,9 @@ from lowrank_bench.compression.compose import compose_chain
 from lowrank_bench.compression.drawing import draw_chain
 from lowrank_bench.compression.folding import fold_norm, scale_outputs
 from lowrank_bench.compression.geometry import Geometry
+from lowrank_bench.recipe import Recipe
 from lowrank_bench.training import recipes
 from lowrank_bench.training.from_scratch import Normed
-from lowrank_bench.training.recipes import Recipe
 
 TOY = Recipe(name="toy", epochs=3, images_per_epoch=256, batch_size=16, learning_rate=3e-3)
 TT_MODES = ("naive", "core_by_core", "rebuild")

@@ -11,8 +11,8 @@ from lowrank_bench.compression.budget import Choice, allocate
 from lowrank_bench.compression.ranks import energy_rank
 from lowrank_bench.compression.registry import method_class
 from lowrank_bench.decomposition.separable_basis import singular_value_threshold
+from lowrank_bench.recipe import Recipe
 from lowrank_bench.training import recipes
-from lowrank_bench.training.recipes import Recipe
 from lowrank_bench.training.regularizers import (
     LearningCompression,
     NuclearNorm,

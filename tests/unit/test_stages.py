@@ -118,7 +118,7 @@ def test_a_trial_that_was_killed_goes_on_after_its_last_finished_stage(recipe, k
     trial, again, same = result(tmp_path / "cut", recipe)
     assert (again, numbers(same)) == (size, numbers(quality))
     stages.remove_stages(tmp_path / "cut", trial.key)
-    assert {path.name for path in (tmp_path / "cut").iterdir()} == {trial.key, "toy-net-v1.npy"}
+    assert {path.name for path in (tmp_path / "cut").iterdir()} == {trial.key, f"{stages.original_name(trial)}.npy"}
 
 
 def test_a_finished_stage_of_other_source_or_with_damaged_files_is_done_again(tmp_path, monkeypatch):
@@ -170,3 +170,31 @@ def broken_net(change):
 def test_what_a_method_returns_is_looked_at_before_it_is_judged(change, error, words):
     with pytest.raises(error, match=words):
         stages.check_compressed(broken_net(change), Toy().load("net"), Toy.input_size)
+
+
+def test_tuning_that_was_cut_short_goes_on_from_its_last_epoch(tmp_path):
+    trial, _, whole = result(tmp_path / "whole", "standard")
+
+    def interrupt(stage, share):
+        if stage == "finetune" and share > 0.5:
+            raise Killed
+
+    with pytest.raises(Killed):
+        result(tmp_path / "cut", "standard", told=interrupt)
+    shares = []
+    watch = Stopwatch(lambda stage, share: shares.append((stage, share)))
+    _, rest = run_trial(trial, tmp_path / "cut", watch)
+    assert min(share for stage, share in shares if stage == "finetune" and share) > 1 / 3
+    assert numbers(rest) == numbers(whole)
+    assert watch.seconds["finetune"] >= sum(epoch.seconds for epoch in rest.epochs)
+    models = [lrb.load(tmp_path / place / trial.key, Toy().load("net")).model for place in ("whole", "cut")]
+    assert all(torch.equal(a, b) for a, b in zip(*(model.parameters() for model in models), strict=True))
+
+
+@pytest.mark.parametrize("recipe", ["distilled", "long"])
+def test_a_recipe_that_distils_learns_from_the_dense_model(recipe, tmp_path, monkeypatch):
+    tiny = get_recipe(recipe).model_copy(update={"epochs": 2, "images_per_epoch": 64, "batch_size": 32})
+    monkeypatch.setitem(recipes.RECIPES, recipe, tiny)
+    for method in ("channel_svd", "identity"):
+        _, _, quality = result(tmp_path, recipe, method)
+        assert len(quality.epochs) == 2

@@ -4,9 +4,10 @@ from pydantic import ValidationError
 from torch import nn
 
 from lowrank_bench.errors import Diverged, InvalidInput, UnknownName
+from lowrank_bench.recipe import WARM_UP, Recipe
 from lowrank_bench.training.evaluate import predictions, top1
 from lowrank_bench.training.loop import train
-from lowrank_bench.training.recipes import RECIPES, WARM_UP, Recipe, get_recipe
+from lowrank_bench.training.recipes import RECIPES, get_recipe
 
 CPU = torch.device("cpu")
 TOY = Recipe(name="toy", epochs=5, images_per_epoch=256, batch_size=64, learning_rate=0.05)
@@ -132,3 +133,104 @@ def test_top1_is_the_percentage_of_right_predictions():
     assert top1(Constant(), batches, CPU) == 75
     with pytest.raises(InvalidInput, match="no image"):
         top1(Constant(), [], CPU)
+
+
+# -- distillation, early stop, resuming --------------------------------------------------------------------------------
+
+
+def same_weights(first, second):
+    return all(
+        torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    )
+
+
+def test_distillation_alone_brings_a_network_to_its_teachers_outputs():
+    teacher = toy_model().eval()
+    before = [value.clone() for value in teacher.state_dict().values()]
+    images = torch.cat([images for images, _ in toy_batches(7)])
+    recipe = TOY.model_copy(update={"distillation": 1.0, "temperature": 2.0, "epochs": 10})
+    student = toy_model()
+    nn.init.normal_(student[4].weight)
+
+    def wrong_labels(index):
+        return [(images, 1 - labels) for images, labels in toy_batches(index)]  # of no weight
+
+    def distance():
+        with torch.inference_mode():
+            return float((student.eval()(images).softmax(1) - teacher(images).softmax(1)).abs().mean())
+
+    start = distance()
+    train(student, wrong_labels, recipe, device=CPU, teacher=teacher)
+    assert distance() < 0.3 * start
+    assert all(torch.equal(a, b) for a, b in zip(before, teacher.state_dict().values(), strict=True))
+
+
+def test_a_teacher_is_not_heard_without_distillation_and_wanted_with_it():
+    alone, taught = toy_model(), toy_model()
+    train(alone, toy_batches, TOY, device=CPU)
+    train(taught, toy_batches, TOY, device=CPU, teacher=toy_model().eval())
+    assert same_weights(alone, taught)
+    with pytest.raises(InvalidInput, match="learns from a trained network"):
+        train(toy_model(), toy_batches, get_recipe("distilled"), device=CPU)
+
+
+def test_with_patience_training_ends_and_the_best_epoch_counts():
+    said, states = iter([50.0, 70.0, 60.0, 65.0, 90.0]), []
+
+    def validate(model):
+        states.append({name: value.clone() for name, value in model.state_dict().items()})
+        return next(said)
+
+    model = toy_model()
+    history = train(model, toy_batches, TOY.model_copy(update={"patience": 2}), device=CPU, validate=validate)
+    assert [epoch.top1 for epoch in history.epochs] == [50, 70, 60, 65]
+    assert all(torch.equal(value, states[1][name]) for name, value in model.state_dict().items())
+
+
+def test_patience_without_validation_and_validation_without_patience_change_nothing():
+    plain, patient, watched = toy_model(), toy_model(), toy_model()
+    train(plain, toy_batches, TOY, device=CPU)
+    train(patient, toy_batches, TOY.model_copy(update={"patience": 1}), device=CPU)
+    train(watched, toy_batches, TOY, device=CPU, validate=lambda model: 0.0)
+    assert same_weights(plain, patient) and same_weights(plain, watched)
+
+
+@pytest.mark.parametrize("patience", [0, 3])
+@pytest.mark.parametrize("cut", [2, 9, 13, 19])
+def test_a_resumed_training_ends_as_one_in_one_go(cut, patience, tmp_path):
+    recipe = TOY.model_copy(update={"patience": patience})
+    tops = {4: 60.0, 8: 80.0, 12: 70.0, 16: 71.0, 20: 72.0}
+
+    def run(resume, stop=None):
+        model, steps = toy_model(), []
+
+        def progress(step, total, loss):
+            steps.append(step)
+            if step == stop:
+                raise KeyboardInterrupt
+
+        try:
+            validate = lambda model: tops[steps[-1]]  # noqa: E731
+            history = train(model, toy_batches, recipe, device=CPU, validate=validate, progress=progress, resume=resume)
+        except KeyboardInterrupt:
+            return None, None, steps
+        return model, [(epoch.loss, epoch.top1) for epoch in history.epochs], steps
+
+    whole, epochs, _ = run(None)
+    run(tmp_path / "x.resume", stop=cut)
+    resumed, again, steps = run(tmp_path / "x.resume")
+    assert steps[0] == cut - (cut - 1) % 4
+    assert same_weights(whole, resumed) and again == epochs
+    finished, _, steps = run(tmp_path / "x.resume")
+    assert steps == [] and same_weights(whole, finished)
+
+
+def test_the_state_of_another_training_or_a_damaged_file_is_not_gone_on_from(tmp_path):
+    path, fresh = tmp_path / "x.resume", toy_model()
+    train(toy_model(), toy_batches, TOY, seed=1, device=CPU, resume=path)
+    train(fresh, toy_batches, TOY, device=CPU)
+    for spoil in (lambda: None, lambda: path.write_bytes(path.read_bytes()[:-50])):
+        spoil()
+        model = toy_model()
+        train(model, toy_batches, TOY, device=CPU, resume=path)
+        assert same_weights(model, fresh)

@@ -9,8 +9,9 @@ import lowrank_bench as lrb
 from lowrank_bench.compression.compose import chain_error
 from lowrank_bench.compression.method import Job, LayerMethod
 from lowrank_bench.compression.modules import Factored
+from lowrank_bench.recipe import Recipe
 from lowrank_bench.training import tuning
-from lowrank_bench.training.recipes import Recipe, get_recipe
+from lowrank_bench.training.recipes import get_recipe
 from lowrank_bench.training.tuning import tune
 
 ALL = Recipe(name="all", epochs=2, images_per_epoch=256, batch_size=32, learning_rate=3e-3)

@@ -66,7 +66,7 @@ def test_top_1_in_a_runtime_counts_every_test_image_in_order(monkeypatch, tmp_pa
         return lambda: model.bfloat16()(wish.images.bfloat16()).float(), 0
 
     monkeypatch.setitem(RUNTIMES, "halves", Runtime(in_bfloat16, arithmetic="bfloat16"))
-    monkeypatch.setattr(timing, "get_task", lambda name: Blobs())
+    monkeypatch.setattr(timing, "get_task", lambda name, model: Blobs())
     lrb.compress(Blobs().load("small"), "identity", input_size=(1, 6, 6)).save(tmp_path / TRIAL.key)
     setting = {"runtime": "halves", "threads": 1, "batch": 1, "precision": 0.1, "max_seconds": 1.0}
     measurement = Measurement(trial=TRIAL.key, machine="m", **setting)

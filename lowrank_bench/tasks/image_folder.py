@@ -1,0 +1,173 @@
+"""A folder of the user's images, one folder for each class below ``train`` and ``val``, as ImageNet comes."""
+
+from __future__ import annotations
+
+import copy
+import os
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lowrank_bench.errors import DataMissing, InvalidData
+from lowrank_bench.tasks.open_task import OpenTask, split_model
+from lowrank_bench.tasks.places import find_folder
+from lowrank_bench.tasks.preparation import Preparation, preparation_of
+from lowrank_bench.tasks.small_images import SPLIT_SEED, VALIDATION
+from lowrank_bench.tasks.task import Batch, Split, evenly
+from lowrank_bench.tasks.variation import uniform
+
+REMEDY = (
+    "name a folder as image_folder:FOLDER, or set LOWRANK_BENCH_DATA to it; it holds train and val, and each of them a "
+    "folder of images for every class"
+)
+THREADS = 8
+Sample = tuple[str, int]
+
+
+class ImageFolder(OpenTask):
+    """The user's own images, image_folder:FOLDER with train/CLASS and val/CLASS, prepared as the model wants them.
+
+    The test images are those of ``val``; validation is 5,000 of ``train`` (a tenth, of a small set), always the same.
+    A network of timm or torchvision gets the images as its library prepares them, any other as timm does by default:
+    224x224. Training crops are those of Szegedy et al. 2015, a random 8 to 100 % of the image, and half are mirrored.
+    """
+
+    name, version = "image_folder", 1
+    classes, input_size = 0, (3, 224, 224)
+
+    def __init__(self, argument: str = "") -> None:
+        """``argument``: the folder; without it that of LOWRANK_BENCH_DATA."""
+        super().__init__()
+        self.argument = argument
+        self._preparation: Preparation | None = None
+
+    def for_model(self, model: str) -> Self:
+        """The task with that model's size and preparation of images, and with the number of classes in the folder.
+        Raises what check_model raises, DataMissing and InvalidData.
+        """
+        self.check_model(model)
+        bound = copy.copy(self)
+        bound._preparation = preparation_of(split_model(model)[0])
+        bound.input_size = bound._preparation.input_size
+        bound.classes = len(self._classes)
+        return bound
+
+    def check_ready(self, model: str) -> None:
+        """See Task.check_ready; the header of every image is read. Raises InvalidData naming the first that is none."""
+        from PIL import Image
+
+        def problem(sample: Sample) -> str | None:
+            try:
+                with Image.open(sample[0]):
+                    return None
+            except (OSError, ValueError, SyntaxError) as error:
+                return f"{sample[0]} is not an image that can be read ({error}): remove it, or get it again"
+
+        with ThreadPoolExecutor(THREADS) as pool:
+            for found in pool.map(problem, [*self._train, *self._test]):
+                if found is not None:
+                    raise InvalidData(found)
+        super().check_ready(model)
+
+    def brought(self, model: str) -> int:
+        """Checksum of the weights and code, and of the names of all images."""
+        names = "\n".join(os.path.relpath(path, self._folder) for path, _ in [*self._train, *self._test])
+        return zlib.crc32(names.encode(), super().brought(model))
+
+    def batches(
+        self, split: Split, batch_size: int = 256, *, seed: int = 0, epoch: int = 0, limit: int | None = None
+    ) -> Iterator[Batch]:
+        """Iterate over a split; see Task.batches."""
+        prepare = self._preparation or preparation_of("")
+        samples = self._test if split == "test" else self._parts[split]
+        rows = evenly(len(samples), limit)
+        words = np.random.PCG64([seed, epoch])
+        if split == "train":
+            rows = rows[torch.from_numpy(np.argsort(uniform(words, len(rows)), kind="stable"))]
+        with ThreadPoolExecutor(THREADS) as pool:
+            for some in rows.split(batch_size):
+                chosen = [samples[row] for row in some.tolist()]
+                if split == "train":
+                    draws = uniform(words, 5 * len(chosen)).reshape(len(chosen), 5)
+                    images = list(pool.map(_reading(prepare.varied), chosen, draws))
+                else:
+                    images = list(pool.map(_reading(prepare.fixed), chosen))
+                yield torch.stack(images), torch.tensor([label for _, label in chosen])
+
+    def group_sizes(self, split: Split) -> None:
+        """Every image stands on its own."""
+
+    @cached_property
+    def _folder(self) -> Path:
+        def holds(folder: Path) -> bool:
+            return (folder / "train").is_dir() and (folder / "val").is_dir()
+
+        if not self.argument:
+            return find_folder(self.name, (), holds, REMEDY)
+        folder = Path(self.argument)
+        if not holds(folder):
+            raise DataMissing(f"task 'image_folder:{folder}': there are no folders train and val in {folder}: {REMEDY}")
+        return folder
+
+    @cached_property
+    def _classes(self) -> list[str]:
+        train, val = (set(_subfolders(self._folder / part)) for part in ("train", "val"))
+        if train != val or not train:
+            odd = sorted(train ^ val)
+            raise InvalidData(
+                f"{self._folder}: the classes of train and val differ, {', '.join(odd[:5]) or 'there are none'}: every "
+                "class wants a folder in both, of the same name"
+            )
+        return sorted(train)
+
+    @cached_property
+    def _train(self) -> list[Sample]:
+        return self._samples("train")
+
+    @cached_property
+    def _test(self) -> list[Sample]:
+        return self._samples("val")
+
+    @cached_property
+    def _parts(self) -> dict[Split, list[Sample]]:
+        samples = self._train
+        order = np.argsort(uniform(np.random.PCG64(SPLIT_SEED), len(samples)), kind="stable")
+        held = max(1, min(VALIDATION, len(samples) // 10))
+        return {
+            "validation": [samples[row] for row in sorted(order[:held])],
+            "train": [samples[row] for row in sorted(order[held:])],
+        }
+
+    def _samples(self, part: str) -> list[Sample]:
+        from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
+
+        numbers = {name: number for number, name in enumerate(self._classes)}
+        try:
+            found: list[Sample] = make_dataset(str(self._folder / part), numbers, extensions=IMG_EXTENSIONS)
+        except FileNotFoundError as error:  # names the classes without an image
+            raise InvalidData(f"{self._folder / part}: {error}") from None
+        return found
+
+
+def _subfolders(folder: Path) -> list[str]:
+    return [entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
+
+
+def _reading(prepare: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    from PIL import Image
+
+    def read(sample: Sample, *draws: Any) -> Tensor:
+        try:
+            with Image.open(sample[0]) as image:
+                return prepare(image.convert("RGB"), *draws)
+        except (OSError, SyntaxError) as error:
+            raise InvalidData(f"{sample[0]} cannot be read ({error}): remove it, or get it again") from None
+
+    return read

@@ -1,0 +1,95 @@
+"""Tasks that take any network: their own, those of timm and torchvision, and the user's, with weights from a file."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+from typing import ClassVar
+
+from torch import nn
+
+from lowrank_bench.errors import DataMissing, InvalidInput
+from lowrank_bench.tasks.checkpoint import load_checkpoint
+from lowrank_bench.tasks.own_model import find_factory, make_own_model, source_checksum
+from lowrank_bench.tasks.task import Task
+from lowrank_bench.tasks.zoo import Wanted, build_zoo_model, check_zoo_model, in_zoo
+
+ANY_MODEL = ("timm:NAME", "torchvision:NAME", "PACKAGE.MODULE:FACTORY")
+FORMS = ", ".join(ANY_MODEL)
+
+
+class OpenTask(Task):
+    """A task whose models are its own baselines and any other network, ``NAME`` or ``NAME@FILE``.
+
+    NAME is ``timm:...``, ``torchvision:...`` or ``PACKAGE.MODULE:FACTORY``, a function of the user's. FILE holds its
+    weights, in safetensors. Without it a network of the zoos has its library's pretrained weights, and the user's those
+    that the factory gave it.
+    """
+
+    models: ClassVar[tuple[str, ...]] = ANY_MODEL
+
+    def check_model(self, model: str) -> None:
+        """Raise UnknownName for what neither the task nor the zoo has, InvalidInput for what cannot be imported, and
+        DataMissing for a file that is not there.
+        """
+        name, weights = split_model(model)
+        if weights is not None and not weights.is_file():
+            raise DataMissing(f"model {model!r}: there is no file {weights}")
+        if name in self.baselines:
+            return
+        if in_zoo(name):
+            check_zoo_model(name)
+        elif ":" in name:
+            find_factory(name)
+        else:
+            super().check_model(name)
+
+    def brought(self, model: str) -> int:
+        """Checksum of the weights and of the user's own module, or of the recipe that trained the task's own."""
+        name, weights = split_model(model)
+        said = b"" if weights is None else weights.read_bytes()
+        if name in self.baselines:
+            said += self.baselines[name].hash(self.name, self.version, name).encode()
+        elif not in_zoo(name):
+            said += str(source_checksum(name)).encode()
+        return zlib.crc32(said) if said else 0
+
+    def build(self, model: str) -> nn.Module:
+        """Build it, untrained unless the user's factory trains it, for this task's images and classes."""
+        name, _ = split_model(model)
+        return self._build(name).train()
+
+    def load(self, model: str) -> nn.Module:
+        """Load it with the weights named, its own, or the pretrained ones. Raises what ``check_model`` raises, and
+        InvalidWeights and DataMissing.
+        """
+        name, weights = split_model(model)
+        if weights is not None:
+            return load_checkpoint(self._build(name), weights)
+        if name in self.baselines:
+            path = self.baselines[name].path(self.name, self.version, name)
+            return load_checkpoint(self._build(name), path, f"make it with `lowrank-bench train {name}`")
+        if in_zoo(name):
+            return build_zoo_model(name, Wanted(channels=self._channels, pretrained=self.scored))
+        return self._build(name).float().eval()
+
+    @property
+    def _channels(self) -> int | None:
+        """None where the zoo's own, red, green and blue, will do."""
+        return None if self.input_size[0] == 3 else self.input_size[0]
+
+    def _build(self, name: str) -> nn.Module:
+        self.check_model(name)
+        if name in self.baselines:
+            return self.baselines[name].build()
+        if in_zoo(name):
+            return build_zoo_model(name, Wanted(self.classes or None, self._channels))
+        return make_own_model(name)
+
+
+def split_model(model: str) -> tuple[str, Path | None]:
+    """The network's name and the file of its weights, None where none is named. Raises InvalidInput for no name."""
+    name, at, file = model.partition("@")
+    if not name or (at and not file):
+        raise InvalidInput(f"model {model!r}: {FORMS} is wanted, each alone or with @FILE")
+    return name, Path(file) if file else None

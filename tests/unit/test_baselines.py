@@ -1,0 +1,89 @@
+"""Networks that tasks train themselves: once, by their recipe, from where a training was cut short."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import stand_ins
+import torch
+from torch import nn
+
+import lowrank_bench as lrb
+from lowrank_bench.recipe import Recipe
+from lowrank_bench.tasks.checkpoint import checkpoint_facts
+from lowrank_bench.tasks.fashion_mnist import FashionMnist
+from lowrank_bench.training import baselines
+from lowrank_bench.training.baselines import train_model
+
+TINY = Recipe(name="resnet18", epochs=3, images_per_epoch=128, batch_size=64, learning_rate=3e-3)
+
+
+def tiny() -> nn.Module:
+    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
+    return nn.Sequential(nn.Conv2d(1, 8, 3, 2), nn.BatchNorm2d(8), nn.ReLU(), head)
+
+
+@pytest.fixture(autouse=True)
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOWRANK_BENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("LOWRANK_BENCH_DATA", str(stand_ins.fashion_mnist(tmp_path / "data")))
+    baseline = replace(FashionMnist.baselines["resnet18"], build=tiny, recipe=TINY)
+    monkeypatch.setattr(FashionMnist, "baselines", {"resnet18": baseline})
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vgg11_narrow", "allconv", "convfc"])
+def test_every_network_takes_the_tasks_images(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    model = FashionMnist().build(name)
+    assert model.training
+    assert model(torch.zeros(2, 1, 32, 32)).shape == (2, 10)
+    assert FashionMnist.baselines[name].expected > 90
+
+
+def test_a_network_is_trained_once_and_loaded_by_its_task() -> None:
+    with pytest.raises(lrb.DataMissing, match="lowrank-bench train resnet18"):
+        FashionMnist().load("resnet18")
+    first, again = train_model("fashion_mnist", "resnet18"), train_model("fashion_mnist", "resnet18")
+    assert first.seconds is not None and again.seconds is None
+    assert first.path == again.path and first.top1 == again.top1
+    assert list(first.path.parent.iterdir()) == [first.path]
+    facts = checkpoint_facts(first.path)
+    assert facts["top1"] == first.top1 and Recipe.model_validate(facts["recipe"]) == TINY and len(facts["epochs"]) == 3
+    assert not FashionMnist().load("resnet18").training
+
+
+def test_another_recipe_or_seed_is_another_file() -> None:
+    baseline = FashionMnist.baselines["resnet18"]
+    other = replace(baseline, recipe=TINY.model_copy(update={"epochs": 4}))
+    places = {b.path("fashion_mnist", 1, "resnet18", seed) for b in (baseline, other) for seed in (0, 1)}
+    assert len(places) == 4
+
+
+def test_a_training_that_was_cut_short_goes_on_from_its_last_epoch(tmp_path: Path) -> None:
+    whole = train_model("fashion_mnist", "resnet18", tmp_path / "whole.safetensors")
+    steps = []
+
+    def interrupt(step: int, total: int, loss: float) -> None:
+        steps.append(step)
+        if step == 5:  # in the third epoch of two steps each
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_model("fashion_mnist", "resnet18", progress=interrupt)
+    resumed = train_model("fashion_mnist", "resnet18", progress=lambda step, total, loss: steps.append(step))
+    assert steps == [1, 2, 3, 4, 5, 5, 6]
+    assert resumed.top1 == whole.top1
+    assert not list(resumed.path.parent.glob("*.resume*"))
+
+
+def test_an_accuracy_below_what_was_expected_is_told() -> None:
+    trained = train_model("fashion_mnist", "resnet18")
+    assert trained.as_expected == (trained.top1["test"] >= 92.5)
+    assert baselines.Trained(trained.path, {"test": 92.5}, 92.5, 1.0).as_expected
+
+
+def test_names_that_do_not_exist_are_answered_with_the_nearest() -> None:
+    with pytest.raises(lrb.UnknownName, match="did you mean 'resnet18'"):
+        train_model("fashion_mnist", "resnet19")

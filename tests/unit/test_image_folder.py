@@ -1,0 +1,101 @@
+"""A folder of one's own images: prepared as the model wants them; what is wrong with it is named before any work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import stand_ins
+import torch
+from PIL import Image
+from timm.data import create_transform, resolve_data_config
+from torchvision import models
+
+import lowrank_bench as lrb
+from lowrank_bench.tasks.catalog import get_task
+from lowrank_bench.tasks.preparation import preparation_of
+
+SMALL = "timm:test_vit"  # 160x160 images
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return stand_ins.image_folder(tmp_path / "images")
+
+
+def test_images_come_in_the_size_that_the_model_was_trained_with(folder: Path) -> None:
+    sizes = {SMALL: (3, 160, 160), "torchvision:resnet18": (3, 224, 224), "torchvision:inception_v3": (3, 299, 299)}
+    for model, size in sizes.items():
+        task = get_task(f"image_folder:{folder}", model)
+        images, labels = next(task.batches("test", 3))
+        assert task.input_size == size and images.shape == (3, *size) and images.dtype == torch.float32
+        assert task.classes == 2 and labels.tolist() == [0, 0, 0]
+
+
+def test_preparation_is_the_librarys_own() -> None:
+    image = Image.effect_noise((50, 70), 60).convert("RGB")
+    theirs = create_transform(**resolve_data_config({}, pretrained_cfg={"input_size": (3, 160, 160), "crop_pct": 0.95}))
+    assert preparation_of(SMALL).input_size == (3, 160, 160)
+    assert preparation_of(SMALL).fixed(image).shape == theirs(image).shape
+    preset = models.get_model_weights("resnet18").DEFAULT.transforms()
+    torch.testing.assert_close(preparation_of("torchvision:resnet18").fixed(image), preset(image))
+
+
+def test_training_crops_are_inside_the_image_and_mirrored_half_the_time() -> None:
+    gradient = Image.linear_gradient("L").rotate(90).convert("RGB")  # dark on one side, bright on the other
+    prepare = preparation_of("torchvision:resnet18")
+    whole = prepare.varied(gradient, (1.0, 0.5, 0.0, 0.0, 0.9))
+    mirrored = prepare.varied(gradient, (1.0, 0.5, 0.0, 0.0, 0.1))
+    torch.testing.assert_close(mirrored, whole.flip(2))
+    mean, deviation = (torch.tensor(values)[:, None, None] for values in (prepare.mean, prepare.deviation))
+    grey = whole * deviation + mean
+    assert grey.min() >= 0 and grey.max() <= 1 and grey.max() - grey.min() > 0.9
+    part = prepare.varied(gradient, (0.0, 0.5, 0.5, 0.5, 0.9)) * deviation + mean
+    assert part.max() - part.min() == pytest.approx(0.08**0.5, abs=0.03)
+
+
+def test_splits_are_apart_and_training_depends_on_seed_and_epoch_alone(folder: Path) -> None:
+    task = get_task(f"image_folder:{folder}", SMALL)
+    counts = {split: sum(len(labels) for _, labels in task.batches(split)) for split in ("train", "validation", "test")}
+    assert counts == {"train": 36, "validation": 4, "test": 8}
+    first, again, other = (next(task.batches("train", 8, seed=1, epoch=e)) for e in (0, 0, 1))
+    assert torch.equal(first[0], again[0]) and torch.equal(first[1], again[1])
+    assert not torch.equal(first[0], other[0])
+
+
+def test_the_environment_names_the_folder_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOWRANK_BENCH_DATA", str(folder))
+    assert get_task("image_folder", SMALL).classes == 2
+
+
+def test_a_missing_folder_says_what_it_should_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LOWRANK_BENCH_DATA", raising=False)
+    for name in (f"image_folder:{tmp_path}", "image_folder"):
+        with pytest.raises(lrb.DataMissing, match="holds train and val"):
+            get_task(name, SMALL)
+
+
+def test_mistakes_in_the_folder_are_named(folder: Path) -> None:
+    (folder / "val" / "cow").mkdir()
+    with pytest.raises(lrb.InvalidData, match="the classes of train and val differ, cow"):
+        get_task(f"image_folder:{folder}", SMALL)
+    (folder / "train" / "cow").mkdir()
+    with pytest.raises(lrb.InvalidData, match="cow"):  # and no image in it
+        get_task(f"image_folder:{folder}", SMALL).check_ready(SMALL)
+
+
+def test_an_image_that_cannot_be_read_is_named_before_any_work(folder: Path) -> None:
+    bad = folder / "train" / "dog" / "007.png"
+    bad.write_bytes(b"not an image")
+    with pytest.raises(lrb.InvalidData, match=r"dog.007.png is not an image"):
+        get_task(f"image_folder:{folder}", SMALL).check_ready(SMALL)
+    bad.write_bytes((folder / "train" / "dog" / "006.png").read_bytes()[:-30])  # the header is whole
+    with pytest.raises(lrb.InvalidData, match=r"dog.007.png cannot be read"):
+        list(get_task(f"image_folder:{folder}", SMALL).batches("train"))
+
+
+def test_another_image_is_another_trial(folder: Path) -> None:
+    before = get_task(f"image_folder:{folder}", "torchvision:resnet18").brought("torchvision:resnet18")
+    assert before == get_task(f"image_folder:{folder}").brought("torchvision:resnet18")
+    (folder / "val" / "dog" / "000.png").rename(folder / "val" / "dog" / "new.png")
+    assert before != get_task(f"image_folder:{folder}").brought("torchvision:resnet18")

@@ -1,0 +1,191 @@
+"""Any network by name, with weights from a file: what does not fit is named before any work is done."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import stand_ins
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+import lowrank_bench as lrb
+from lowrank_bench.running.stages import Stopwatch, run_trial
+from lowrank_bench.running.sweep import check_ready, plan
+from lowrank_bench.tasks.catalog import TASKS, get_task
+from lowrank_bench.tasks.zoo import Wanted, build_zoo_model
+
+SMALL = "timm:test_resnet"
+OWN = """
+import torch
+from torch import nn
+
+def net():
+    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(48, 10))
+    return nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 48, 3), *head)
+
+def seven():
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1, 7))
+
+def wrong():
+    return 3
+
+def broken():
+    raise OSError("no such disk")
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty folder with own_nets.py, and Fashion-MNIST beside it."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    (folder / "own_nets.py").write_text(OWN)
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv("LOWRANK_BENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("LOWRANK_BENCH_DATA", str(stand_ins.fashion_mnist(tmp_path / "data")))
+    yield folder
+    sys.modules.pop("own_nets", None)
+
+
+def sweep(folder: Path, model: str, task: str = "fashion_mnist") -> str:
+    path = folder / "sweep.toml"
+    path.write_text(
+        f'[sweep]\ntask = "{task}"\nmodels = ["{model}"]\nmethods = ["channel_svd"]\n'
+        'budgets = [{macs = 2}]\nrecipe = "none"\n'
+    )
+    return str(path)
+
+
+def test_a_network_of_ones_own_is_the_same_at_every_call(here: Path) -> None:
+    task = get_task("fashion_mnist")
+    first, second = (task.load("own_nets:net") for _ in range(2))
+    assert not first.training
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+    task.check_ready("own_nets:net")
+
+
+@pytest.mark.parametrize(
+    ("model", "error", "words"),
+    [
+        ("own_nets:ne", lrb.UnknownName, "did you mean 'net'"),
+        ("own_net:net", lrb.InvalidInput, "own_net cannot be imported"),
+        ("own_nets:wrong", lrb.InvalidInput, "gives a int, a torch.nn.Module is wanted"),
+        ("own_nets:broken", lrb.InvalidInput, "its factory failed, OSError: no such disk"),
+        ("own_nets:seven", lrb.InvalidInput, r"outputs of shape \(1, 7\).*has 10 classes"),
+        ("timm:test_resnt", lrb.UnknownName, "did you mean 'test_resnet'"),
+        ("resnet81", lrb.UnknownName, "did you mean 'resnet18'"),
+        ("resnet18", lrb.DataMissing, "lowrank-bench train resnet18"),
+        ("own_nets:net@nowhere.safetensors", lrb.DataMissing, "no file nowhere.safetensors"),
+        ("@nowhere.safetensors", lrb.InvalidInput, "timm:NAME"),
+    ],
+)
+def test_what_cannot_be_is_named(here: Path, model: str, error: type[Exception], words: str) -> None:
+    task = get_task("fashion_mnist")
+    with pytest.raises(error, match=words):
+        task.check_model(model)
+        task.check_ready(model)
+
+
+def test_weights_come_from_a_file(here: Path) -> None:
+    network = build_zoo_model(SMALL, Wanted(classes=10, channels=1))
+    nn.init.constant_(next(network.parameters()), 0.5)
+    save_file(network.state_dict(), "w.safetensors")
+    loaded = get_task("fashion_mnist").load(f"{SMALL}@w.safetensors")
+    states = (network.state_dict().values() for network in (loaded, network))
+    assert all(torch.equal(a, b) for a, b in zip(*states, strict=True))
+    assert not loaded.training
+
+
+def test_weights_that_do_not_fit_are_named(here: Path) -> None:
+    save_file(build_zoo_model(SMALL).state_dict(), "other.safetensors")  # 1000 classes, 3 channels
+    with pytest.raises(lrb.InvalidWeights, match=r"another architecture than ResNet: .* has shape .* in the file"):
+        get_task("fashion_mnist").load(f"{SMALL}@other.safetensors")
+    Path("pickled.pth").write_bytes(b"\x80\x02not this")
+    with pytest.raises(lrb.InvalidWeights, match=r"not a safetensors file.*pickled checkpoints are not read"):
+        get_task("fashion_mnist").load(f"{SMALL}@pickled.pth")
+    state = build_zoo_model(SMALL, Wanted(10, 1)).state_dict()
+    state["fc.bias"] = state["fc.bias"] / 0
+    save_file(state, "nan.safetensors")
+    with pytest.raises(lrb.InvalidWeights, match=r"fc.bias holds values that are not finite"):
+        get_task("fashion_mnist").load(f"{SMALL}@nan.safetensors")
+
+
+def test_pretrained_weights_that_cannot_be_had_name_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*_: object, **__: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr("timm.create_model", offline)
+    with pytest.raises(lrb.DataMissing, match=r"no network.*--weights FILE.*task 'speed', which needs none"):
+        build_zoo_model(SMALL, Wanted(pretrained=True))
+
+
+def test_pickled_code_in_pretrained_weights_is_not_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return Path.touch, (tmp_path / "ran",)  # type: ignore[return-value]
+
+    torch.save({"weight": Evil()}, tmp_path / "evil.pth")
+    monkeypatch.setattr("timm.create_model", lambda *_, **__: torch.load(tmp_path / "evil.pth", weights_only=False))
+    with pytest.raises(lrb.DataMissing):
+        build_zoo_model(SMALL, Wanted(pretrained=True))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_other_weights_or_other_code_are_another_trial(here: Path) -> None:
+    def keys(model: str) -> set[str]:
+        return {trial.key for trial in plan(sweep(here, model), "m")[0]}
+
+    before = keys("own_nets:net")
+    assert before == keys("own_nets:net")
+    (here / "own_nets.py").write_text(OWN + "# changed\n")
+    assert not before & keys("own_nets:net")
+    save_file({"a": torch.zeros(1)}, "w.safetensors")
+    before = keys(f"{SMALL}@w.safetensors")
+    save_file({"a": torch.ones(1)}, "w.safetensors")
+    assert not before & keys(f"{SMALL}@w.safetensors")
+
+
+def test_a_sweep_that_cannot_start_says_so_at_once(here: Path) -> None:
+    trials, _ = plan(sweep(here, "own_nets:seven"), "m")
+    with pytest.raises(lrb.InvalidInput, match="10 classes"):
+        check_ready(trials)
+    with pytest.raises(lrb.InvalidSweep, match="a sweep of one model that names no file"):
+        plan(sweep(here, "own_nets:net@w.safetensors"), "m", weights=Path("v.safetensors"))
+
+
+def test_speed_takes_any_size(here: Path) -> None:
+    task = get_task("speed:1x32x32")
+    assert task.input_size == (1, 32, 32) and get_task("speed").input_size == (3, 224, 224)
+    task.check_ready("own_nets:net")
+    with pytest.raises(lrb.InvalidInput, match=r"does not take images of size \(3, 224, 224\)"):
+        get_task("speed").check_ready("own_nets:net")
+    for wrong in ("speed:32", "speed:3x0x3", "speed:3x32xx"):
+        with pytest.raises(lrb.InvalidInput, match="speed:3x224x224"):
+            get_task(wrong)
+    with pytest.raises(lrb.InvalidInput, match="chars36 takes nothing"):
+        get_task("chars36:x")
+
+
+def test_a_network_of_ones_own_with_weights_from_a_file_becomes_a_record(here: Path) -> None:
+    network = get_task("fashion_mnist").load("own_nets:net")
+    nn.init.zeros_(network[5].weight)
+    network[5].bias.data.copy_(torch.eye(10)[3])  # the fourth class, whatever it sees
+    save_file(network.state_dict(), "w.safetensors")
+    trials, _ = plan(sweep(here, "own_nets:net"), "m", weights=Path("w.safetensors"))
+    assert [trial.model for trial in trials] == ["own_nets:net@w.safetensors"] * 2
+    check_ready(trials)
+    for trial in trials:
+        size, quality = run_trial(trial, here / "models", Stopwatch(lambda stage, share: None))
+        assert quality is not None and (quality.images, quality.top1_original) == (30, 10)
+    assert size.dense_macs / size.macs == pytest.approx(2, rel=0.05)
+
+
+def test_no_two_tasks_train_a_network_of_one_name() -> None:
+    names = [model for task in TASKS.values() for model in task.baselines]
+    assert len(names) == len(set(names))
+    assert all(baseline.recipe.name == model for task in TASKS.values() for model, baseline in task.baselines.items())
