@@ -5,18 +5,18 @@ The children do nothing here; what it takes to start a real one is told apart.
 
 from __future__ import annotations
 
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
 import psutil
 import pytest
-from noop import ENVIRONMENT, NoopCrew, measurements, trials
+from campaign import campaign
+from noop import ENVIRONMENT, NoopCrew, measurements, own_machine, trials
 
-from lowrank_bench.measurement.environment import fingerprint
 from lowrank_bench.running.child import run_child
 from lowrank_bench.running.crew import Crew, LocalCrew
 from lowrank_bench.running.engine import Engine, Event
@@ -26,63 +26,82 @@ pytestmark = pytest.mark.timeout(3600)
 
 COUNT = 2000
 MEGABYTES, MILLISECONDS = 15, 20
+COLUMNS = ["Crew", "Trials", "ms a trial", "of it CPU of the parent", "first half", "second half", "parent grew by"]
+
+
+@pytest.fixture(scope="module")
+def table(request: pytest.FixtureRequest) -> Iterator[list[tuple[str, ...]]]:
+    with campaign(request, "Soak", COLUMNS) as rows:
+        yield rows
 
 
 @pytest.fixture(autouse=True)
-def own_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
-def soak(folder: Path, crew: Crew, machine: str) -> tuple[list[float], list[float]]:
-    """Seconds, and megabytes of this process, at each record of a sweep."""
-    seconds, megabytes, process = list[float](), list[float](), psutil.Process()
+@dataclass
+class Soak:
+    """What this process had used at each record of a sweep: seconds, of those its own, and megabytes."""
 
-    def note(event: Event) -> None:
-        if event.done > len(seconds):
-            seconds.append(time.perf_counter())
-            megabytes.append(process.memory_info().rss / 1e6)
+    seconds: list[float] = field(default_factory=list)
+    own: list[float] = field(default_factory=list)
+    megabytes: list[float] = field(default_factory=list)
 
-    made = trials(COUNT)
-    Engine(folder, ENVIRONMENT, crew=NoopCrew(crew), report=note).run(made, measurements(made, machine))
-    assert len(seconds) == 2 * COUNT
-    return seconds, megabytes
+    def run(self, folder: Path, crew: Crew, machine: str) -> None:
+        process, made = psutil.Process(), trials(COUNT)
+
+        def note(event: Event) -> None:
+            if event.done > len(self.seconds):
+                self.seconds.append(time.perf_counter())
+                self.own.append(time.process_time())
+                self.megabytes.append(process.memory_info().rss / 1e6)
+
+        self.seconds, self.own, self.megabytes = [], [], []
+        Engine(folder, ENVIRONMENT, crew=NoopCrew(crew), report=note).run(made, measurements(made, machine))
+        assert len(self.seconds) == 2 * COUNT
+
+    def check(self, name: str) -> tuple[str, ...]:
+        """A row of the table; a trial is made, and timed."""
+        early = self.megabytes[COUNT // 4 : COUNT // 4 + 100]
+        grown = median(self.megabytes[-100:]) - median(early)
+        whole, own = (per_trial(spent, slice(None)) for spent in (self.seconds, self.own))
+        halves = [per_trial(self.own, part) for part in (slice(0, COUNT), slice(COUNT, None))]
+        print(f"\n{name}: {whole:.2f} ms a trial, of this process {own:.2f} {halves}; grew by {grown:.1f} MB")
+        assert own <= MILLISECONDS, "what the work costs, however busy the machine is"
+        assert grown <= MEGABYTES
+        assert max(halves) < 3 * min(halves), "time grows with the number of trials, not faster"
+        return name, f"{COUNT:,}", f"{whole:.1f}", f"{own:.1f}", *(f"{half:.1f}" for half in halves), f"{grown:.1f} MB"
 
 
-def per_trial(seconds: Sequence[float], part: slice) -> float:
+def per_trial(spent: list[float], part: slice) -> float:
     """Milliseconds for a trial and its measurement."""
-    chosen = seconds[part]
+    chosen = spent[part]
     return 2000 * (chosen[-1] - chosen[0]) / (len(chosen) - 1)
 
 
-def check(name: str, seconds: list[float], megabytes: list[float]) -> None:
-    quarters = [per_trial(seconds, slice(i * COUNT // 2, (i + 1) * COUNT // 2)) for i in range(4)]
-    grown = median(megabytes[-100:]) - median(megabytes[COUNT // 4 : COUNT // 4 + 100])
-    whole = per_trial(seconds, slice(None))
-    print(f"\n{name}: {whole:.2f} ms a trial; by quarters {quarters}; memory grew by {grown:.1f} MB")
-    assert whole <= MILLISECONDS
-    assert grown <= MEGABYTES
-    halves = [per_trial(seconds, slice(0, COUNT)), per_trial(seconds, slice(COUNT, None))]
-    assert max(halves) < 3 * min(halves), "time grows with the number of trials, not faster"
-
-
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_on_this_machine(tmp_path: Path, jobs: int) -> None:
-    check(f"local, -j {jobs}", *soak(tmp_path / "results", LocalCrew(jobs), "noop"))
+def test_on_this_machine(tmp_path: Path, table: list[tuple[str, ...]], jobs: int) -> None:
+    soak = Soak()
+    soak.run(tmp_path / "results", LocalCrew(jobs), "noop")
+    table.append(soak.check(f"this machine, -j {jobs}"))
 
 
-def test_on_two_workers_of_a_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_two_workers_of_a_cluster(tmp_path: Path, table: list[tuple[str, ...]]) -> None:
     distributed = pytest.importorskip("distributed")
     from lowrank_bench.running.cluster import ClusterCrew, local_cluster
 
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    soak = Soak()
     with local_cluster(2, workers=2) as cluster, distributed.Client(cluster) as client:
         client.wait_for_workers(2)
+        client.run(own_machine)
         crew = ClusterCrew(client, 2)
         (machine,) = crew.machines()
-        check("dask, 2 workers", *soak(tmp_path / "results", crew, machine))
+        soak.run(tmp_path / "results", crew, machine)
+    table.append(soak.check("dask: client and scheduler here, 2 workers"))
 
 
-def test_what_the_start_of_a_child_takes(tmp_path: Path) -> None:
+def test_what_the_start_of_a_child_takes(tmp_path: Path, table: list[tuple[str, ...]]) -> None:
     def seconds(run: Callable[[], object]) -> Iterator[float]:
         for _ in range(5):
             start = time.perf_counter()
@@ -91,4 +110,4 @@ def test_what_the_start_of_a_child_takes(tmp_path: Path) -> None:
 
     job = TrialJob(trial=trials(1)[0], models=tmp_path)  # of no task: it ends as soon as it has begun
     taken = median(seconds(lambda: run_child(job, 1, 100, lambda stage, share: None)))
-    print(f"\na child starts and ends in {taken:.2f} s on {fingerprint().machine}, Python {sys.version.split()[0]}")
+    table.append(("apart: a child starts and ends", "5", f"{1000 * taken:,.0f}", "", "", "", ""))

@@ -240,6 +240,13 @@ def test_a_child_dies_with_its_parent_however_the_parent_dies(tmp_path: Path) ->
     pytest.fail("the child outlived its parent")
 
 
+def test_a_child_whose_parent_is_gone_ends_before_it_has_imported_torch() -> None:
+    command = [sys.executable, "-P", "-X", "importtime", "-m", child.START]
+    ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, start_new_session=True)
+    assert ended.returncode < 0 or os.name == "nt"
+    assert "lowrank_bench.errors" in ended.stderr and "| torch\n" not in ended.stderr
+
+
 def test_threads_are_set_before_the_child_imports_anything(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     seen: dict[str, str] = {}
 
