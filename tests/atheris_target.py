@@ -1,4 +1,4 @@
-"""One reader under atheris: ``python atheris_target.py READER FOLDER -runs=N``; an error without a name is a bad end."""
+"""One reader under atheris: ``python atheris_target.py READER FOLDER -runs=N``. An error without a name ends it."""
 
 from __future__ import annotations
 
