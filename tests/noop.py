@@ -122,9 +122,9 @@ def overlap(first: tuple[float, float], second: tuple[float, float]) -> bool:
     return first[0] < second[1] and second[0] < first[1]
 
 
-def own_machine() -> None:
+def own_machine(folder: str) -> None:
     """Run on a worker: its locks are its own, as those of another host would be."""
-    tempfile.tempdir = tempfile.mkdtemp(prefix="lowrank-host-")
+    tempfile.tempdir = tempfile.mkdtemp(dir=folder)
 
 
 def threads_at_work(dask_worker: Any) -> int:

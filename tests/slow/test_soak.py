@@ -27,7 +27,14 @@ pytestmark = pytest.mark.timeout(3600)
 
 COUNT, STARTS = 2000, 5
 MEGABYTES, MILLISECONDS = 15, 20
-COLUMNS = ["Crew", "Trials", "ms a trial", "of it CPU of the parent", "first half", "second half", "parent grew by"]
+COLUMNS = [
+    "Crew",
+    "Trials",
+    "ms a trial",
+    "CPU of client, scheduler and store",
+    "so for a quarter of them",
+    "memory grew by",
+]
 
 
 @pytest.fixture(scope="module")
@@ -43,63 +50,64 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @dataclass
 class Soak:
-    """What this process had used at each record of a sweep: seconds, of those its own, and megabytes."""
+    """What this process had used at the start of a sweep and at each record: seconds, of those its own, megabytes."""
 
     seconds: list[float] = field(default_factory=list)
     own: list[float] = field(default_factory=list)
     megabytes: list[float] = field(default_factory=list)
 
-    def run(self, folder: Path, crew: Crew, machine: str) -> None:
-        process, made = psutil.Process(), trials(COUNT)
+    def run(self, folder: Path, crew: Crew, machine: str, count: int = COUNT) -> Soak:
+        """A sweep of so many trials, each with its measurement."""
+        process, made = psutil.Process(), trials(count)
+
+        def look() -> None:
+            self.seconds.append(time.perf_counter())
+            self.own.append(time.process_time())
+            self.megabytes.append(process.memory_info().rss / 1e6)
 
         def note(event: Event) -> None:
-            if event.done > len(self.seconds):
-                self.seconds.append(time.perf_counter())
-                self.own.append(time.process_time())
-                self.megabytes.append(process.memory_info().rss / 1e6)
+            if event.done == len(self.seconds):
+                look()
 
-        self.seconds, self.own, self.megabytes = [], [], []
+        look()
         Engine(folder, ENVIRONMENT, crew=NoopCrew(crew), report=note).run(made, measurements(made, machine))
-        assert len(self.seconds) == 2 * COUNT
-
-    def check(self, name: str) -> tuple[str, ...]:
-        """A row of the table; a trial is made, and timed."""
-        early = self.megabytes[COUNT // 4 : COUNT // 4 + 100]
-        grown = median(self.megabytes[-100:]) - median(early)
-        whole, own = (per_trial(spent, slice(None)) for spent in (self.seconds, self.own))
-        halves = [per_trial(self.own, part) for part in (slice(0, COUNT), slice(COUNT, None))]
-        print(f"\n{name}: {whole:.2f} ms a trial, of this process {own:.2f} {halves}; grew by {grown:.1f} MB")
-        assert own <= MILLISECONDS, "what the work costs, however busy the machine is"
-        assert grown <= MEGABYTES
-        assert max(halves) < 3 * min(halves), "time grows with the number of trials, not faster"
-        return name, f"{COUNT:,}", f"{whole:.1f}", f"{own:.1f}", *(f"{half:.1f}" for half in halves), f"{grown:.1f} MB"
+        assert len(self.seconds) == 2 * count + 1
+        return self
 
 
-def per_trial(spent: list[float], part: slice) -> float:
+def soaked(name: str, folder: Path, crew: Crew, machine: str) -> tuple[str, ...]:
+    """A row of the table: a sweep, after another one of a quarter of its trials."""
+    less = per_trial(Soak().run(folder / "less", crew, machine, COUNT // 4).own)
+    soak = Soak().run(folder / "more", crew, machine)
+    whole, own = per_trial(soak.seconds), per_trial(soak.own)
+    grown = median(soak.megabytes[-100:]) - median(soak.megabytes[COUNT // 4 : COUNT // 4 + 100])
+    print(f"\n{name}: {whole:.2f} ms a trial, of this process {own:.2f}, of fewer {less:.2f}; grew by {grown:.1f} MB")
+    assert own <= MILLISECONDS, "what the work costs, however busy the machine is"
+    assert own <= 1.5 * less, "time grows with the number of trials, not faster"
+    assert grown <= MEGABYTES
+    return name, f"{COUNT:,}", f"{whole:.1f}", f"{own:.1f} ms", f"{less:.1f} ms", f"{grown:.1f} MB"
+
+
+def per_trial(spent: list[float]) -> float:
     """Milliseconds for a trial and its measurement."""
-    chosen = spent[part]
-    return 2000 * (chosen[-1] - chosen[0]) / (len(chosen) - 1)
+    return 2000 * (spent[-1] - spent[0]) / (len(spent) - 1)
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_on_this_machine(tmp_path: Path, table: list[tuple[str, ...]], jobs: int) -> None:
-    soak = Soak()
-    soak.run(tmp_path / "results", LocalCrew(jobs), "noop")
-    table.append(soak.check(f"this machine, -j {jobs}"))
+    table.append(soaked(f"this machine, -j {jobs}", tmp_path, LocalCrew(jobs), "noop"))
 
 
 def test_on_two_workers_of_a_cluster(tmp_path: Path, table: list[tuple[str, ...]]) -> None:
     distributed = pytest.importorskip("distributed")
     from lowrank_bench.running.cluster import ClusterCrew, local_cluster
 
-    soak = Soak()
     with local_cluster(2, workers=2) as cluster, distributed.Client(cluster) as client:
         client.wait_for_workers(2)
-        client.run(own_machine)
+        client.run(own_machine, str(tmp_path))
         crew = ClusterCrew(client, 2)
         (machine,) = crew.machines()
-        soak.run(tmp_path / "results", crew, machine)
-    table.append(soak.check("dask: client and scheduler here, 2 workers"))
+        table.append(soaked("dask, 2 workers", tmp_path, crew, machine))
 
 
 def test_what_the_start_of_a_child_takes(tmp_path: Path, table: list[tuple[str, ...]]) -> None:
@@ -110,14 +118,5 @@ def test_what_the_start_of_a_child_takes(tmp_path: Path, table: list[tuple[str, 
     after = os.times()
     whole = (time.perf_counter() - start) / STARTS
     own = (after.children_user + after.children_system - before.children_user - before.children_system) / STARTS
-    table.append(
-        (
-            "apart: a child starts and ends; its own CPU",
-            f"{STARTS}",
-            f"{1000 * whole:,.0f}",
-            f"{1000 * own:,.0f}",
-            "",
-            "",
-            "",
-        )
-    )
+    what = "apart: a child starts and ends, and what it costs itself"
+    table.append((what, f"{STARTS}", f"{1000 * whole:,.0f}", f"{1000 * own:,.0f} ms", "", ""))
