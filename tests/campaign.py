@@ -1,4 +1,4 @@
-"""What the campaigns of tests/slow found, as one page: each campaign writes its own part of it, and nobody by hand.
+"""What the campaigns of tests/slow found, as one page: each test writes its own row of it, and nobody by hand.
 
 With LOWRANK_BENCH_FAULTS_PAGE set, the page is the file that it names:
 LOWRANK_BENCH_FAULTS_PAGE=results/published/faults.md pytest tests/slow/test_kills.py --timeout 0
@@ -9,56 +9,55 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-import pytest
 from filelock import FileLock
 
 from lowrank_bench.measurement.environment import fingerprint
 from lowrank_bench.reporting.markdown import markdown_table
 
 PAGE = "LOWRANK_BENCH_FAULTS_PAGE"
-PACKAGES = ("torch", "filelock", "distributed", "hypothesis")
-PARTS = {
-    "Killed runs, -j 1": "test_kills.py",
-    "Killed runs, -j 2": "test_kills.py",
-    "Faults": "test_faults.py",
-    "Hostile input": "test_fuzz_readers.py",
-    "Soak": "test_soak.py",
-}
+PARTS = ("Killed runs, -j 1", "Killed runs, -j 2", "Faults", "Hostile input", "Soak")
 HEAD = f"""# Faults tried, and what was lost
 
-Each part is written by its own campaign: `{PAGE}=results/published/faults.md pytest tests/slow/FILE --timeout 0`.
-A campaign in which any test failed writes nothing.
+Each row is written by a test that passed; one that fails writes none:
+`{PAGE}=results/published/faults.md pytest tests/slow/FILE --timeout 0`.
 """
 
 
-@contextmanager
-def campaign(request: pytest.FixtureRequest, title: str, columns: Sequence[str]) -> Iterator[list[tuple[str, ...]]]:
-    """Rows to fill; at the end they are printed, and take their part's place on the page where all tests passed."""
-    rows: list[tuple[str, ...]] = []
-    failed, start = request.session.testsfailed, time.monotonic()
-    yield rows
-    minutes, versions = (time.monotonic() - start) / 60, [f"{name} {version(name)}" for name in PACKAGES]
-    machine = fingerprint()
-    text = (
-        f"## {title}\n\n{markdown_table(columns, rows)}\n\n"
-        f"By `tests/slow/{PARTS[title]}` on {datetime.now(UTC):%Y-%m-%d} in {minutes:.0f} minutes: {machine.machine} "
-        f"(load {machine.load} at the end), {machine.os}, Python {machine.python}, {', '.join(versions)}.\n"
-    )
-    print(f"\n{text}")
-    if (page := os.environ.get(PAGE)) and rows and request.session.testsfailed == failed:
-        _put(Path(page), title, text)
+@dataclass(frozen=True)
+class Part:
+    """A table of the page; ``keys`` is how many columns name a row, which takes the place of an earlier one."""
 
+    title: str
+    file: str
+    columns: Sequence[str]
+    keys: int = 1
 
-def _put(page: Path, title: str, text: str) -> None:
-    """Campaigns may end at the same time."""
-    with FileLock(Path(tempfile.gettempdir()) / f"{page.name}.lock"):
-        parts = re.split(r"^(?=## )", page.read_text() if page.exists() else "", flags=re.MULTILINE)[1:]
-        found = {part.partition("\n")[0].removeprefix("## "): part.rstrip() + "\n" for part in parts} | {title: text}
-        page.write_text("\n".join([HEAD, *(found[each] for each in PARTS if each in found)]))
+    def add(self, *cells: str) -> None:
+        """Put a row on the page, with the day and the machine."""
+        here = fingerprint()
+        where = f"{datetime.now(UTC):%Y-%m-%d}, {here.machine}, load {here.load}, torch {version('torch')}"
+        row = [*cells, where]
+        print("\n" + markdown_table([*self.columns, "When and where"], [row]))
+        if page := os.environ.get(PAGE):
+            with FileLock(Path(tempfile.gettempdir()) / f"{Path(page).name}.lock"):  # campaigns may run side by side
+                self._put(Path(page), row)
+
+    def _put(self, page: Path, row: list[str]) -> None:
+        texts = re.split(r"^(?=## )", page.read_text() if page.exists() else "", flags=re.MULTILINE)[1:]
+        parts = {text.partition("\n")[0].removeprefix("## "): text.rstrip() + "\n" for text in texts}
+        table = markdown_table([*self.columns, "When and where"], [row]).splitlines()
+        head, new = table[:2], table[2]
+        old = parts.get(self.title, "").splitlines()
+        kept = [line for line in old if line.startswith("| ")][2:] if head[0] in old else []
+        rows = [*(line for line in kept if self._name(line) != self._name(new)), new]
+        parts[self.title] = "\n".join([f"## {self.title}\n", f"By `tests/slow/{self.file}`.\n", *head, *rows]) + "\n"
+        page.write_text("\n".join([HEAD, *(parts[title] for title in PARTS if title in parts)]))
+
+    def _name(self, line: str) -> list[str]:
+        return line.split(" | ")[: self.keys]

@@ -10,13 +10,12 @@ import subprocess
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 from bad_ends import EXPECTED, PLUGINS
-from campaign import campaign
+from campaign import Part
 from invariants import check_cut_off, check_finished, lines
 from noop import ENVIRONMENT, NoopCrew, measurements, trials
 from real_runs import check_gone, children_of, keys, left, start
@@ -31,22 +30,16 @@ pytestmark = [
     pytest.mark.skipif(os.name == "nt", reason="signals of POSIX"),
 ]
 
-Rows = list[tuple[str, ...]]
 DAMAGES = 300
+PART = Part("Faults", "test_faults.py", ["Fault", "Tried", "Survived", "Records lost or doubled"])
 
 
-@pytest.fixture(scope="module")
-def table(request: pytest.FixtureRequest) -> Iterator[Rows]:
-    with campaign(request, "Faults", ["Fault", "Tried", "Survived", "Records lost or doubled"]) as rows:
-        yield rows
+def note(what: str, count: int = 1) -> None:
+    """A fault that was survived so often; whatever was not, ended its test before."""
+    PART.add(what, f"{count}", f"{count}", "0")
 
 
-def note(table: Rows, what: str, count: int = 1) -> None:
-    """A fault that was survived so often; whatever was not ended its test before."""
-    table.append((what, str(count), str(count), "0"))
-
-
-def test_a_disk_that_fills(tmp_path: Path, table: Rows) -> None:
+def test_a_disk_that_fills(tmp_path: Path) -> None:
     stopped = 0
     with small_disk(tmp_path / "results", 4_000) as disk:
         while stopped < 20:
@@ -61,18 +54,18 @@ def test_a_disk_that_fills(tmp_path: Path, table: Rows) -> None:
             subprocess.run(["mount", "-o", more, str(disk)], check=True)
         assert stopped
         check_finished(disk, keys(tmp_path), real=True)
-    note(table, "the disk fills", stopped)
+    note("the disk fills", stopped)
 
 
-def test_two_runs_over_one_folder(tmp_path: Path, table: Rows) -> None:
+def test_two_runs_over_one_folder(tmp_path: Path) -> None:
     first, second = start(tmp_path, 1), start(tmp_path, 1)
     said = [run.communicate()[1] for run in (first, second)]
     assert sorted((first.returncode, second.returncode)) in ([0, 0], [0, 2]), said
     check_finished(tmp_path / "results", keys(tmp_path), real=True)
-    note(table, "two runs over one folder")
+    note("two runs over one folder")
 
 
-def test_runs_side_by_side_over_two_folders_time_one_after_the_other(tmp_path: Path, table: Rows) -> None:
+def test_runs_side_by_side_over_two_folders_time_one_after_the_other(tmp_path: Path) -> None:
     folders = [tmp_path / name for name in ("one", "two")]
     for folder in folders:
         folder.mkdir()
@@ -81,10 +74,10 @@ def test_runs_side_by_side_over_two_folders_time_one_after_the_other(tmp_path: P
     assert [run.returncode for run in runs] == [0, 0], said
     for folder in folders:
         check_finished(folder / "results", keys(folder), real=True)
-    note(table, "two runs on one machine")
+    note("two runs on one machine")
 
 
-def test_ctrl_c(tmp_path: Path, table: Rows) -> None:
+def test_ctrl_c(tmp_path: Path) -> None:
     before, chance, tries = list[bytes](), random.Random(0), 5
     for _ in range(tries):
         run = start(tmp_path, 1, "-j", "2")
@@ -98,10 +91,10 @@ def test_ctrl_c(tmp_path: Path, table: Rows) -> None:
         before = check_cut_off(tmp_path / "results", before)
     assert start(tmp_path, 1).wait() == 0
     check_finished(tmp_path / "results", keys(tmp_path), real=True)
-    note(table, "Ctrl-C at a random moment", tries)
+    note("Ctrl-C at a random moment", tries)
 
 
-def test_every_bad_end_of_a_method(tmp_path: Path, table: Rows) -> None:
+def test_every_bad_end_of_a_method(tmp_path: Path) -> None:
     methods = str(["channel_svd", *EXPECTED])
     mark = tmp_path / "mark"
     run = start(
@@ -115,10 +108,10 @@ def test_every_bad_end_of_a_method(tmp_path: Path, table: Rows) -> None:
     assert ended["channel_svd"].status is Status.OK
     for method, (status, words) in EXPECTED.items():
         assert (ended[method].status, words in ended[method].reason) == (status, True), ended[method]
-        note(table, f"a method {method.replace('_', ' ')}: {status}")
+        note(f"a method {method.replace('_', ' ')}: {status}")
 
 
-def test_a_worker_of_a_cluster_is_killed(tmp_path: Path, table: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_of_a_cluster_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("distributed")
     from lowrank_bench.running.cluster import local_cluster
 
@@ -137,7 +130,7 @@ def test_a_worker_of_a_cluster_is_killed(tmp_path: Path, table: Rows, monkeypatc
     assert run.returncode == 0, said
     assert not left(tmp_path)
     check_finished(tmp_path / "results", keys(tmp_path), real=True)
-    note(table, "one of two workers of a cluster killed -9 in the middle")
+    note("one of two workers of a cluster killed -9 in the middle")
 
 
 def noise(chance: random.Random, count: int) -> bytes:
@@ -167,7 +160,7 @@ def damaged(chance: random.Random, text: list[bytes]) -> list[bytes]:
             return [*text[:place], re.sub(rb'"finished":"\d{4}', year, line), *text[place + 1 :]]
 
 
-def test_damaged_records(tmp_path: Path, table: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_damaged_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     made = trials(10)
     wanted = {each.key for each in (*made, *measurements(made))}
@@ -187,7 +180,6 @@ def test_damaged_records(tmp_path: Path, table: Rows, monkeypatch: pytest.Monkey
             "what was there stays as it was, but for a half-written last line"
         )
     note(
-        table,
         "records.jsonl cut, truncated, doubled, reordered, with foreign lines, flipped bytes, clock jumps",
         DAMAGES,
     )

@@ -10,11 +10,10 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from campaign import campaign
+from campaign import Part
 from fuzzing import Readers
 from hypothesis import HealthCheck, Phase, given, settings
 
@@ -25,16 +24,11 @@ RUNS = 10_000
 TESTS = Path(__file__).parents[1]
 
 
-@pytest.fixture(scope="module")
-def table(request: pytest.FixtureRequest) -> Iterator[list[tuple[str, ...]]]:
-    with campaign(request, "Hostile input", ["Reader", "By", "Inputs", "Errors without a name"]) as rows:
-        yield rows
+PART = Part("Hostile input", "test_fuzz_readers.py", ["Reader", "By", "Inputs", "Errors without a name"], keys=2)
 
 
 @pytest.mark.parametrize("what", INPUTS)
-def test_only_named_errors_come_out(
-    tmp_path_factory: pytest.TempPathFactory, table: list[tuple[str, ...]], what: str
-) -> None:
+def test_only_named_errors_come_out(tmp_path_factory: pytest.TempPathFactory, what: str) -> None:
     inputs, read = (readers := Readers(tmp_path_factory.mktemp(what))).inputs[what]
     count = 0
 
@@ -54,13 +48,11 @@ def test_only_named_errors_come_out(
 
     feed()
     assert count >= INPUTS[what] and readers.outside() == readers.before
-    table.append((what, "hypothesis", f"{count:,}", "0"))
+    PART.add(what, "hypothesis", f"{count:,}", "0")
 
 
 @pytest.mark.parametrize("what", INPUTS)
-def test_nor_where_inputs_are_led_by_the_code_that_they_reach(
-    tmp_path: Path, table: list[tuple[str, ...]], what: str
-) -> None:
+def test_nor_where_inputs_are_led_by_the_code_that_they_reach(tmp_path: Path, what: str) -> None:
     pytest.importorskip("atheris", reason="pip install atheris")
     command = [sys.executable, "-P", str(TESTS / "atheris_target.py"), what, str(tmp_path), f"-runs={RUNS}"]
     environment = os.environ | {"PYTHONPATH": str(TESTS), "PYTHONWARNINGS": "ignore"}
@@ -68,4 +60,4 @@ def test_nor_where_inputs_are_led_by_the_code_that_they_reach(
     assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-4000:]
     done = re.search(r"Done (\d+) runs", run.stderr)
     assert done and int(done[1]) >= RUNS
-    table.append((what, "atheris", f"{int(done[1]):,}", "0"))
+    PART.add(what, "atheris", f"{int(done[1]):,}", "0")

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from campaign import campaign
+from campaign import Part
 from invariants import check_cut_off, check_finished
 from real_runs import MARK, check_gone, keys, write_sweep
 
@@ -34,17 +34,12 @@ KILLS = 25
 SEEDS = 1
 # Seconds after the start of a run's first child; where nothing else runs, a sweep takes forty.
 LATEST = 25.0
-COLUMNS = ["Fault", "Tried", "Survived", "Records lost or doubled"]
+COLUMNS = ["Fault", "Tried", "With work left", "Survived", "Records lost or doubled"]
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_kill_at_random_moments(tmp_path: Path, request: pytest.FixtureRequest, jobs: int) -> None:
-    with campaign(request, f"Killed runs, -j {jobs}", COLUMNS) as rows:
-        rows.append(kill_until_all_is_done(tmp_path, jobs))
-
-
-def kill_until_all_is_done(tmp_path: Path, jobs: int) -> tuple[str, ...]:
-    """Sweep after sweep, until there were enough kills; returns a row of the table."""
+def test_kill_at_random_moments(tmp_path: Path, jobs: int) -> None:
+    """Sweep after sweep, until there were enough kills."""
     chance, killed, with_work_left = random.Random(jobs), 0, 0
     for sweep in count():
         folder, before = tmp_path / str(sweep), list[bytes]()
@@ -62,8 +57,8 @@ def kill_until_all_is_done(tmp_path: Path, jobs: int) -> tuple[str, ...]:
         check_finished(folder / "results", keys(folder), real=True)
         if killed == KILLS:
             break
-    what = f"kill -9 of a run at a random moment, -j {jobs} ({with_work_left} with work left, over {sweep + 1} sweeps)"
-    return what, str(killed), str(killed), "0"
+    part = Part(f"Killed runs, -j {jobs}", "test_kills.py", COLUMNS)
+    part.add("kill -9 of a run at a random moment", f"{killed}", f"{with_work_left}", f"{killed}", "0")
 
 
 def ends_well(folder: Path, jobs: int, seconds: float = math.inf) -> bool:

@@ -8,14 +8,13 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
 import psutil
 import pytest
-from campaign import campaign
+from campaign import Part
 from noop import ENVIRONMENT, NoopCrew, measurements, own_machine, trials
 
 from lowrank_bench.running.child import run_child
@@ -37,10 +36,7 @@ COLUMNS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def table(request: pytest.FixtureRequest) -> Iterator[list[tuple[str, ...]]]:
-    with campaign(request, "Soak", COLUMNS) as rows:
-        yield rows
+PART = Part("Soak", "test_soak.py", COLUMNS)
 
 
 @pytest.fixture(autouse=True)
@@ -94,11 +90,11 @@ def per_trial(spent: list[float]) -> float:
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_on_this_machine(tmp_path: Path, table: list[tuple[str, ...]], jobs: int) -> None:
-    table.append(soaked(f"this machine, -j {jobs}", tmp_path, LocalCrew(jobs), "noop"))
+def test_on_this_machine(tmp_path: Path, jobs: int) -> None:
+    PART.add(*soaked(f"this machine, -j {jobs}", tmp_path, LocalCrew(jobs), "noop"))
 
 
-def test_on_two_workers_of_a_cluster(tmp_path: Path, table: list[tuple[str, ...]]) -> None:
+def test_on_two_workers_of_a_cluster(tmp_path: Path) -> None:
     distributed = pytest.importorskip("distributed")
     from lowrank_bench.running.cluster import ClusterCrew, local_cluster
 
@@ -107,10 +103,10 @@ def test_on_two_workers_of_a_cluster(tmp_path: Path, table: list[tuple[str, ...]
         client.run(own_machine, str(tmp_path))
         crew = ClusterCrew(client, 2)
         (machine,) = crew.machines()
-        table.append(soaked("dask, 2 workers", tmp_path, crew, machine))
+        PART.add(*soaked("dask, 2 workers", tmp_path, crew, machine))
 
 
-def test_what_the_start_of_a_child_takes(tmp_path: Path, table: list[tuple[str, ...]]) -> None:
+def test_what_the_start_of_a_child_takes(tmp_path: Path) -> None:
     job = TrialJob(trial=trials(1)[0], models=tmp_path)  # of no task: it ends as soon as it has begun
     start, before = time.perf_counter(), os.times()
     for _ in range(STARTS):
@@ -119,4 +115,4 @@ def test_what_the_start_of_a_child_takes(tmp_path: Path, table: list[tuple[str, 
     whole = (time.perf_counter() - start) / STARTS
     own = (after.children_user + after.children_system - before.children_user - before.children_system) / STARTS
     what = "apart: a child starts and ends, and what it costs itself"
-    table.append((what, f"{STARTS}", f"{1000 * whole:,.0f}", f"{1000 * own:,.0f} ms", "", ""))
+    PART.add(what, f"{STARTS}", f"{1000 * whole:,.0f}", f"{1000 * own:,.0f} ms", "", "")
