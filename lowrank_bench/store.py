@@ -223,7 +223,7 @@ def _stream(path: Path) -> Iterator[Line]:
                 if not line.strip():
                     continue
                 try:
-                    record = RECORD.validate_json(line)
+                    record: TrialRecord | MeasurementRecord | None = RECORD.validate_json(line)
                 except ValidationError as error:
                     half = " (half-written last line)" if line == ended else ""
                     mistakes.append(f"line {number}{half} is not a record and is set aside: {_reason(error)}")
