@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all: drafts beside them, flushed to the disk, then renamed."""
+"""Files that appear whole or not at all: drafts beside them, flushed to the disk, then renamed; and lines likewise."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from lowrank_bench.errors import NotWritten
 
 SUFFIX = ".draft"
+BLOCK = 1 << 16
 
 
 @contextmanager
@@ -66,6 +67,30 @@ def remove_drafts(folder: Path) -> None:
     for draft in folder.rglob(f".*{SUFFIX}"):
         with suppress(OSError):
             draft.unlink()
+
+
+def append_whole(handle: int, data: bytes) -> None:
+    """Add all of it to an open file, on the disk, or none of it. Raises OSError where the disk is full."""
+    size = os.fstat(handle).st_size
+    try:
+        written = 0
+        while written < len(data):
+            written += os.write(handle, data[written:])
+        os.fsync(handle)
+    except OSError:
+        with suppress(OSError):
+            os.ftruncate(handle, size)
+        raise
+
+
+def after_last_newline(handle: int, size: int) -> bytes:
+    """What stands in an open file of so many bytes after its last whole line: nothing, where all are whole."""
+    tail, start = b"", size
+    while start > 0 and b"\n" not in tail:
+        start = max(0, start - BLOCK)
+        os.lseek(handle, start, os.SEEK_SET)
+        tail = os.read(handle, min(BLOCK, size - start - len(tail))) + tail
+    return tail[tail.rfind(b"\n") + 1 :]
 
 
 def _flush(draft: Path) -> None:

@@ -7,20 +7,18 @@ import os
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from filelock import FileLock
 from pydantic import ValidationError
 
-from lowrank_bench.atomic import drafts
+from lowrank_bench.atomic import after_last_newline, append_whole, drafts
 from lowrank_bench.errors import InvalidInput, InvalidRecord, NotWritten
 from lowrank_bench.record import RECORD, MeasurementRecord, Status, TrialRecord
 
 FILE_NAME = "records.jsonl"
 ASIDE_SUFFIX = ".unreadable"
-BLOCK = 1 << 16
 
 
 class Line(NamedTuple):
@@ -73,7 +71,7 @@ class Store:
                 handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o666)
                 try:
                     self._mend_last_line(handle)
-                    _write(handle, line)
+                    append_whole(handle, line)
                 finally:
                     os.close(handle)
         except OSError as error:
@@ -87,13 +85,14 @@ class Store:
         return read_records(self.folder, allow_empty=True)
 
     def statuses(self) -> dict[str, Status]:
-        """How each key ended: by its last record."""
-        return {record.key: record.status for record in self.records()}
+        """How each key ended: by its last record. No more than a record of each file is in memory at a time."""
+        lines = _in_order(_streams_below(self.folder))
+        return {line.record.key: line.record.status for line in lines if line.record}
 
     def _mend_last_line(self, handle: int) -> None:
         """A last line without an end is ended where it is a whole record, and set aside where it is not."""
         size = os.fstat(handle).st_size
-        tail = _after_last_newline(handle, size)
+        tail = after_last_newline(handle, size)
         if not tail:
             return
         try:
@@ -102,12 +101,12 @@ class Store:
             self._set_aside([tail])
             os.ftruncate(handle, size - len(tail))
         else:
-            _write(handle, b"\n")
+            append_whole(handle, b"\n")
 
     def unite(self, files: Iterable[list[Line]]) -> Merged:
         """Add the lines of other files: see ``merge``. The file is replaced at once, so no reader sees a part of it."""
         with self._lock:
-            own = _read_lines(self.path)
+            own = list(_stream(self.path))
             lines = [*_in_order([own, *files])]
             # Of equal lines the first one keeps its place.
             records = {line.data: line.record for line in lines if line.record}
@@ -192,12 +191,16 @@ def latest(records: Iterable[TrialRecord | MeasurementRecord]) -> dict[str, Tria
 
 def _lines_below(folder: Path) -> list[list[Line]]:
     """Every line that is not blank, by file."""
+    return [list(lines) for lines in _streams_below(folder)]
+
+
+def _streams_below(folder: Path) -> list[Iterator[Line]]:
     if not folder.exists():
         raise InvalidRecord(
             f"results folder {str(folder)!r} does not exist: run `lowrank-bench run --out {folder}` first, or name "
             "another"
         )
-    return [_read_lines(path) for path in ([folder] if folder.is_file() else _record_files(folder))]
+    return [_stream(path) for path in ([folder] if folder.is_file() else _record_files(folder))]
 
 
 def _record_files(folder: Path) -> list[Path]:
@@ -205,53 +208,32 @@ def _record_files(folder: Path) -> list[Path]:
     return sorted(Path(here, name) for here, _, names in os.walk(folder) for name in names if name.endswith(".jsonl"))
 
 
-def _in_order(files: Iterable[list[Line]]) -> Iterator[Line]:
+def _in_order(files: Iterable[Iterable[Line]]) -> Iterator[Line]:
     """Within a file the order of writing counts, whatever the clock did; between files the clock is all there is."""
     return heapq.merge(*files, key=lambda line: line.record.finished if line.record else "")
 
 
-def _read_lines(path: Path) -> list[Line]:
+def _stream(path: Path) -> Iterator[Line]:
+    """Line after line, so that a file of any length fits; what cannot be read is told at the end."""
+    mistakes = []
     try:
-        data = path.read_bytes().split(b"\n")
+        with path.open("rb") as file:
+            for number, ended in enumerate(file, start=1):
+                line = ended.removesuffix(b"\n")
+                if not line.strip():
+                    continue
+                try:
+                    record: TrialRecord | MeasurementRecord | None = RECORD.validate_json(line)
+                except ValidationError as error:
+                    half = " (half-written last line)" if line == ended else ""
+                    mistakes.append(f"line {number}{half} is not a record and is set aside: {_reason(error)}")
+                    record = None
+                yield Line(path, number, line, record)
     except OSError as error:
         raise InvalidRecord(f"{path} cannot be read ({error.strerror})") from None
-    lines, mistakes = [], []
-    for number, line in enumerate(data, start=1):
-        if not line.strip():
-            continue
-        try:
-            lines.append(Line(path, number, line, RECORD.validate_json(line)))
-        except ValidationError as error:
-            lines.append(Line(path, number, line, None))
-            half = " (half-written last line)" if number == len(data) else ""
-            mistakes.append(f"line {number}{half} is not a record and is set aside: {_reason(error)}")
     if mistakes:
         others = f" (and {len(mistakes) - 1} more lines, as of another version)" if len(mistakes) > 1 else ""
         warnings.warn(f"{path}, {mistakes[0]}{others}", stacklevel=2)
-    return lines
-
-
-def _after_last_newline(handle: int, size: int) -> bytes:
-    tail, start = b"", size
-    while start > 0 and b"\n" not in tail:
-        start = max(0, start - BLOCK)
-        os.lseek(handle, start, os.SEEK_SET)
-        tail = os.read(handle, min(BLOCK, size - start - len(tail))) + tail
-    return tail[tail.rfind(b"\n") + 1 :]
-
-
-def _write(handle: int, data: bytes) -> None:
-    """All of it, on the disk, or none of it."""
-    size = os.fstat(handle).st_size
-    try:
-        written = 0
-        while written < len(data):
-            written += os.write(handle, data[written:])
-        os.fsync(handle)
-    except OSError:
-        with suppress(OSError):
-            os.ftruncate(handle, size)
-        raise
 
 
 def _reason(error: ValidationError) -> str:

@@ -127,6 +127,12 @@ class Readers:
             ),
         }
 
+    @property
+    def good_documents(self) -> dict[str, list[bytes]]:
+        """For each reader, what it reads well."""
+        lines = [line.encode() for line in self.lines]
+        return {"sweep": [SWEEP.encode()], "plan": [self.plan], "weights": [self.weights], "record": lines}
+
     def outside(self) -> set[Path]:
         """Everything beside the folders that the readers use."""
         return {path for path in self.folder.rglob("*") if self.records not in (path, *path.parents)}
@@ -161,9 +167,11 @@ class Readers:
             warnings.simplefilter("ignore")
             store = Store(self.records)
             store.append(self.good)
-            assert self.good.key in store.statuses(), "a good line is read, whatever the bad one says"
-            with suppress(lrb.LowRankBenchError):
-                lrb.load_records(self.records)
+            read = store.records()
+            assert self.good.key == read[-1].key, "a good line is read, whatever the bad one says"
+            if len(read) > 2:  # else the table sees nothing of it
+                with suppress(lrb.LowRankBenchError):
+                    lrb.load_records(self.records)
 
     def _load(self) -> None:
         with suppress(lrb.LowRankBenchError):

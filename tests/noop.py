@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import tempfile
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -119,6 +120,11 @@ def spans(folder: Path, what: str) -> list[tuple[float, float]]:
 def overlap(first: tuple[float, float], second: tuple[float, float]) -> bool:
     """Whether two spans have time in common."""
     return first[0] < second[1] and second[0] < first[1]
+
+
+def own_machine(folder: str) -> None:
+    """Run on a worker: its locks are its own, as those of another host would be."""
+    tempfile.tempdir = tempfile.mkdtemp(dir=folder)
 
 
 def threads_at_work(dask_worker: Any) -> int:

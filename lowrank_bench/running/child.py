@@ -22,6 +22,7 @@ from lowrank_bench.running.locks import Stopped
 from lowrank_bench.running.memory import killed_for_memory
 from lowrank_bench.running.worker import LINE, Halt, Job, Outcome
 
+START = "lowrank_bench.running.start"
 STDERR_KEPT = 4000
 # A child that closed its output is given so long to end by itself, so that its own exit status is seen.
 LAST_SECONDS = 2.0
@@ -75,12 +76,7 @@ def run_child(job: Job, threads: int, timeout: float, progress: Progress, family
     """
     family = family or Family()
     environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads))
-    command = [
-        sys.executable,
-        "-P",
-        "-m",
-        "lowrank_bench.running.worker",
-    ]  # -P: in a clone, ./lowrank_bench has no methods
+    command = [sys.executable, "-P", "-m", START]  # -P: in a clone, ./lowrank_bench has no methods
     killed_before = killed_for_memory()
     with tempfile.TemporaryFile() as errors:
         child = subprocess.Popen(

@@ -11,6 +11,7 @@ import socket
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
@@ -136,6 +137,9 @@ class ClusterCrew:
                 prepare(trial)
             while futures:
                 future = next(done)
+                if future.status == "lost":  # with its worker, before the record was fetched: dask does it again
+                    done.add(future)
+                    continue
                 _, what = futures.pop(future.key)
                 record = _record_of(future, what, host)
                 future.release()
@@ -148,14 +152,15 @@ class ClusterCrew:
 
 
 def _record_of(future: Any, what: Trial | Measurement, host: Host) -> Record:
-    if future.status not in ("finished", "error"):
-        raise MeasurementFailed("the scheduler was lost: what was recorded is kept; the same command goes on from here")
-    error = future.exception()
-    if error is None:
+    try:
         record: Record = future.result()
         return record
-    if not isinstance(error, KilledWorker):
-        raise error
+    except CancelledError:
+        raise MeasurementFailed(
+            "the scheduler was lost: what was recorded is kept; the same command goes on from here"
+        ) from None
+    except KilledWorker:
+        pass
     reason = "every worker that had it was lost: its memory may not suffice, or its hosts went away"
     if isinstance(what, Trial):
         return TrialRecord(key=what.key, trial=what, status=Status.CRASHED, reason=reason, code=host.code)

@@ -18,6 +18,8 @@ from lowrank_bench.tasks.catalog import get_task
 from lowrank_bench.trial import Measurement, Trial
 
 RUN_LOCK = ".run.lock"
+# A stage like others: another run may have the machine for minutes.
+WAITS = "waiting for the machine"
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Host:
     def prepare(self, trial: Trial, threads: int, progress: Progress, family: Family) -> TrialRecord:
         """Make a trial's model, beside whatever else is prepared on this machine, but not beside a timing."""
         job = TrialJob(trial=trial, models=self.models, methods_folders=list(self.methods_folders), memory=self.memory)
+        progress(WAITS, 0.0)
         with preparation_lock(family.ended):
             ended = run_child(job, threads, self.timeout, progress, family)
         outcome = ended.outcome
@@ -51,6 +54,7 @@ class Host:
         timings: list[ProcessTiming] = []
         quality: RuntimeQuality | None = None
         seconds: dict[str, float] = {}
+        progress(WAITS, 0.0)
         with timing_lock(family.ended), TemporaryDirectory(prefix="lowrank-bench-") as exports:
             for number in range(measurement.processes):
                 judge = changes_top1 and number == 0  # top-1 is the same in every process

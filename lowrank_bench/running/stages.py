@@ -8,6 +8,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -159,7 +160,7 @@ def _original_predictions(dense: nn.Module, task: Task, cache: Path) -> Tensor:
     """Predictions of the dense model as it came, on the test images; kept on disk, since every trial of a sweep needs
     them.
     """
-    if cache.exists():
+    with suppress(OSError, ValueError, EOFError):  # not there yet, or damaged
         return torch.from_numpy(np.load(cache, allow_pickle=False))
     predicted = predictions(dense, task.batches("test"))
     with drafts(cache) as (draft,), draft.open("wb") as file:

@@ -1,15 +1,12 @@
-"""One trial, or one piece of measuring, in a child of its own: ``python -m lowrank_bench.running.worker``.
+"""One trial, or one piece of measuring, in a child of its own, which ``running.start`` begins.
 
-The parent writes a job (one JSON line) to standard input and keeps it open: when it closes, because the parent died
-however it died, the child exits at once. Progress goes to standard output as JSON lines; the last line is the outcome.
+Progress goes to standard output as JSON lines; the last line is the outcome.
 """
 
 from __future__ import annotations
 
 import os
-import signal
 import sys
-import threading
 import traceback
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -133,22 +130,13 @@ Line = Annotated[Progress | Outcome | Halt, Field(discriminator="kind")]
 LINE: TypeAdapter[Progress | Outcome | Halt] = TypeAdapter(Line)
 
 
-def main() -> None:
-    """Read a job, do it, write its outcome."""
-    job = JOB.validate_json(sys.stdin.readline())
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+def work(line: str) -> None:
+    """Do a job, and write its outcome."""
+    job = JOB.validate_json(line)
     channel = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a method prints goes to the log, not into the channel
     watch = Stopwatch(lambda stage, share: print(Progress(stage=stage, share=share).model_dump_json(), file=channel))
     print(_outcome(job, watch).model_dump_json(), file=channel)
-
-
-def _die_with_parent() -> None:
-    """Standard input ends when the parent does, however it dies; then whatever this process started goes with it."""
-    sys.stdin.read()
-    if sys.platform != "win32" and os.getpgrp() == os.getpid():
-        os.killpg(0, signal.SIGKILL)
-    os._exit(1)
 
 
 def _outcome(job: Job, watch: Stopwatch) -> Outcome | Halt:
@@ -186,7 +174,3 @@ def _status_of(error: Exception) -> Status:
     if any(words in str(error) for words in NO_MEMORY):
         return Status.OUT_OF_MEMORY
     return Status.FAILED
-
-
-if __name__ == "__main__":
-    main()

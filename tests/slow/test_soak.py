@@ -5,18 +5,18 @@ The children do nothing here; what it takes to start a real one is told apart.
 
 from __future__ import annotations
 
-import sys
+import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
 import psutil
 import pytest
-from noop import ENVIRONMENT, NoopCrew, measurements, trials
+from campaign import Part
+from noop import ENVIRONMENT, NoopCrew, measurements, own_machine, trials
 
-from lowrank_bench.measurement.environment import fingerprint
 from lowrank_bench.running.child import run_child
 from lowrank_bench.running.crew import Crew, LocalCrew
 from lowrank_bench.running.engine import Engine, Event
@@ -24,71 +24,95 @@ from lowrank_bench.running.worker import TrialJob
 
 pytestmark = pytest.mark.timeout(3600)
 
-COUNT = 2000
+COUNT, STARTS = 2000, 5
 MEGABYTES, MILLISECONDS = 15, 20
+COLUMNS = [
+    "Crew",
+    "Trials",
+    "ms a trial",
+    "CPU of client, scheduler and store",
+    "so for a quarter of them",
+    "memory grew by",
+]
+
+
+PART = Part("Soak", "test_soak.py", COLUMNS)
 
 
 @pytest.fixture(autouse=True)
-def own_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
-def soak(folder: Path, crew: Crew, machine: str) -> tuple[list[float], list[float]]:
-    """Seconds, and megabytes of this process, at each record of a sweep."""
-    seconds, megabytes, process = list[float](), list[float](), psutil.Process()
+@dataclass
+class Soak:
+    """What this process had used at the start of a sweep and at each record: seconds, of those its own, megabytes."""
 
-    def note(event: Event) -> None:
-        if event.done > len(seconds):
-            seconds.append(time.perf_counter())
-            megabytes.append(process.memory_info().rss / 1e6)
+    seconds: list[float] = field(default_factory=list)
+    own: list[float] = field(default_factory=list)
+    megabytes: list[float] = field(default_factory=list)
 
-    made = trials(COUNT)
-    Engine(folder, ENVIRONMENT, crew=NoopCrew(crew), report=note).run(made, measurements(made, machine))
-    assert len(seconds) == 2 * COUNT
-    return seconds, megabytes
+    def run(self, folder: Path, crew: Crew, machine: str, count: int = COUNT) -> Soak:
+        """A sweep of so many trials, each with its measurement."""
+        process, made = psutil.Process(), trials(count)
+
+        def look() -> None:
+            self.seconds.append(time.perf_counter())
+            self.own.append(time.process_time())
+            self.megabytes.append(process.memory_info().rss / 1e6)
+
+        def note(event: Event) -> None:
+            if event.done == len(self.seconds):
+                look()
+
+        look()
+        Engine(folder, ENVIRONMENT, crew=NoopCrew(crew), report=note).run(made, measurements(made, machine))
+        assert len(self.seconds) == 2 * count + 1
+        return self
 
 
-def per_trial(seconds: Sequence[float], part: slice) -> float:
-    """Milliseconds for a trial and its measurement."""
-    chosen = seconds[part]
-    return 2000 * (chosen[-1] - chosen[0]) / (len(chosen) - 1)
-
-
-def check(name: str, seconds: list[float], megabytes: list[float]) -> None:
-    quarters = [per_trial(seconds, slice(i * COUNT // 2, (i + 1) * COUNT // 2)) for i in range(4)]
-    grown = median(megabytes[-100:]) - median(megabytes[COUNT // 4 : COUNT // 4 + 100])
-    whole = per_trial(seconds, slice(None))
-    print(f"\n{name}: {whole:.2f} ms a trial; by quarters {quarters}; memory grew by {grown:.1f} MB")
-    assert whole <= MILLISECONDS
+def soaked(name: str, folder: Path, crew: Crew, machine: str) -> tuple[str, ...]:
+    """A row of the table: a sweep, after another one of a quarter of its trials."""
+    less = per_trial(Soak().run(folder / "less", crew, machine, COUNT // 4).own)
+    soak = Soak().run(folder / "more", crew, machine)
+    whole, own = per_trial(soak.seconds), per_trial(soak.own)
+    grown = median(soak.megabytes[-100:]) - median(soak.megabytes[COUNT // 4 : COUNT // 4 + 100])
+    print(f"\n{name}: {whole:.2f} ms a trial, of this process {own:.2f}, of fewer {less:.2f}; grew by {grown:.1f} MB")
+    assert own <= MILLISECONDS, "what the work costs, however busy the machine is"
+    assert own <= 1.5 * less, "time grows with the number of trials, not faster"
     assert grown <= MEGABYTES
-    halves = [per_trial(seconds, slice(0, COUNT)), per_trial(seconds, slice(COUNT, None))]
-    assert max(halves) < 3 * min(halves), "time grows with the number of trials, not faster"
+    return name, f"{COUNT:,}", f"{whole:.1f}", f"{own:.1f} ms", f"{less:.1f} ms", f"{grown:.1f} MB"
+
+
+def per_trial(spent: list[float]) -> float:
+    """Milliseconds for a trial and its measurement."""
+    return 2000 * (spent[-1] - spent[0]) / (len(spent) - 1)
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_on_this_machine(tmp_path: Path, jobs: int) -> None:
-    check(f"local, -j {jobs}", *soak(tmp_path / "results", LocalCrew(jobs), "noop"))
+    PART.add(*soaked(f"this machine, -j {jobs}", tmp_path, LocalCrew(jobs), "noop"))
 
 
-def test_on_two_workers_of_a_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_two_workers_of_a_cluster(tmp_path: Path) -> None:
     distributed = pytest.importorskip("distributed")
     from lowrank_bench.running.cluster import ClusterCrew, local_cluster
 
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
     with local_cluster(2, workers=2) as cluster, distributed.Client(cluster) as client:
         client.wait_for_workers(2)
+        client.run(own_machine, str(tmp_path))
         crew = ClusterCrew(client, 2)
         (machine,) = crew.machines()
-        check("dask, 2 workers", *soak(tmp_path / "results", crew, machine))
+        PART.add(*soaked("dask, 2 workers", tmp_path, crew, machine))
 
 
 def test_what_the_start_of_a_child_takes(tmp_path: Path) -> None:
-    def seconds(run: Callable[[], object]) -> Iterator[float]:
-        for _ in range(5):
-            start = time.perf_counter()
-            run()
-            yield time.perf_counter() - start
-
     job = TrialJob(trial=trials(1)[0], models=tmp_path)  # of no task: it ends as soon as it has begun
-    taken = median(seconds(lambda: run_child(job, 1, 100, lambda stage, share: None)))
-    print(f"\na child starts and ends in {taken:.2f} s on {fingerprint().machine}, Python {sys.version.split()[0]}")
+    start, before = time.perf_counter(), os.times()
+    for _ in range(STARTS):
+        run_child(job, 1, 100, lambda stage, share: None)
+    after = os.times()
+    whole = (time.perf_counter() - start) / STARTS
+    own = (after.children_user + after.children_system - before.children_user - before.children_system) / STARTS
+    what = "apart: a child starts and ends, and what it costs itself"
+    PART.add(what, f"{STARTS}", f"{1000 * whole:,.0f}", f"{1000 * own:,.0f} ms", "", "")

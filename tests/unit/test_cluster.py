@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
 from itertools import combinations
 from pathlib import Path
 
@@ -42,31 +43,35 @@ def run(folder: Path, crew: NoopCrew, count: int, machine: str) -> None:
     Engine(folder, ENVIRONMENT, crew=crew).run(made, measurements(made, machine))
 
 
-def test_a_worker_killed_in_the_middle_costs_nothing_and_timing_is_alone(
-    client: distributed.Client, tmp_path: Path
+def test_a_record_that_is_lost_with_its_worker_before_it_was_fetched_is_waited_for_again(
+    client: distributed.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    lost: list[str] = []
+
+    class Late(distributed.as_completed):
+        """Tells of the first task when the client has just heard that its record was lost, and is being made again."""
+
+        def __next__(self):
+            future = super().__next__()
+            if not lost:
+                lost.append(future.key)
+                loop, state = client.loop, future._state
+                loop.add_callback(state.lose)
+                while future.status != "lost":
+                    time.sleep(0.01)
+                loop.add_callback(loop.call_later, 0.3, state.finish)
+            return future
+
+    monkeypatch.setattr(cluster, "as_completed", Late)
     crew = cluster.ClusterCrew(client, JOBS)
-    ((machine, cores),) = crew.machines().items()
-    assert (machine, cores) == (fingerprint().machine, cluster.usable_cores())
-    made = trials(16)
-    keys = [each.key for each in (*made, *measurements(made, machine))]
-    running = threading.Thread(target=run, args=(tmp_path, NoopCrew(crew, seconds=0.15), len(made), machine))
-    running.start()
-    while len(list(tmp_path.glob("spans/*.begun"))) < 6:
-        time.sleep(0.02)
-    victim = sorted(client.run(os.getpid).values())[0]
-    os.kill(victim, signal.SIGKILL)
-    running.join(timeout=100)
-    assert not running.is_alive()
-    check_finished(tmp_path, keys)
-    prepared, timed = spans(tmp_path, "prepare"), spans(tmp_path, "time")
-    assert not any(overlap(one, other) for one in timed for other in prepared)
-    assert not any(overlap(one, other) for one, other in combinations(timed, 2))
-    assert any(overlap(one, other) for one, other in combinations(prepared, 2))
+    (machine,) = crew.machines()
+    run(tmp_path, NoopCrew(crew), 2, machine)
+    made = trials(2)
+    check_finished(tmp_path, [each.key for each in (*made, *measurements(made, machine))])
+    assert lost
 
 
 def test_a_run_that_is_stopped_ends_what_its_hosts_are_doing(client: distributed.Client, tmp_path: Path) -> None:
-    client.wait_for_workers(2, timeout=100)
     (tmp_path / ".run.lock").touch()
     host = Host(tmp_path, ENVIRONMENT, code_fingerprint(), 100)
     crew = NoopCrew(cluster.ClusterCrew(client, JOBS), seconds=0.01, hang_from=1)
@@ -100,13 +105,13 @@ def test_a_machine_of_another_kind_times_nothing(client: distributed.Client, tmp
 
 
 class FakeFuture:
-    """A future that ended as told."""
+    """A future that ended with an error."""
 
-    def __init__(self, status: str, error: Exception | None) -> None:
-        self.status, self.error = status, error
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
 
-    def exception(self) -> Exception | None:
-        return self.error
+    def result(self) -> None:
+        raise self.error
 
 
 def test_a_trial_whose_workers_all_die_is_a_row_and_a_lost_scheduler_is_none(tmp_path: Path) -> None:
@@ -114,11 +119,11 @@ def test_a_trial_whose_workers_all_die_is_a_row_and_a_lost_scheduler_is_none(tmp
     host = Host(tmp_path, ENVIRONMENT, "c0de", 100)
     killed = distributed.KilledWorker("task", None, 3)
     for what in (trial, *measurements([trial])):
-        record = cluster._record_of(FakeFuture("error", killed), what, host)
+        record = cluster._record_of(FakeFuture(killed), what, host)
         assert (record.key, record.status) == (what.key, Status.CRASHED) and "was lost" in record.reason
-    assert isinstance(cluster._record_of(FakeFuture("error", killed), trial, host), TrialRecord)
+    assert isinstance(cluster._record_of(FakeFuture(killed), trial, host), TrialRecord)
     with pytest.raises(lrb.MeasurementFailed, match="goes on from here"):
-        cluster._record_of(FakeFuture("cancelled", None), trial, host)
+        cluster._record_of(FakeFuture(CancelledError()), trial, host)
 
 
 def test_a_scheduler_that_does_not_answer_or_has_no_fit_worker_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,3 +141,26 @@ def test_a_scheduler_that_does_not_answer_or_has_no_fit_worker_is_named(monkeypa
         no_offer = pytest.raises(lrb.InvalidInput, match="does not offer its host")
         with cluster.connect(local.scheduler_address, 1) as crew, no_offer:
             crew.machines()
+
+
+def test_a_worker_killed_in_the_middle_costs_nothing_and_timing_is_alone(
+    client: distributed.Client, tmp_path: Path
+) -> None:
+    crew = cluster.ClusterCrew(client, JOBS)
+    ((machine, cores),) = crew.machines().items()
+    assert (machine, cores) == (fingerprint().machine, cluster.usable_cores())
+    made = trials(16)
+    keys = [each.key for each in (*made, *measurements(made, machine))]
+    running = threading.Thread(target=run, args=(tmp_path, NoopCrew(crew, seconds=0.15), len(made), machine))
+    running.start()
+    while len(list(tmp_path.glob("spans/*.begun"))) < 6:
+        time.sleep(0.02)
+    victim = sorted(client.run(os.getpid).values())[0]
+    os.kill(victim, signal.SIGKILL)
+    running.join(timeout=100)
+    assert not running.is_alive()
+    check_finished(tmp_path, keys)
+    prepared, timed = spans(tmp_path, "prepare"), spans(tmp_path, "time")
+    assert not any(overlap(one, other) for one in timed for other in prepared)
+    assert not any(overlap(one, other) for one, other in combinations(timed, 2))
+    assert any(overlap(one, other) for one, other in combinations(prepared, 2))

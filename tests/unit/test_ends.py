@@ -1,4 +1,8 @@
-"""However a child ends, its status says so, its parent lives, and nothing of it is left."""
+"""However a child ends, its status says so, its parent lives, and nothing of it is left.
+
+The quick part: what needs a child of its own to be seen. tests/slow/test_faults.py runs every bad end from the command
+line; which exception means what is a matter of test_worker.py.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from bad_ends import EXPECTED, PLUGINS
 from processes import alive
 
 import lowrank_bench as lrb
@@ -20,19 +25,9 @@ from lowrank_bench.running.memory import check_memory
 from lowrank_bench.running.worker import TrialJob
 from lowrank_bench.trial import Trial
 
-PLUGINS = Path(__file__).parents[1] / "plugins"
 LIMIT = 4.0  # GB
 HANGS = 7.0  # seconds, which stand for the timeout of what hangs
-EXPECTED = {
-    "hangs": (Status.TIMEOUT, "not done after 7 s"),
-    "raises": (Status.FAILED, "RuntimeError: no luck"),
-    "exits": (Status.CRASHED, "with status 7"),
-    "eats_tensors": (Status.OUT_OF_MEMORY, "memory"),
-    "eats_objects": (Status.OUT_OF_MEMORY, "MemoryError"),
-    "not_a_number": (Status.DIVERGED, "not finite"),
-    "wrong_shape": (Status.FAILED, "NonConforming"),
-    "cannot_export": (Status.NOT_EXPORTABLE, "cannot take"),
-}
+CHILDREN = ("hangs", "raises", "exits", "eats_tensors")
 
 
 def job(method: str, models: Path, memory: float | None = LIMIT) -> TrialJob:
@@ -57,7 +52,7 @@ class WhenItHangs(threading.Timer):
 def ends(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Ended]]:
     """How each method ended, several at a time."""
     folder = tmp_path_factory.mktemp("ends")
-    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(3) as pool:
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(2) as pool:
         patch.setenv("LOWRANK_BENCH_TEST_MARK", str(folder / "mark"))
         patch.setattr(WhenItHangs, "mark", folder / "mark")
         patch.setattr(threading, "Timer", WhenItHangs)
@@ -66,7 +61,7 @@ def ends(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Ended]]
             timeout = HANGS if method == "hangs" else 200
             return run_child(job(method, folder / "models"), 1, timeout, lambda stage, share: None)
 
-        found = dict(zip(EXPECTED, pool.map(end, EXPECTED), strict=True))
+        found = dict(zip(CHILDREN, pool.map(end, CHILDREN), strict=True))
         assert not any(alive(int(process)) for process in (folder / "mark").read_text().split())
         yield found
 
@@ -76,7 +71,7 @@ needs_limit = pytest.mark.skipif(sys.platform != "linux", reason="only Linux lim
 
 @pytest.mark.parametrize(
     "method",
-    [pytest.param(name, marks=needs_limit) if name.startswith("eats") else name for name in EXPECTED],
+    [pytest.param(name, marks=needs_limit) if name.startswith("eats") else name for name in CHILDREN],
 )
 def test_every_end_has_its_status_and_its_reason(ends: dict[str, Ended], method: str) -> None:
     status, words = EXPECTED[method]

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -22,7 +23,8 @@ from lowrank_bench.record import MeasurementRecord, RuntimeQuality, Status
 from lowrank_bench.running import child, crew, host
 from lowrank_bench.running.child import Ended, run_child
 from lowrank_bench.running.crew import LocalCrew
-from lowrank_bench.running.engine import Engine
+from lowrank_bench.running.engine import Engine, Event
+from lowrank_bench.running.locks import timing_lock
 from lowrank_bench.running.worker import Outcome, TimingJob, TrialJob
 from lowrank_bench.store import latest
 from lowrank_bench.trial import Measurement, Trial
@@ -170,6 +172,24 @@ def test_preparation_goes_side_by_side_and_timing_is_alone(tmp_path: Path, monke
     assert not any(overlap(one, other) for one in timed for other in (*prepared, *timed) if one != other)
 
 
+def test_a_run_that_waits_for_another_one_s_timing_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(host, "run_child", FakeChildren())
+    told, waiting = list[str](), threading.Event()
+
+    def hear(event: Event) -> None:
+        told.append(event.stage)
+        if event.stage == host.WAITS:
+            waiting.set()
+
+    with timing_lock():
+        run = threading.Thread(target=Engine(tmp_path, ENVIRONMENT, report=hear).run, args=([trial()], []))
+        run.start()
+        assert waiting.wait(timeout=60) and set(told) == {host.WAITS}
+    run.join()
+    assert told[-1] != host.WAITS
+
+
 @pytest.mark.parametrize(("jobs", "threads"), [(1, 8), (2, 4), (3, 2), (16, 1)])
 def test_the_cores_are_divided_among_what_is_prepared_at_once(
     tmp_path: Path, children: FakeChildren, monkeypatch: pytest.MonkeyPatch, jobs: int, threads: int
@@ -238,6 +258,13 @@ def test_a_child_dies_with_its_parent_however_the_parent_dies(tmp_path: Path) ->
             return
         time.sleep(0.1)
     pytest.fail("the child outlived its parent")
+
+
+def test_a_child_whose_parent_is_gone_ends_before_it_has_imported_torch() -> None:
+    command = [sys.executable, "-P", "-X", "importtime", "-m", child.START]
+    ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, start_new_session=True)
+    assert ended.returncode < 0 or os.name == "nt"
+    assert "lowrank_bench.errors" in ended.stderr and "| torch\n" not in ended.stderr
 
 
 def test_threads_are_set_before_the_child_imports_anything(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -140,6 +140,16 @@ def test_a_finished_stage_of_other_source_or_with_damaged_files_is_done_again(tm
     assert "decompose" in told
 
 
+@pytest.mark.parametrize("left", [b"", b"\x93NUMPY\x01", b"not an array"])
+def test_damaged_predictions_of_the_dense_model_are_made_again(left, tmp_path):
+    _, size, quality = result(tmp_path, "none")
+    (cache,) = tmp_path.glob("*.npy")
+    whole = cache.read_bytes()
+    cache.write_bytes(left)
+    assert result(tmp_path, "none")[1:] == (size, quality)
+    assert cache.read_bytes() == whole
+
+
 def test_the_seconds_of_stages_that_were_finished_before_are_counted(tmp_path, monkeypatch):
     trial = Trial(task="toy", model="net", method="channel_svd", ranks=RANKS, recipe="standard")
     first, second = (Stopwatch(lambda stage, share: None) for _ in range(2))

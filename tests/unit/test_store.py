@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,18 @@ for seed in range(int(sys.argv[2]), int(sys.argv[2]) + 20):
     trial = Trial(task="t", model="m", method="x", recipe="none", seed=seed)
     Store(sys.argv[1]).append(TrialRecord(key=trial.key, trial=trial, status="ok"))
 """
+
+
+def test_how_each_key_ended_is_read_without_holding_the_records(tmp_path: Path) -> None:
+    store, count = Store(tmp_path), 200
+    line = record(0, Status.TIMEOUT).model_copy(update={"stderr": "x" * 20_000}).model_dump_json().encode() + b"\n"
+    store.path.write_bytes(line * count)
+    tracemalloc.start()
+    try:
+        assert store.statuses() == {record(0).key: Status.TIMEOUT}
+        assert tracemalloc.get_traced_memory()[1] < len(line) * count / 4
+    finally:
+        tracemalloc.stop()
 
 
 def test_processes_that_append_at_once_lose_and_double_nothing(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import lowrank_bench as lrb
-from lowrank_bench.errors import ExportFailed, RuntimeMissing
+from lowrank_bench.errors import Diverged, ExportFailed, NonConforming, RuntimeMissing
 from lowrank_bench.measurement.converters import Wish
 from lowrank_bench.measurement.quality import unpack_hits
 from lowrank_bench.measurement.runtimes import RUNTIMES, Runtime
@@ -29,6 +29,8 @@ TRIAL = Trial(task="blobs", model="small", method="tucker", ranks="full", recipe
     [
         (RuntimeMissing("runtime 'openvino' is not ready: pip install it"), Status.SKIPPED),
         (ExportFailed("runtime 'compile' cannot take this model"), Status.NOT_EXPORTABLE),
+        (Diverged("weights that are not finite"), Status.DIVERGED),
+        (NonConforming("an output of another shape"), Status.FAILED),
         (MemoryError("too large"), Status.OUT_OF_MEMORY),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), Status.OUT_OF_MEMORY),
         (ZeroDivisionError("unforeseen"), Status.FAILED),
