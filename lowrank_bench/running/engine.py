@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import math
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from lowrank_bench.measurement.environment import Environment
 from lowrank_bench.record import MeasurementRecord, Status, TrialRecord
 from lowrank_bench.running.code import code_fingerprint
 from lowrank_bench.running.crew import Crew, LocalCrew, Timed
-from lowrank_bench.running.host import RUN_LOCK, Host
+from lowrank_bench.running.host import EXPORTS, RUN_LOCK, Host
 from lowrank_bench.running.stages import remove_stages
 from lowrank_bench.store import Store
 from lowrank_bench.trial import Measurement, Trial
@@ -77,12 +78,18 @@ class Engine:
         lock = FileLock(self.store.folder / RUN_LOCK, timeout=0)
         try:
             with lock:
-                remove_drafts(self.host.models)
+                self._remove_leftovers()
                 return self._run(trials, measurements)
         except Timeout:
             raise InvalidRecord(
                 f"{self.store.folder} is in use by another run: wait for it, or choose another --out"
             ) from None
+
+    def _remove_leftovers(self) -> None:
+        """Of a run that was killed."""
+        remove_drafts(self.host.models)
+        for exports in self.host.models.glob(f"{EXPORTS}*"):
+            shutil.rmtree(exports, ignore_errors=True)
 
     def _run(self, trials: Sequence[Trial], measurements: Sequence[Measurement]) -> Summary:
         known = self.store.statuses()

@@ -18,8 +18,10 @@ from lowrank_bench.tasks.catalog import get_task
 from lowrank_bench.trial import Measurement, Trial
 
 RUN_LOCK = ".run.lock"
-# A stage like others: another run may have the machine for minutes.
+EXPORTS = ".exports-"
+"""Prefix of the folders, among the models, in which the processes of one measurement share what they export."""
 WAITS = "waiting for the machine"
+"""A stage like others: another run may have the machine for minutes."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,8 @@ class Host:
         quality: RuntimeQuality | None = None
         seconds: dict[str, float] = {}
         progress(WAITS, 0.0)
-        with timing_lock(family.ended), TemporaryDirectory(prefix="lowrank-bench-") as exports:
+        self.models.mkdir(parents=True, exist_ok=True)
+        with timing_lock(family.ended), TemporaryDirectory(prefix=EXPORTS, dir=self.models) as exports:
             for number in range(measurement.processes):
                 judge = changes_top1 and number == 0  # top-1 is the same in every process
                 job = TimingJob(

@@ -222,12 +222,16 @@ def test_finished_stages_are_kept_as_long_as_they_may_be_needed(
     assert finished.exists() is kept
 
 
-def test_drafts_that_a_kill_left_are_removed(tmp_path: Path, children: FakeChildren) -> None:
+def test_drafts_and_exports_that_a_kill_left_are_removed(tmp_path: Path, children: FakeChildren) -> None:
     draft = tmp_path / "models" / "0123" / ".plan.json.7-7.draft"
     draft.parent.mkdir(parents=True)
     draft.write_text("{")
+    export = tmp_path / "models" / ".exports-1a2b" / "0123.onnx"
+    export.parent.mkdir()
+    export.write_text("onnx")
     Engine(tmp_path, fingerprint()).run([], [])
     assert not draft.exists()
+    assert not export.parent.exists()
 
 
 def test_a_child_dies_with_its_parent_however_the_parent_dies(tmp_path: Path) -> None:
