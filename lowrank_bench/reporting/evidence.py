@@ -12,6 +12,7 @@ from lowrank_bench.measurement.quality import paired_drop, unpack_hits
 from lowrank_bench.record import LayerSize, MeasurementRecord, TrialRecord
 from lowrank_bench.reporting.board import best_evidence, pooled_speedup
 from lowrank_bench.reporting.paper import COMPARED, TIMED, Check, Claim, Planned
+from lowrank_bench.reporting.practical import BOUNDS
 from lowrank_bench.reporting.records_frame import to_frame
 from lowrank_bench.reporting.unranked import SETTING, WHAT
 from lowrank_bench.store import latest
@@ -21,7 +22,9 @@ _TRIAL = ["task", "model", "method", "options", "target", "recipe", "seed"]
 
 
 class Estimate(NamedTuple):
-    """A number and its interval; of what is counted, such as parameters, the ends are those over the seeds."""
+    """A number and its interval; of what is counted, such as parameters, the ends are those over the seeds. Where the
+    interval is not known both ends are the number.
+    """
 
     value: float
     low: float
@@ -125,7 +128,8 @@ def _timed(check: Check, candidate: Candidate) -> Estimate | None:
     if candidate.timed.empty:
         return None
     if check.metric == "practical":
-        return _spread(candidate.timed["practical"])
+        bounds = candidate.timed[BOUNDS].iloc[0].astype("float64")
+        return Estimate(*bounds.fillna(bounds["practical"]))
     interval = Estimate(*map(float, pooled_speedup(candidate.timed)))
     if check.metric == "speedup":
         return interval
