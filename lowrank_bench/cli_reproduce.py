@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from lowrank_bench.cli_inspect import DEFAULT_OUT, plain_table
+from lowrank_bench.cli_inspect import DEFAULT_OUT
 from lowrank_bench.cli_run import FAILED, Out, progress_bar, shower, stop_interrupted, tell
 from lowrank_bench.measurement.cores import usable_cores
 from lowrank_bench.measurement.environment import fingerprint
@@ -66,12 +66,12 @@ def _run(papers: list[Paper], quick: bool, out: Path) -> Summary:
 
 
 def _show(done: Reproduced) -> None:
+    """A block for each claim, which reads well at any width."""
     console = Console()
     console.print(Text(done.paper.title, style="bold"))
-    table = plain_table(*HEADINGS)
     for outcome in done.outcomes:
+        cells = dict(zip(HEADINGS, outcome.cells, strict=True))
         style = {"confirmed": "green", "not confirmed": "red"}.get(outcome.verdict, "yellow")
-        cells = [Text(cell) for cell in outcome.cells]
-        cells[HEADINGS.index("Verdict")].stylize(style)
-        table.add_row(*cells)
-    console.print(table)
+        console.print(Text(cells.pop("Verdict"), style=style), Text(cells.pop("Claim"), style="bold"), sep=": ")
+        for heading, cell in cells.items():
+            console.print(Text(f"    {heading}: {cell}"), soft_wrap=True)

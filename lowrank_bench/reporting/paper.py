@@ -134,6 +134,8 @@ class Claim(_Table):
             raise ValueError("no check has a condition: nothing would be judged")
         if self.against is None and any(check.metric in COMPARED for check in self.checks):
             raise ValueError(f"{', '.join(sorted(COMPARED))} needs `against`, the models to compare with")
+        if self.against is not None and not any(check.metric in {"loss", *COMPARED} for check in self.checks):
+            raise ValueError("against would do nothing: no check counts from other models")
         return self
 
     @property

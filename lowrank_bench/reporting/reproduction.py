@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+import pandas as pd
+
 from lowrank_bench.reporting.board import rows_of
 from lowrank_bench.reporting.cells import interval_text, setting_text
 from lowrank_bench.reporting.evidence import Candidate, Estimate, Evidence
@@ -63,15 +65,10 @@ class Outcome:
     @property
     def cells(self) -> list[str]:
         """Under HEADINGS."""
-        judged = "; ".join(filter(None, map(_judged_by, self.claim.checks)))
-        return [
-            self.claim.claim,
-            f"{self.claim.paper} ({self.claim.where})",
-            judged,
-            self.here,
-            self.verdict + self.detail,
-            self.claim.differs,
-        ]
+        claim = self.claim
+        judged = "; ".join(filter(None, map(_judged_by, claim.checks)))
+        verdict = self.verdict + self.detail
+        return [claim.claim, f"{claim.paper} ({claim.where})", judged, self.here, verdict, claim.differs]
 
 
 class Reproduced(NamedTuple):
@@ -109,12 +106,17 @@ def reproduction_markdown(all_papers: Iterable[Reproduced], *, quick: bool = Fal
         "of a speedup fresh processes; speedups count in runtimes whose dense time is within 20 % of the fastest. "
         "A condition with `not above` or `not below` asks only that the interval does not rule it out."
     )
-    for paper, outcomes in all_papers:
-        sections.append(f"## {escape(paper.title)}\n\n{escape(paper.cite)}")
-        for machine in dict.fromkeys(outcome.machine for outcome in outcomes):
-            table = [outcome.cells for outcome in outcomes if outcome.machine == machine]
+    papers = [*all_papers]
+    for done in papers:
+        if not done.measured:
+            continue
+        sections.append(f"## {escape(done.paper.title)}\n\n{escape(done.paper.cite)}")
+        for machine in dict.fromkeys(outcome.machine for outcome in done.outcomes):
+            table = [outcome.cells for outcome in done.outcomes if outcome.machine == machine]
             place = [f"Timed on {escape(machine)}"] if machine else []
             sections += [*place, markdown_table(HEADINGS, table)]
+    if missing := [done.paper.name for done in papers if not done.measured]:
+        sections.append(f"Of these nothing is recorded yet: {escape(', '.join(missing))}.")
     return "\n\n".join(sections) + "\n"
 
 
@@ -185,11 +187,15 @@ def _number(check: Check, estimate: Estimate) -> str:
 
 
 def _what(candidate: Candidate) -> str:
-    """The model, its setting, its seeds."""
-    first = candidate.models.iloc[0]
-    text = " ".join(filter(None, (first["method"], first["options"], first["target"])))
+    """The model, its setting, its seeds, and what it is compared with."""
+    text = _name(candidate.models)
     if len(candidate.timed):
         timed = candidate.timed.iloc[0]
         text += f" in {setting_text(timed['runtime'], timed['threads'], timed['batch'])}"
     seeds = len(candidate.models)
-    return f"{text}, {seeds} seeds" if seeds > 1 else f"{text}, 1 seed"
+    text += f", {seeds} seeds" if seeds > 1 else ", 1 seed"
+    return text if candidate.others is None else f"{text}, against {_name(candidate.others, ['method', 'options'])}"
+
+
+def _name(rows: pd.DataFrame, columns: Sequence[str] = ("method", "options", "target")) -> str:
+    return " ".join(filter(None, (str(rows.iloc[0][column]) for column in columns)))

@@ -118,6 +118,7 @@ def test_loss_can_be_counted_from_another_method() -> None:
     against = {"experiment": "net", "method": "jaderberg"}
     found = outcome(paper_of("tucker", {"metric": "loss", "at_most": 0}, against=against), sweep())
     assert found.here.startswith("+0.20 [")  # 0.4 points lost by tucker, 0.2 by jaderberg
+    assert found.here.endswith("against jaderberg")
     assert outcome(paper_of("tucker", {"metric": "loss", "at_most": 0}, against=against), []).verdict == "not measured"
 
 
@@ -192,6 +193,11 @@ def test_the_command_runs_what_is_missing_and_shows_paper_and_measured(
     assert done.exit_code == 0, done.output
     assert "confirmed" in done.output and "twice as fast" in done.output
     assert "2.50" in (tmp_path / "reproduction.md").read_text()
+
+
+def test_of_a_paper_without_records_the_page_says_so_in_a_line() -> None:
+    text = reproduction_markdown([reproduced(paper_of("tucker", {"metric": "loss", "at_most": 1}), Evidence([]))])
+    assert "nothing is recorded yet: synthetic" in text and "|" not in text
 
 
 def test_the_published_pages_follow_from_the_published_records(pytestconfig: pytest.Config, tmp_path: Path) -> None:
