@@ -113,8 +113,8 @@ def reproduction_markdown(all_papers: Iterable[Reproduced], *, quick: bool = Fal
         sections.append(f"## {escape(done.paper.title)}\n\n{escape(done.paper.cite)}")
         for machine in dict.fromkeys(outcome.machine for outcome in done.outcomes):
             table = [outcome.cells for outcome in done.outcomes if outcome.machine == machine]
-            place = [f"Timed on {escape(machine)}"] if machine else []
-            sections += [*place, markdown_table(HEADINGS, table)]
+            place = f"Timed on {escape(machine)}:" if machine else "By accuracy and size, or not timed yet:"
+            sections += [place, markdown_table(HEADINGS, table)]
     if missing := [done.paper.name for done in papers if not done.measured]:
         sections.append(f"Of these nothing is recorded yet: {escape(', '.join(missing))}.")
     return "\n\n".join(sections) + "\n"
@@ -194,7 +194,11 @@ def _what(candidate: Candidate) -> str:
         text += f" in {setting_text(timed['runtime'], timed['threads'], timed['batch'])}"
     seeds = len(candidate.models)
     text += f", {seeds} seeds" if seeds > 1 else ", 1 seed"
-    return text if candidate.others is None else f"{text}, against {_name(candidate.others, ['method', 'options'])}"
+    if candidate.others is None:
+        return text
+    text += f", against {_name(candidate.others, ['method', 'options'])}"
+    own, other = (rows.iloc[0]["recipe"] for rows in (candidate.models, candidate.others))
+    return text if own == other else f"{text} tuned by {other}"
 
 
 def _name(rows: pd.DataFrame, columns: Sequence[str] = ("method", "options", "target")) -> str:

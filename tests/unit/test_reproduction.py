@@ -122,6 +122,20 @@ def test_loss_can_be_counted_from_another_method() -> None:
     assert outcome(paper_of("tucker", {"metric": "loss", "at_most": 0}, against=against), []).verdict == "not measured"
 
 
+def test_loss_can_be_counted_from_another_recipe() -> None:
+    paper = paper_of(
+        "tucker", {"metric": "loss", "at_most": 0}, against={"experiment": "short", "method": "tucker"}
+    )
+    short = paper.experiments["net"].model_copy(
+        update={"sweep": paper.experiments["net"].sweep.model_copy(update={"recipe": "short"})}
+    )
+    paper = paper.model_copy(update={"experiments": {**paper.experiments, "short": short}})
+    worse = trial_record(trial("tucker", 4, recipe="short"), 3.0)
+    found = outcome(paper, [*sweep(), worse])
+    assert found.verdict == "confirmed"
+    assert found.here.startswith("-2.60 [") and found.here.endswith("against tucker tuned by short")
+
+
 def test_errors_of_a_layer_stand_beside_those_of_the_other_method() -> None:
     def with_error(record: Any, error: float) -> TrialRecord:
         layer = LayerSize(ranks=(16,), error=error, params=5, macs=5, dense_params=10, dense_macs=20)
