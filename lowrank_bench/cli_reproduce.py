@@ -10,7 +10,9 @@ from rich.console import Console
 from rich.text import Text
 
 from lowrank_bench.cli_inspect import DEFAULT_OUT
-from lowrank_bench.cli_run import FAILED, Out, progress_bar, shower, stop_interrupted, tell
+from lowrank_bench.cli_list import escape
+from lowrank_bench.cli_run import FAILED, Out, console, progress_bar, shower, stop_interrupted, tell
+from lowrank_bench.errors import DataMissing
 from lowrank_bench.measurement.cores import usable_cores
 from lowrank_bench.measurement.environment import fingerprint
 from lowrank_bench.reporting.evidence import Evidence
@@ -18,6 +20,7 @@ from lowrank_bench.reporting.files import replace_file
 from lowrank_bench.reporting.paper import Paper, load_paper, paper_names
 from lowrank_bench.reporting.reproduction import HEADINGS, Reproduced, reproduced, reproduction_markdown
 from lowrank_bench.running.engine import Engine, Summary
+from lowrank_bench.running.sweep import check_ready
 from lowrank_bench.store import read_records
 from lowrank_bench.trial import Measurement, Trial
 
@@ -33,7 +36,10 @@ def reproduce(
     quick: Annotated[bool, typer.Option("--quick", help="One seed, short tuning, one process: minutes.")] = False,
     out: Out = DEFAULT_OUT,
 ) -> None:
-    """Run a paper's experiments, as far as records are missing, and show its numbers beside ours (reproduction.md)."""
+    """Run a paper's experiments, as far as records are missing, and show its numbers beside ours (reproduction.md).
+
+    An experiment whose data are not on this machine is left out, and named.
+    """
     papers = [load_paper(name) for name in (paper_names() if paper == ALL else [paper])]
     summary = _run(papers, quick, out)
     evidence = Evidence(read_records(out, allow_empty=True))
@@ -51,10 +57,16 @@ def _run(papers: list[Paper], quick: bool, out: Path) -> Summary:
     environment = fingerprint()
     trials: dict[str, Trial] = {}
     measurements: dict[str, Measurement] = {}
-    for sweep, of_sweep in (plan for paper in papers for plan in paper.plans(quick).values()):
-        trials |= {trial.key: trial for trial in of_sweep}
-        timed = sweep.measurements(of_sweep, environment.machine, usable_cores())
-        measurements |= {measurement.key: measurement for measurement in timed}
+    for paper in papers:
+        for name, (sweep, of_sweep) in paper.plans(quick).items():
+            try:
+                check_ready(of_sweep)
+            except DataMissing as error:
+                console.print(f"[yellow]left out[/] {paper.name}, {name}: {escape(error)}", soft_wrap=True)
+                continue
+            trials |= {trial.key: trial for trial in of_sweep}
+            timed = sweep.measurements(of_sweep, environment.machine, usable_cores())
+            measurements |= {measurement.key: measurement for measurement in timed}
     try:
         with progress_bar() as progress:
             engine = Engine(out, environment, timeout=TIMEOUT, report=shower(progress))

