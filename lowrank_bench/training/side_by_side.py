@@ -118,6 +118,6 @@ class Slices(nn.Module):
 
     def _compare(self, factored: nn.Module, _layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         wanted = output.float()
+        scale = wanted.square().mean().clamp(min=torch.finfo(torch.float32).tiny)
         with torch.enable_grad():
-            lost = (factored(inputs[0]).float() - wanted).square().mean()
-        self._errors.append(lost / wanted.square().mean().clamp(min=torch.finfo(torch.float32).tiny))
+            self._errors.append((factored(inputs[0]).float() - wanted).square().mean() / scale)

@@ -66,9 +66,7 @@ def tune(
     passes = count()  # no round of tuning sees the same pass over the data as another
     steps = recipe.epochs * recipe.steps_per_epoch
 
-    def run(
-        model: nn.Module, part: Recipe, done: int, kept: Path | None = None, beside: Sequence[str] = ()
-    ) -> History:
+    def run(model: nn.Module, part: Recipe, done: int, kept: Path | None = None, beside: Sequence[str] = ()) -> History:
         def report(step: int, _steps: int, loss: float) -> None:
             if progress is not None:
                 progress(done + step, steps, loss)

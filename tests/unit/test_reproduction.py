@@ -123,9 +123,7 @@ def test_loss_can_be_counted_from_another_method() -> None:
 
 
 def test_loss_can_be_counted_from_another_recipe() -> None:
-    paper = paper_of(
-        "tucker", {"metric": "loss", "at_most": 0}, against={"experiment": "short", "method": "tucker"}
-    )
+    paper = paper_of("tucker", {"metric": "loss", "at_most": 0}, against={"experiment": "short", "method": "tucker"})
     short = paper.experiments["net"].model_copy(
         update={"sweep": paper.experiments["net"].sweep.model_copy(update={"recipe": "short"})}
     )
