@@ -13,6 +13,7 @@ from rich.console import Console
 from lowrank_bench.cli_inspect import doctor, profile
 from lowrank_bench.cli_list import escape, list_
 from lowrank_bench.cli_records import compare, merge, report
+from lowrank_bench.cli_reproduce import reproduce
 from lowrank_bench.cli_run import FAILED, INTERRUPTED, console, progress_bar, run
 from lowrank_bench.errors import LowRankBenchError, MeasurementFailed
 from lowrank_bench.scaffold import new_method
@@ -30,6 +31,7 @@ app.command()(profile)
 app.command()(report)
 app.command()(compare)
 app.command()(merge)
+app.command()(reproduce)
 
 
 @app.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -68,15 +68,20 @@ def run(
                     retry=RETRIED if retry else (),
                     methods_folders=methods_dir or [],
                     crew=crew,
-                    report=_shower(progress),
+                    report=shower(progress),
                 )
                 summary = engine.run(trials, measurements)
     except KeyboardInterrupt:
-        console.print("interrupted: what was recorded is kept; the same command goes on from here")
-        raise typer.Exit(INTERRUPTED) from None
-    _tell(summary, out)
+        stop_interrupted()
+    tell(summary, out)
     if summary.failed:
         raise typer.Exit(FAILED)
+
+
+def stop_interrupted() -> NoReturn:
+    """End the command after Ctrl-C."""
+    console.print("interrupted: what was recorded is kept; the same command goes on from here")
+    raise typer.Exit(INTERRUPTED) from None
 
 
 def progress_bar() -> Progress:
@@ -118,7 +123,7 @@ def _planned(
     return (trials, measurements) if only is None else select(trials, measurements, only)
 
 
-def _shower(progress: Progress) -> Callable[[Event], None]:
+def shower(progress: Progress) -> Callable[[Event], None]:
     """A bar on a terminal; a line for each item elsewhere, such as in a log."""
     overall = progress.add_task("starting", total=None)
     titles: set[str] = set()
@@ -135,7 +140,8 @@ def _shower(progress: Progress) -> Callable[[Event], None]:
     return show
 
 
-def _tell(summary: Summary, out: Path) -> None:
+def tell(summary: Summary, out: Path) -> None:
+    """Say on standard error how a run ended."""
     console.print(f"{summary.ran} done now, {summary.kept} were there already; records in {out}")
     for title, lines in (("skipped", summary.skipped), ("failed", summary.failed)):
         for line in lines:

@@ -21,7 +21,8 @@ class Recipe(Noun):
     ``distillation``: weight, from 0 to 1, of the loss against the dense model's softened outputs, at ``temperature``
     (Hinton et al. 2015, section 2); the rest is that against the labels. ``patience``: where there are validation
     images, the epoch that is best on them counts, and training ends after so many epochs that are not; 0: every epoch
-    is run and the last one counts.
+    is run and the last one counts. ``side_by_side``: the dense layers run beside the factored ones, "vanishing" from
+    their blend while tuning, or with "slices" matched by each on its own, without labels; not for ``layer_by_layer``.
 
     ``version`` is raised by hand when the loop changes what the same values give.
     """
@@ -41,6 +42,7 @@ class Recipe(Noun):
     distillation: float = Field(default=0.0, ge=0, le=1)
     temperature: float = Field(default=4.0, gt=0)
     patience: int = Field(default=0, ge=0)
+    side_by_side: Literal["vanishing", "slices"] | None = None
 
     @property
     def steps_per_epoch(self) -> int:

@@ -118,14 +118,19 @@ class Trial(Noun):
         return "" if self.ranks is None else f"ranks {self.ranks}"
 
     @property
+    def options_text(self) -> str:
+        """The options, such as ``epc=True spatial=joint``, in the form that the tables print."""
+        return " ".join(f"{name}={value}" for name, value in sorted(self.options.items()))
+
+    @property
     def control(self) -> tuple[str, str, str, int]:
         """What this trial shares with its dense control: task, model, recipe, seed."""
         return self.task, self.model, self.recipe, self.seed
 
     def __str__(self) -> str:
         """A line for people: model, method, target and seed."""
-        options = "".join(f" {name}={value}" for name, value in sorted(self.options.items()))
-        return f"{self.model} {self.method}{options} {self.target or 'dense'} seed {self.seed}"
+        method = f"{self.method} {self.options_text}".strip()
+        return f"{self.model} {method} {self.target or 'dense'} seed {self.seed}"
 
 
 class Measurement(Noun):

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from lowrank_bench.compression.geometry import Geometry
 
 PATCHES_PER_IMAGE = 16  # per call of a layer; Zhang et al. 2016 draw 10 from each of 3,000 images
+DEAD = 1e-6
 Batch = tuple[Tensor, Tensor]
 
 
@@ -58,6 +59,24 @@ def patch_moments(
             pair = (patches.mT @ patches).double(), (targets[name].mT @ patches).double()
             sums[name] = (sums[name][0] + pair[0], sums[name][1] + pair[1]) if name in sums else pair
     return {name: _shrunk(*pair, counts[name]) for name, pair in sums.items()}
+
+
+def input_magnitudes(
+    model: nn.Module, sites: Mapping[str, Geometry], batches: Iterable[Batch], seed: int = 0
+) -> dict[str, Tensor]:
+    """Mean absolute value of every input channel of the layers named in ``sites``, the same for each of its taps:
+    (groups, S dh dw), in float64; over the patches that ``patch_moments`` looks at. Channels that are always zero get a
+    millionth of the largest value, by which one can divide.
+    """
+    sums: dict[str, Tensor] = {}
+    counts = dict.fromkeys(sites, 0)
+    for number, (images, _) in enumerate(batches):
+        for name, patches in _patches(model, sites, images, seed + number).items():
+            counts[name] += patches.shape[1]
+            sums[name] = patches.abs().double().sum(1) + sums.get(name, 0)
+    means = {name: (total / counts[name]).unflatten(1, (sites[name].kernel.S, -1)) for name, total in sums.items()}
+    by_channel = {name: mean.mean(-1, keepdim=True).expand_as(mean).flatten(1) for name, mean in means.items()}
+    return {name: value.clamp(min=float(value.max()) * DEAD or 1.0) for name, value in by_channel.items()}
 
 
 def weight_importance(model: nn.Module, names: Iterable[str], batches: Iterable[Batch]) -> dict[str, Tensor]:

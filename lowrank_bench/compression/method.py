@@ -37,13 +37,14 @@ class LayerOptions(Options):
     "frobenius": of the kernel (filter reconstruction in Jaderberg et al. 2014). "covariance": of the responses to
     calibration images (data reconstruction; the data covariance of Denton et al. 2014); with ``sequential``, to what
     reaches the layer once those before it are compressed. "mahalanobis": weighted by how far a weight pulls images to
-    wrong labels (Denton et al. 2014, section 3.1). The last two need data, start from the first one's factors and move
-    all of a layer's factors together; layers with more than 8,192 weights per filter stay with the first.
+    wrong labels (Denton et al. 2014, section 3.1). "activation": every input channel weighted by the root of its mean
+    absolute value (ASVD, Yuan et al. 2023, alpha = 1/2). All but the first need data, start from its factors or from a
+    closed form and move all of a layer's factors together; layers with more than 8,192 weights per filter stay with it.
     ``align``: a budget is met with ranks in multiples of it, which vector units like. ``allocation``: a budget is
     shared at one "price" for all layers, weighed by their errors, or as the same "uniform" fraction of each one's cost.
     """
 
-    metric: Literal["frobenius", "covariance", "mahalanobis"] = "frobenius"
+    metric: Literal["frobenius", "covariance", "mahalanobis", "activation"] = "frobenius"
     sequential: bool = False
     align: int = Field(1, ge=1)
     allocation: Literal["price", "uniform"] = "price"

@@ -6,9 +6,15 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from lowrank_bench.compression.calibration import PatchMoments, first_images, patch_moments, weight_importance
+from lowrank_bench.compression.calibration import (
+    PatchMoments,
+    first_images,
+    input_magnitudes,
+    patch_moments,
+    weight_importance,
+)
 from lowrank_bench.compression.geometry import Geometry
 from lowrank_bench.compression.metric import Target, response_metric, weighted_metric
 from lowrank_bench.compression.surgery import kernel_of, named_layer
@@ -40,6 +46,9 @@ class Targets:
         self.moments: dict[str, PatchMoments] = {}
         if options.metric == "covariance" and not options.sequential:
             self.moments = self._moments(dense, self.sites)
+        self.magnitudes: dict[str, Tensor] = {}
+        if options.metric == "activation" and job.data is not None:
+            self.magnitudes = input_magnitudes(dense, self.sites, first_images(job.data(0), MOMENT_IMAGES))
         self.importance = {}
         if options.metric == "mahalanobis" and job.data is not None:
             self.importance = weight_importance(dense, self.sites, first_images(job.data(0), GRADIENT_IMAGES))
@@ -53,6 +62,9 @@ class Targets:
         kernel = kernel_of(named_layer(self.dense, name), self.sites[name].groups).double()
         if name in self.importance:
             return Target(kernel, weighted_metric(self.importance[name].reshape(kernel.shape)))
+        if name in self.magnitudes:
+            scales = torch.diag_embed(self.magnitudes[name])  # S^2 of ASVD's S = diag(mean |x|)^alpha, alpha = 1/2
+            return Target(kernel, response_metric(scales), scales)
         if not self.options.sequential:
             inputs = self.moments[name].inputs
             return Target(kernel, response_metric(inputs), inputs)

@@ -130,7 +130,7 @@ def _board(scope: tuple[str, ...], machine: str, records: pd.DataFrame, max_loss
     exact = made[made["arithmetic"].isin(["", "float32"])]
     models = {what: group.drop_duplicates("seed") for what, group in exact.groupby(WHAT)}
     rows = [
-        place | _row(group, _best_evidence(group) if _fewer_bits(what[3]) else models.get(what[:3], group))
+        place | _row(group, best_evidence(group) if _fewer_bits(what[3]) else models.get(what[:3], group))
         for what, group in timed.groupby([*WHAT, *SETTING])
     ]
     ranked = _ranked(pd.DataFrame(rows, columns=list(ROW_COLUMNS)), max_loss)
@@ -146,14 +146,11 @@ def _row(group: pd.DataFrame, models: pd.DataFrame) -> dict[str, object]:
     Accuracy does: the mean, with the lowest and the highest end of the seeds' paired intervals, which covers the chance
     in the test images and in training both.
     """
-    group = _best_evidence(group)
+    group = best_evidence(group)
     first = group.iloc[0]
-    interval = RatioInterval(first["speedup"], first["speedup_low"], first["speedup_high"])
+    interval = pooled_speedup(group)
     floor = group["noise_floor"].median()
-    called = first["verdict"]
-    if len(group) > 1:
-        interval = pool_processes(list(group["speedup"]))
-        called = verdict(interval, floor)
+    called = first["verdict"] if len(group) == 1 else verdict(interval, floor)
     means = models[_OF_MODELS].mean()
     return {
         **first[[*WHAT, *SETTING]],
@@ -184,9 +181,19 @@ def _row(group: pd.DataFrame, models: pd.DataFrame) -> dict[str, object]:
     }
 
 
-def _best_evidence(group: pd.DataFrame) -> pd.DataFrame:
+def best_evidence(group: pd.DataFrame) -> pd.DataFrame:
     """One row per seed: where a model was timed more than once in a setting, from the most processes, then the last."""
     return group.sort_values("processes", kind="stable").drop_duplicates("seed", keep="last").sort_values("seed")
+
+
+def pooled_speedup(group: pd.DataFrame) -> RatioInterval:
+    """Of one model in one setting, over the seeds that ``best_evidence`` left: the interval of the only one, or the
+    t-interval on the logarithms of several.
+    """
+    if len(group) > 1:
+        return pool_processes(list(group["speedup"]))
+    first = group.iloc[0]
+    return RatioInterval(first["speedup"], first["speedup_low"], first["speedup_high"])
 
 
 def _ranked(rows: pd.DataFrame, max_loss: float) -> pd.DataFrame:

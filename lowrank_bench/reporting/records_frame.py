@@ -87,7 +87,7 @@ def _trial_columns(record: TrialRecord, control: TrialRecord | None) -> dict[str
         "task": trial.task,
         "model": trial.model,
         "method": trial.method,
-        "options": " ".join(f"{name}={value}" for name, value in sorted(trial.options.items())),
+        "options": trial.options_text,
         "budget": "" if trial.budget is None else str(trial.budget),
         "target": trial.target,
         "recipe": trial.recipe,

@@ -13,15 +13,19 @@ from lowrank_bench.errors import InvalidInput
 from lowrank_bench.record import TrialRecord
 from lowrank_bench.reporting.board import Board, Row, make_boards, rows_of
 from lowrank_bench.reporting.cells import loss_text, method_text, setting_text, speedup_text
+from lowrank_bench.reporting.evidence import Evidence
 from lowrank_bench.reporting.figures import encode
 from lowrank_bench.reporting.files import replace_file, replace_files
+from lowrank_bench.reporting.findings import findings_markdown
 from lowrank_bench.reporting.gallery import pictures_of
 from lowrank_bench.reporting.latex import to_latex
 from lowrank_bench.reporting.leaderboard import board_markdown, overall_markdown, to_csv
 from lowrank_bench.reporting.markdown import escape, markdown_table
 from lowrank_bench.reporting.overall import make_overall
 from lowrank_bench.reporting.page import Picture, render_page
-from lowrank_bench.reporting.records_frame import load_records, to_frame
+from lowrank_bench.reporting.paper import load_paper, paper_names
+from lowrank_bench.reporting.records_frame import load_records
+from lowrank_bench.reporting.reproduction import reproduced, reproduction_markdown
 from lowrank_bench.reporting.tables import facts, runtimes_grid
 from lowrank_bench.store import latest, read_lines
 from lowrank_bench.trial import CONTROL
@@ -30,8 +34,9 @@ BEGIN, END = "<!-- board:begin -->", "<!-- board:end -->"
 
 
 def write_report(folder: Path | str, max_loss: float = 1.0, *, latex: bool = False) -> list[Path]:
-    """Write leaderboard.md, leaderboard.csv, index.html and figures/*.png and *.svg into a folder of records, and
-    leaderboard.tex where it is asked for; returns their paths.
+    """Write leaderboard.md, leaderboard.csv, findings.md, index.html and figures/*.png and *.svg into a folder of
+    records, leaderboard.tex where it is asked for, and reproduction.md where a paper's claim was measured; returns
+    their paths.
 
     The same records give the same bytes. Each file replaces its predecessor at once; figures of boards that are no
     longer there are removed. Raises InvalidRecord where the folder holds no readable record or cannot be written,
@@ -40,7 +45,8 @@ def write_report(folder: Path | str, max_loss: float = 1.0, *, latex: bool = Fal
     folder = Path(folder)
     lines = read_lines(folder)
     counting = latest(line.record for line in lines if line.record)
-    frame = to_frame(counting.values())
+    evidence = Evidence(counting.values())
+    frame = evidence.frame
     boards = make_boards(frame, max_loss)
     overall = make_overall(boards)
     trials = {key: record for key, record in counting.items() if isinstance(record, TrialRecord)}
@@ -60,6 +66,10 @@ def write_report(folder: Path | str, max_loss: float = 1.0, *, latex: bool = Fal
     files["leaderboard.md"] = ("\n\n".join([*sections, *notes]) + "\n").encode()
     files["leaderboard.csv"] = to_csv(boards).encode()
     files["index.html"] = render_page(pages, overall, lines, folder, notes)
+    papers = [reproduced(load_paper(name), evidence) for name in paper_names()]
+    files["findings.md"] = findings_markdown(boards, papers).encode()
+    if any(done.measured for done in papers):
+        files["reproduction.md"] = reproduction_markdown(papers).encode()
     if latex:
         files["leaderboard.tex"] = to_latex(boards, overall).encode()
     return replace_files(folder, files)

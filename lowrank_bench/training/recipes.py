@@ -24,6 +24,8 @@ RECIPES = {
             layer_by_layer=True,
         ),
         Recipe(name="distilled", epochs=3, images_per_epoch=16_384, learning_rate=3e-4, distillation=0.7),
+        Recipe(name="vanishing", epochs=3, images_per_epoch=16_384, learning_rate=3e-4, side_by_side="vanishing"),
+        Recipe(name="slices", epochs=3, images_per_epoch=16_384, learning_rate=3e-4, side_by_side="slices"),
         Recipe(name="long", epochs=12, images_per_epoch=16_384, learning_rate=5e-4, distillation=0.7, patience=4),
         *(baseline.recipe for task in TASKS.values() for baseline in task.baselines.values()),
     )

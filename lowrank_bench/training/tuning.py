@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import count
@@ -19,8 +19,9 @@ from lowrank_bench.compression.modules import Factored
 from lowrank_bench.compression.targets import Targets
 from lowrank_bench.errors import UnsupportedLayer
 from lowrank_bench.recipe import Recipe
-from lowrank_bench.training.loop import History, Progress, train
+from lowrank_bench.training.loop import History, Progress, Regularizer, train
 from lowrank_bench.training.resume import Epoch
+from lowrank_bench.training.side_by_side import side_by_side
 from lowrank_bench.trial import CONTROL
 
 
@@ -49,7 +50,8 @@ def tune(
 ) -> tuple[Compressed, History]:
     """Tune what ``method`` made of ``dense`` for ``job``; ``validate`` and ``progress`` as in ``train``.
     ``compressed.model`` is trained in place, unless the recipe goes layer by layer. A recipe with distillation learns
-    from ``dense``. ``resume``: as in ``train``; tuning layer by layer begins again instead.
+    from ``dense``, and one with ``side_by_side`` runs its layers beside the factored ones, see training.side_by_side.
+    ``resume``: as in ``train``; tuning layer by layer or side by side begins again instead.
 
     Then, after Lebedev et al. 2015, the layers are factored again one at a time, in network order, each from the kernel
     that it has in the network tuned so far, at the ranks that were chosen for the dense one; the plan's errors are
@@ -57,32 +59,36 @@ def tune(
     is tuned between its two layers and not after the second, AlexNet after its only one. ``settle`` is called on the
     model after each factoring, such as to recalibrate batch norm.
 
-    The dense control, with no factored layer, is trained for as many steps, whatever the recipe. Raises
-    UnsupportedLayer as check_recipe does, and what ``train`` raises.
+    The dense control, with no factored layer, is trained for as many steps, whatever the recipe; but with "slices", of
+    which it has none, it stays as it is. Raises UnsupportedLayer as check_recipe does, and what ``train`` raises.
     """
     check_recipe(method, recipe)
     passes = count()  # no round of tuning sees the same pass over the data as another
     steps = recipe.epochs * recipe.steps_per_epoch
 
-    def run(model: nn.Module, part: Recipe, done: int, kept: Path | None = None) -> History:
+    def run(model: nn.Module, part: Recipe, done: int, kept: Path | None = None, beside: Sequence[str] = ()) -> History:
         def report(step: int, _steps: int, loss: float) -> None:
             if progress is not None:
                 progress(done + step, steps, loss)
 
-        with _frozen(model, recipe):
+        with _frozen(model, recipe), _beside(model, dense, part, beside) as (network, regularizer):
             return train(
-                model,
+                network,
                 lambda _pass: batches(next(passes)),
                 part,
                 seed=seed,
-                validate=validate,
+                validate=None if validate is None else lambda _network: validate(model),
                 progress=report,
+                regularizer=regularizer,
                 teacher=dense,
-                resume=kept,
+                resume=kept if regularizer is None else None,
             )
 
     if not (recipe.layer_by_layer and isinstance(method, LayerMethod) and compressed.plan.layers):
-        return compressed, run(compressed.model, recipe, 0, resume)
+        factored = [*compressed.plan.layers]
+        if recipe.side_by_side == "slices" and not factored:
+            return compressed, History(())
+        return compressed, run(compressed.model, recipe, 0, resume, factored)
     model, sites = copy.deepcopy(dense), trace(dense, job.input_size)
     layers, epochs, done = dict(compressed.plan.layers), list[Epoch](), 0
     tuned_after = list(layers)[:-1] or list(layers)
@@ -97,6 +103,19 @@ def tune(
             done += rounds[name].epochs * rounds[name].steps_per_epoch
     plan = compressed.plan.model_copy(update={"layers": layers})
     return replace(compressed, model=model, plan=plan), History(tuple(epochs))
+
+
+@contextmanager
+def _beside(
+    model: nn.Module, dense: nn.Module, recipe: Recipe, names: Sequence[str]
+) -> Iterator[tuple[nn.Module, Regularizer | None]]:
+    """The network to train, and what acts on it, as the recipe wants it for the factored layers of these names."""
+    if recipe.side_by_side is None or not names:
+        yield model, None
+        return
+    steps = recipe.epochs * recipe.steps_per_epoch
+    with side_by_side(recipe.side_by_side, model, dense, names, steps) as pair:
+        yield pair
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import lowrank_bench as lrb
-from lowrank_bench.compression.calibration import _draw, patch_moments, weight_importance
+from lowrank_bench.compression.calibration import _draw, input_magnitudes, patch_moments, weight_importance
 from lowrank_bench.compression.chain import Chain, Factor
 from lowrank_bench.compression.compose import compose_chain
 from lowrank_bench.compression.geometry import Geometry
@@ -134,6 +134,7 @@ METRICS = [
     {"metric": "covariance"},
     {"metric": "covariance", "sequential": True},
     {"metric": "mahalanobis"},
+    {"metric": "activation"},
 ]
 
 
@@ -145,6 +146,29 @@ def test_full_ranks_stay_exact_in_every_metric(method: str, options: dict[str, o
     compressed = lrb.compress(model, method, ranks="full", options=options, input_size=(3, 12, 12), data=batches)
     x = torch.randn(4, 3, 12, 12, dtype=torch.float64)
     assert torch.allclose(compressed.model(x), model(x), rtol=1e-7, atol=1e-9)
+
+
+def test_the_activation_metric_gives_channel_svd_the_factors_of_asvd() -> None:
+    model, batches, rank = net().double(), [(x.double(), y) for x, y in data(64)], 3
+    sites = {"second": Geometry.of(model.second)}
+    means = input_magnitudes(model, sites, batches)["second"][0]
+    options = {"metric": "activation"}
+    made = lrb.compress(
+        model, "channel_svd", ranks={"second": rank}, options=options, input_size=(3, 12, 12), data=batches
+    )
+    matrix, scale = model.second.weight.detach().flatten(1), means.sqrt()
+    u, s, vh = torch.linalg.svd(matrix * scale, full_matrices=False)
+    wanted = u[:, :rank] * s[:rank] @ vh[:rank] / scale
+    found = lrb.compose(made.model.second).detach().flatten(1)
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-7)
+
+
+def test_magnitudes_are_means_over_the_patches_and_never_zero() -> None:
+    conv = nn.Conv2d(2, 3, 1, bias=False)
+    x = torch.stack([torch.tensor([[-1.0, 3.0]]), torch.zeros(1, 2)])[None]
+    found = input_magnitudes(nn.Sequential(conv), {"0": Geometry.of(conv)}, [(x, torch.zeros(1))] * 500)["0"]
+    assert found.shape == (1, 2)
+    assert float(found[0, 0]) == pytest.approx(2.0, rel=0.1) and 0 < float(found[0, 1]) < 1e-5
 
 
 @pytest.mark.parametrize("method", ["channel_svd", "jaderberg", "tucker", "denton", "cp_nls"])

@@ -1,0 +1,163 @@
+"""From records to the numbers that a claim is judged by, each with its interval."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import pandas as pd
+
+from lowrank_bench.measurement.quality import paired_drop, unpack_hits
+from lowrank_bench.record import LayerSize, MeasurementRecord, TrialRecord
+from lowrank_bench.reporting.board import best_evidence, pooled_speedup
+from lowrank_bench.reporting.paper import COMPARED, TIMED, Check, Claim, Planned
+from lowrank_bench.reporting.practical import BOUNDS
+from lowrank_bench.reporting.records_frame import to_frame
+from lowrank_bench.reporting.unranked import SETTING, WHAT
+from lowrank_bench.store import latest
+from lowrank_bench.trial import Trial
+
+_TRIAL = ["task", "model", "method", "options", "target", "recipe", "seed"]
+
+
+class Estimate(NamedTuple):
+    """A number and its interval; of what is counted, such as parameters, the ends are those over the seeds. Where the
+    interval is not known both ends are the number.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One model over its seeds, in one setting where a claim needs times. ``models``: a row of the frame for each
+    seed; ``timed``: its rows in that setting; ``others``: rows of what the claim compares with, None where that is the
+    dense control.
+    """
+
+    models: pd.DataFrame
+    timed: pd.DataFrame
+    others: pd.DataFrame | None
+
+
+class Evidence:
+    """Records, as claims look at them."""
+
+    def __init__(self, records: Iterable[TrialRecord | MeasurementRecord]) -> None:
+        records = list(records)
+        self.frame = to_frame(records)
+        self._trials = {key: r for key, r in latest(records).items() if isinstance(r, TrialRecord)}
+        self._what = pd.Series([*self.frame[_TRIAL].itertuples(index=False, name=None)], self.frame.index, dtype=object)
+
+    def rows(self, trials: Iterable[Trial]) -> pd.DataFrame:
+        """The frame's rows of these trials, whatever versions they were recorded under."""
+        wanted = {(t.task, t.model, t.method, t.options_text, t.target, t.recipe, t.seed) for t in trials}
+        return self.frame[self._what.isin(wanted)]
+
+    def candidates(self, claim: Claim, plans: Mapping[str, Planned], machine: str = "") -> Iterator[Candidate]:
+        """What a claim may be judged by: the models that it means, each beside those that it compares with; for times
+        in every setting of its experiment on the machine, in runtimes that may carry them.
+        """
+        measure = plans[claim.models.experiment].sweep.measure
+        rows = self.rows(claim.models.of(plans[claim.models.experiment].trials))
+        against = None
+        if claim.against is not None:
+            other = plans.get(claim.against.experiment)
+            against = self.rows([] if other is None else claim.against.of(other.trials))
+        for (model, *_), group in rows[rows["macs_ratio"].notna()].groupby(["model", *WHAT]):
+            beside = None if against is None else against[against["model"] == model]
+            models = group[group["arithmetic"].isin(["", "float32"])].drop_duplicates("seed").sort_values("seed")
+            if not claim.timed:
+                yield Candidate(models, group[:0], beside)
+                continue
+            assert measure is not None  # Paper made sure
+            timed = group[(group["machine"] == machine) & group["speedup"].notna()]
+            timed = timed[timed["threads"].isin(measure.threads) & timed["batch"].isin(measure.batches)]
+            runtime = claim.models.runtime
+            timed = timed[timed["headline"] if runtime is None else timed["runtime"] == runtime]
+            for _, setting in timed.groupby(SETTING):
+                yield Candidate(models, best_evidence(setting), beside)
+
+    def estimate(self, check: Check, candidate: Candidate) -> Estimate | None:
+        """The number that a check asks for; None where it is not among the records."""
+        if candidate.models.empty:
+            return None
+        if check.metric in TIMED:
+            return _timed(check, candidate)
+        if check.metric in ("params_ratio", "macs_ratio"):
+            return _spread(candidate.models[check.metric])
+        if check.metric != "loss":
+            return self._of_layer(check, candidate)
+        if candidate.others is None:
+            lost = candidate.models[["top1_drop", "top1_drop_low", "top1_drop_high"]].dropna()
+            return _over_seeds(Estimate(*row) for row in lost.itertuples(index=False, name=None))
+        return _over_seeds(self._paired_loss(own, other) for own, other in self._pairs(candidate))
+
+    def _of_layer(self, check: Check, candidate: Candidate) -> Estimate | None:
+        read = _READERS[check.metric]
+        if check.metric in COMPARED:
+            sides = [[_layer(record, check.layer) for record in pair] for pair in self._pairs(candidate)]
+            pairs = [(read(own), read(other)) for own, other in sides if own and other]
+            values = [own / other for own, other in pairs if own is not None and other]
+        else:
+            layers = [_layer(self._trials[key], check.layer) for key in candidate.models["trial"]]
+            values = [value for layer in layers if layer and (value := read(layer)) is not None]
+        return _spread(pd.Series(values, dtype="float64")) if values else None
+
+    def _pairs(self, candidate: Candidate) -> Iterator[tuple[TrialRecord, TrialRecord]]:
+        """Our models, each beside the other of its seed: at the same target where there is one, else the only one."""
+        for own in (self._trials[key] for key in candidate.models["trial"]):
+            assert candidate.others is not None  # a claim with such a check names them
+            others = candidate.others[candidate.others["seed"] == own.trial.seed].drop_duplicates("trial")
+            alike = others[others["target"] == own.trial.target]
+            chosen = alike if len(alike) else others
+            if len(chosen) == 1:
+                yield own, self._trials[chosen["trial"].iloc[0]]
+
+    def _paired_loss(self, own: TrialRecord, other: TrialRecord) -> Estimate | None:
+        if own.quality is None or other.quality is None or own.quality.images != other.quality.images:
+            return None
+        hits = [unpack_hits(quality.hits_after, quality.images) for quality in (other.quality, own.quality)]
+        return Estimate(*paired_drop(hits[0], hits[1], own.quality.group_sizes))
+
+
+def _timed(check: Check, candidate: Candidate) -> Estimate | None:
+    if candidate.timed.empty:
+        return None
+    if check.metric == "practical":
+        bounds = candidate.timed[BOUNDS].iloc[0].astype("float64")
+        return Estimate(*bounds.fillna(bounds["practical"]))
+    interval = Estimate(*map(float, pooled_speedup(candidate.timed)))
+    if check.metric == "speedup":
+        return interval
+    promised = float(candidate.models["macs_ratio"].mean())
+    return Estimate(*(end / promised for end in interval))
+
+
+def _spread(values: pd.Series[float]) -> Estimate:
+    return Estimate(float(values.mean()), float(values.min()), float(values.max()))
+
+
+def _over_seeds(losses: Iterable[Estimate | None]) -> Estimate | None:
+    """The mean, with the lowest and the highest end of the seeds' intervals, as on the boards."""
+    known = [loss for loss in losses if loss is not None]
+    if not known:
+        return None
+    return Estimate(
+        sum(loss.value for loss in known) / len(known), min(k.low for k in known), max(k.high for k in known)
+    )
+
+
+def _layer(record: TrialRecord, name: str | None) -> LayerSize | None:
+    return None if record.size is None or name is None else record.size.layers.get(name)
+
+
+_READERS: dict[str, Callable[[LayerSize], float | None]] = {
+    "layer_params_ratio": lambda layer: layer.dense_params / layer.params,
+    "layer_macs_ratio": lambda layer: layer.dense_macs / layer.macs,
+    "weight_error": lambda layer: layer.error,
+    "weight_error_ratio": lambda layer: layer.error,
+}

@@ -1,0 +1,205 @@
+"""The papers' claims beside what the records say of them: verdicts by rule, and the page that lists them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import pandas as pd
+
+from lowrank_bench.reporting.board import rows_of
+from lowrank_bench.reporting.cells import interval_text, setting_text
+from lowrank_bench.reporting.evidence import Candidate, Estimate, Evidence
+from lowrank_bench.reporting.markdown import escape, markdown_table
+from lowrank_bench.reporting.paper import Check, Claim, Paper, Planned
+
+Verdict = Literal["confirmed", "not confirmed", "not measured"]
+
+HEADINGS = ["Claim", "Paper", "Judged by", "Here [95 %]", "Verdict", "What differs"]
+
+_MEETS = {
+    2: ": the mean meets it, its interval does not",
+    1: ": only the better end of the interval meets it",
+    0: "",
+}
+_LEFT_OUT = "not part of this run"
+_UNTOLD = "no record"
+
+_SIGNS = {"at_least": "≥", "at_most": "≤", "not_below": "not below", "not_above": "not above"}
+
+
+class _Form(NamedTuple):
+    """How a metric is called, and its number written."""
+
+    name: str
+    number: str
+    unit: str
+
+
+_FORMS = {
+    "speedup": _Form("speedup", ".2f", "x faster"),
+    "realised": _Form("share of the MACs ratio", ".0%", " of the MACs ratio realised"),
+    "practical": _Form("practical speedup", ".2f", "x from the fastest dense to the fastest compressed runtime"),
+    "loss": _Form("loss", "+.2f", " points lost"),
+    "params_ratio": _Form("ratio of parameters", ".2f", "x fewer parameters"),
+    "macs_ratio": _Form("ratio of MACs", ".2f", "x fewer MACs"),
+    "layer_params_ratio": _Form("ratio of the layer's parameters", ".2f", "x fewer parameters in {layer}"),
+    "layer_macs_ratio": _Form("ratio of the layer's MACs", ".2f", "x fewer MACs in {layer}"),
+    "weight_error": _Form("relative error", ".3f", " relative error of {layer}"),
+    "weight_error_ratio": _Form("ratio of errors", ".3f", " times the other's error of {layer}"),
+}
+_ALWAYS_WITH_INTERVAL = {"speedup", "realised", "loss"}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A claim and what came of it on one machine; ``machine`` is empty where no clock was needed, or nothing timed."""
+
+    claim: Claim
+    machine: str
+    verdict: Verdict
+    detail: str
+    here: str
+
+    @property
+    def cells(self) -> list[str]:
+        """Under HEADINGS."""
+        claim = self.claim
+        judged = "; ".join(filter(None, map(_judged_by, claim.checks)))
+        verdict = self.verdict + self.detail
+        return [claim.claim, f"{claim.paper} ({claim.where})", judged, self.here, verdict, claim.differs]
+
+
+class Reproduced(NamedTuple):
+    """A paper and what came of its claims."""
+
+    paper: Paper
+    outcomes: list[Outcome]
+
+    @property
+    def measured(self) -> list[Outcome]:
+        """The outcomes with a verdict on the claim."""
+        return [outcome for outcome in self.outcomes if outcome.verdict != "not measured"]
+
+
+def reproduced(paper: Paper, evidence: Evidence, *, quick: bool = False) -> Reproduced:
+    """Judge every claim of a paper by the records, on each machine on which one of its models was timed.
+
+    "confirmed": every condition holds, of the whole interval where it asks for that. Where a claim speaks of several
+    models, such as whatever runtime or rank, it is judged by the one that comes closest, and ``here`` says of how many.
+    """
+    plans = paper.plans(quick)
+    rows = evidence.rows(trial for plan in plans.values() for trial in plan.trials)
+    machines = sorted(set(rows["machine"]) - {""}) or [""]
+    timed = [_judged(claim, evidence, plans, machine) for machine in machines for claim in paper.claims if claim.timed]
+    untimed = [_judged(claim, evidence, plans, "") for claim in paper.claims if not claim.timed]
+    return Reproduced(paper, timed + untimed)
+
+
+def reproduction_markdown(all_papers: Iterable[Reproduced], *, quick: bool = False) -> str:
+    """The page of all papers, in markdown."""
+    sections = ["# The papers, reproduced" + (" (quick look: one seed, short tuning, one process)" if quick else "")]
+    sections.append(
+        "Claim by claim what the paper says and what was measured here. A verdict follows from the interval by rule: "
+        "confirmed where the whole interval meets the condition. Of a loss the interval covers test images and seeds, "
+        "of a speedup fresh processes; speedups count in runtimes whose dense time is within 20 % of the fastest. "
+        "A condition with `not above` or `not below` asks only that the interval does not rule it out."
+    )
+    papers = [*all_papers]
+    for done in papers:
+        if not done.measured:
+            continue
+        sections.append(f"## {escape(done.paper.title)}\n\n{escape(done.paper.cite)}")
+        for machine in dict.fromkeys(outcome.machine for outcome in done.outcomes):
+            table = [outcome.cells for outcome in done.outcomes if outcome.machine == machine]
+            place = f"Timed on {escape(machine)}:" if machine else "By accuracy and size, or not timed yet:"
+            sections += [place, markdown_table(HEADINGS, table)]
+    if missing := [done.paper.name for done in papers if not done.measured]:
+        sections.append(f"Of these nothing is recorded yet: {escape(', '.join(missing))}.")
+    return "\n\n".join(sections) + "\n"
+
+
+def _judged(claim: Claim, evidence: Evidence, plans: Mapping[str, Planned], machine: str) -> Outcome:
+    plan = plans.get(claim.models.experiment)
+    wanted = [] if plan is None else claim.models.of(plan.trials)
+    if not wanted:
+        return Outcome(claim, machine, "not measured", "", _LEFT_OUT)
+    judged = list(_complete(claim, evidence, evidence.candidates(claim, plans, machine)))
+    if not judged:
+        reasons = [f"{row.status}: {row.reason}" for row in rows_of(evidence.rows(wanted)) if row.status != "ok"]
+        return Outcome(claim, machine, "not measured", "", (reasons or [_UNTOLD])[0])
+    candidate, estimates = max(judged, key=lambda item: _closeness(claim.checks, item[1]))
+    pairs = [*zip(claim.checks, estimates, strict=True)]
+    least = min(_grade(check, estimate) for check, estimate in pairs if check.conditions)
+    here = f"{', '.join(_number(*pair) for pair in pairs)}: {_what(candidate)}"
+    here += f" (best of {len(judged)})" if len(judged) > 1 else ""
+    if least == 3:
+        return Outcome(claim, machine, "confirmed", "", here)
+    return Outcome(claim, machine, "not confirmed", _MEETS[least], here)
+
+
+def _complete(
+    claim: Claim, evidence: Evidence, candidates: Iterable[Candidate]
+) -> Iterator[tuple[Candidate, list[Estimate]]]:
+    for candidate in candidates:
+        estimates = [evidence.estimate(check, candidate) for check in claim.checks]
+        known = [estimate for estimate in estimates if estimate is not None]
+        if len(known) == len(estimates):
+            yield candidate, known
+
+
+def _closeness(checks: Sequence[Check], estimates: Sequence[Estimate]) -> tuple[int, float]:
+    """How much of the conditions holds, and then how far the first of them is met."""
+    grades, first = 0, 0.0
+    for check, estimate in reversed([*zip(checks, estimates, strict=True)]):
+        for name in check.conditions:
+            grades += _grade(check, estimate)
+            first = estimate.low if name in ("at_least", "not_below") else -estimate.high
+    return grades, first
+
+
+def _grade(check: Check, estimate: Estimate) -> int:
+    """3: as the condition asks; of those that ask the whole interval 2: the mean does, 1: the better end does."""
+    ((name, limit),) = check.conditions.items()
+    low, value, high = estimate.low, estimate.value, estimate.high
+    if name == "not_below":
+        return 3 * (high >= limit)
+    if name == "not_above":
+        return 3 * (low <= limit)
+    if name == "at_least":
+        return (low >= limit) + (value >= limit) + (high >= limit)
+    return (high <= limit) + (value <= limit) + (low <= limit)
+
+
+def _judged_by(check: Check) -> str:
+    form = _FORMS[check.metric]
+    return " ".join(f"{form.name} {_SIGNS[name]} {value:g}" for name, value in check.conditions.items())
+
+
+def _number(check: Check, estimate: Estimate) -> str:
+    form = _FORMS[check.metric]
+    if check.metric in _ALWAYS_WITH_INTERVAL or estimate.low != estimate.high:
+        text = interval_text(estimate.value, estimate.low, estimate.high, form.number)
+    else:
+        text = f"{estimate.value:{form.number}}"
+    return text + form.unit.format(layer=check.layer)
+
+
+def _what(candidate: Candidate) -> str:
+    """The model, its setting, its seeds, and what it is compared with."""
+    text = _name(candidate.models)
+    if len(candidate.timed):
+        timed = candidate.timed.iloc[0]
+        text += f" in {setting_text(timed['runtime'], timed['threads'], timed['batch'])}"
+    seeds = len(candidate.models)
+    text += f", {seeds} seeds" if seeds > 1 else ", 1 seed"
+    if candidate.others is None:
+        return text
+    text += f", against {_name(candidate.others, ['method', 'options'])}"
+    own, other = (rows.iloc[0]["recipe"] for rows in (candidate.models, candidate.others))
+    return text if own == other else f"{text} tuned by {other}"
+
+
+def _name(rows: pd.DataFrame, columns: Sequence[str] = ("method", "options", "target")) -> str:
+    return " ".join(filter(None, (str(rows.iloc[0][column]) for column in columns)))

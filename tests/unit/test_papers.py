@@ -1,0 +1,110 @@
+"""The papers that come with the package: whole, consistent, and short where they are asked to be."""
+
+from __future__ import annotations
+
+import pytest
+
+import lowrank_bench as lrb
+from lowrank_bench.reporting.paper import Paper, load_paper, paper_names, parse_paper
+
+GOOD = """
+title = "A paper"
+cite = "Somewhere, 2014"
+[experiments.net]
+[experiments.net.sweep]
+task = "chars36"
+models = ["charnet"]
+methods = ["tucker", "jaderberg"]
+budgets = [{macs = 4}, {macs = 8}]
+seeds = [3, 4]
+recipe = "standard"
+[experiments.net.measure]
+runtimes = ["eager", "onnxruntime"]
+batches = [64]
+precision = 0.01
+processes = 5
+seeds = [3]
+[experiments.net.quick]
+methods = ["tucker"]
+[[claims]]
+claim = "twice as fast"
+paper = "2x"
+where = "abstract"
+models = {experiment = "net", method = "tucker"}
+checks = [{metric = "speedup", at_least = 2.0}]
+differs = "the machine"
+"""
+
+
+@pytest.fixture(scope="module", params=paper_names())
+def paper(request: pytest.FixtureRequest) -> Paper:
+    return load_paper(request.param)
+
+
+def test_every_claim_speaks_of_trials_that_its_experiment_makes(paper: Paper) -> None:
+    plans = paper.plans()
+    for claim in paper.claims:
+        for models in filter(None, (claim.models, claim.against)):
+            assert models.of(plans[models.experiment].trials), claim.claim
+
+
+def test_every_experiment_serves_a_claim_and_its_times_can_be_published(paper: Paper) -> None:
+    used = {models.experiment for claim in paper.claims for models in (claim.models, claim.against) if models}
+    assert used == set(paper.experiments)
+    assert {e.measure.processes for e in paper.experiments.values() if e.measure} <= {5}
+
+
+def test_the_short_form_of_a_paper_is_a_few_trials_of_one_seed_and_one_process(paper: Paper) -> None:
+    plans = paper.plans(quick=True).values()
+    trials = {trial.key: trial for plan in plans for trial in plan.trials}
+    assert len(trials) <= 10
+    assert {trial.recipe for trial in trials.values()} <= {"none", "short"}
+    assert {trial.seed for trial in trials.values()} <= {0}
+    measures = [plan.sweep.measure for plan in plans if plan.sweep.measure]
+    assert all(measure.processes == 1 and measure.max_seconds <= 1.5 for measure in measures)
+
+
+def test_the_short_form_keeps_what_it_does_not_replace() -> None:
+    (plan,) = parse_paper("good", GOOD).plans(quick=True).values()
+    assert [(t.method, t.target, t.recipe, t.seed) for t in plan.trials] == [
+        ("identity", "", "short", 3),
+        ("tucker", "macs/4", "short", 3),
+        ("tucker", "macs/8", "short", 3),
+    ]
+    assert [m.runtime for m in plan.sweep.measurements(plan.trials, "m", 1)] == ["eager"] * 3
+    without = GOOD.replace('[experiments.net.quick]\nmethods = ["tucker"]\n', "")
+    assert parse_paper("whole", without).plans(quick=True) == {}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('experiment = "net"', 'experiment = "nut"', "there is no experiment 'nut'"),
+        ("at_least = 2.0", "at_least = 2.0, at_most = 3.0", "at most one of"),
+        (", at_least = 2.0", "", "nothing would be judged"),
+        ('"speedup", at_least', '"weight_error", at_least', "a layer belongs to"),
+        ('"speedup", at_least', '"weight_error_ratio", layer = "conv2", at_least', "needs `against`"),
+        ("differs =", 'against = {experiment = "net", method = "jaderberg"}\ndiffers =', "against would do nothing"),
+        ('"speedup", at_least', '"sped", at_least', r"claims\.0\.checks\.0\.metric = 'sped'"),
+        ('recipe = "standard"', "", r"experiments\.net\.sweep\.recipe"),
+        ("[[claims]]", "[[claims]", "not valid TOML"),
+    ],
+)
+def test_mistakes_in_a_paper_are_named(old: str, new: str, words: str) -> None:
+    assert old in GOOD
+    with pytest.raises(lrb.InvalidSweep, match=words) as caught:
+        parse_paper("planted", GOOD.replace(old, new, 1))
+    assert "planted" in str(caught.value)
+
+
+def test_a_claim_about_time_needs_times() -> None:
+    start, end = GOOD.index("[experiments.net.measure]"), GOOD.index("[experiments.net.quick]")
+    with pytest.raises(lrb.InvalidSweep, match=r"no \[measure\]"):
+        parse_paper("planted", GOOD[:start] + GOOD[end:])
+
+
+def test_names_that_do_not_exist_are_named() -> None:
+    with pytest.raises(lrb.UnknownName, match="did you mean 'lebedev2015'"):
+        load_paper("lebedef2015")
+    with pytest.raises(lrb.InvalidSweep, match="did you mean 'tucker'"):
+        parse_paper("planted", GOOD.replace('"tucker", "jad', '"tuker", "jad')).plans()

@@ -1,0 +1,226 @@
+"""A paper's claim is judged by the records' intervals, by rule, and by nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from synthetic_records import failed_trial, measurement_record, sweep, trial, trial_record
+from typer.testing import CliRunner
+
+from lowrank_bench import cli_reproduce
+from lowrank_bench.cli import app
+from lowrank_bench.measurement.environment import fingerprint
+from lowrank_bench.record import LayerSize, Status, TrialRecord
+from lowrank_bench.reporting.evidence import Evidence
+from lowrank_bench.reporting.paper import Claim, Paper, parse_paper
+from lowrank_bench.reporting.reproduction import Outcome, reproduced, reproduction_markdown
+from lowrank_bench.store import Store
+
+PAPER = """
+title = "A paper"
+cite = "Somewhere, 2014"
+[experiments.net]
+[experiments.net.sweep]
+task = "chars36"
+models = ["charnet"]
+methods = ["tucker", "jaderberg", "channel_svd", "cp_nls"]
+budgets = [{macs = 4}, {macs = 8}]
+seeds = [0, 1, 2]
+recipe = "standard"
+[experiments.net.measure]
+runtimes = ["onnxruntime"]
+batches = [64]
+[[claims]]
+claim = "twice as fast"
+paper = "2x"
+where = "abstract"
+models = {experiment = "net", method = "tucker"}
+checks = [{metric = "speedup", at_least = 2.0}]
+differs = "the machine"
+"""
+
+
+def paper_of(method: str, *checks: dict[str, Any], target: float | None = 4, **claim: Any) -> Paper:
+    """The paper with one claim, about a method at a ratio of MACs."""
+    paper = parse_paper("synthetic", PAPER)
+    models = {"experiment": "net", "method": method} | ({"budget": {"macs": target}} if target else {})
+    given = paper.claims[0].model_dump() | {"models": models, "checks": list(checks)} | claim
+    return paper.model_copy(update={"claims": [Claim.model_validate(given)]})
+
+
+def outcome(paper: Paper, records: list[Any]) -> Outcome:
+    (found,) = reproduced(paper, Evidence(records)).outcomes
+    return found
+
+
+@pytest.mark.parametrize(
+    ("condition", "verdict"),
+    [
+        ({"at_least": 2.37}, "confirmed"),  # the interval is [2.376, 2.424]
+        ({"at_least": 2.38}, "not confirmed: the mean meets it, its interval does not"),
+        ({"at_least": 2.41}, "not confirmed: only the better end of the interval meets it"),
+        ({"at_least": 2.43}, "not confirmed"),
+        ({"at_most": 2.43}, "confirmed"),
+        ({"at_most": 2.41}, "not confirmed: the mean meets it, its interval does not"),
+        ({"at_most": 2.38}, "not confirmed: only the better end of the interval meets it"),
+        ({"at_most": 2.37}, "not confirmed"),
+        ({"not_below": 2.42}, "confirmed"),
+        ({"not_below": 2.43}, "not confirmed"),
+        ({"not_above": 2.38}, "confirmed"),
+        ({"not_above": 2.37}, "not confirmed"),
+    ],
+)
+def test_the_verdict_follows_from_the_interval(condition: dict[str, float], verdict: str) -> None:
+    found = outcome(paper_of("tucker", {"metric": "speedup", **condition}), sweep())
+    assert found.verdict + found.detail == verdict
+    assert found.here == "2.40 [2.38, 2.42]x faster: tucker macs/4 in onnxruntime 1t b64, 1 seed"
+
+
+def test_all_conditions_must_hold() -> None:
+    fast = {"metric": "speedup", "at_least": 3.0}
+    found = outcome(paper_of("tucker", fast, {"metric": "loss", "at_most": 1.0}, target=8), sweep())
+    assert found.verdict == "not confirmed"
+    assert (
+        outcome(paper_of("tucker", fast, {"metric": "loss", "at_most": 9.0}, target=8), sweep()).verdict == "confirmed"
+    )
+
+
+def test_where_the_rank_is_free_the_closest_model_is_shown() -> None:
+    paper = paper_of(
+        "jaderberg", {"metric": "speedup", "at_least": 4.5}, {"metric": "loss", "at_most": 3.0}, target=None
+    )
+    found = outcome(paper, sweep())
+    assert found.verdict == "confirmed" and "jaderberg macs/8" in found.here and "best of 2" in found.here
+
+
+def test_a_slow_dense_side_carries_no_claim_unless_its_runtime_is_named() -> None:
+    records = [r for r in sweep() if getattr(getattr(r, "measurement", None), "runtime", "") != "onnxruntime"]
+    assert "eager-nhwc" in outcome(paper_of("tucker", {"metric": "speedup", "at_least": 1}), records).here
+    assert "onnxruntime" in outcome(paper_of("tucker", {"metric": "speedup", "at_least": 1}), sweep()).here
+    named = paper_of("tucker", {"metric": "speedup", "at_least": 1})
+    models = named.claims[0].models.model_copy(update={"runtime": "eager-nhwc"})
+    named = named.model_copy(update={"claims": [named.claims[0].model_copy(update={"models": models})]})
+    assert "eager-nhwc" in outcome(named, sweep()).here
+
+
+def test_loss_is_the_mean_of_the_seeds_with_the_outer_ends_of_their_intervals() -> None:
+    found = outcome(paper_of("tucker", {"metric": "loss", "at_most": 9}, {"metric": "macs_ratio"}), sweep((0, 1, 2)))
+    frame = Evidence(sweep((0, 1, 2))).frame
+    rows = frame[(frame["method"] == "tucker") & (frame["target"] == "macs/4")]
+    low, high = rows["top1_drop_low"].min(), rows["top1_drop_high"].max()
+    assert f"{rows['top1_drop'].mean():+.2f} [{low:+.2f}, {high:+.2f}] points lost" in found.here
+    assert "4.00x fewer MACs" in found.here and "3 seeds" in found.here
+
+
+def test_loss_can_be_counted_from_another_method() -> None:
+    against = {"experiment": "net", "method": "jaderberg"}
+    found = outcome(paper_of("tucker", {"metric": "loss", "at_most": 0}, against=against), sweep())
+    assert found.here.startswith("+0.20 [")  # 0.4 points lost by tucker, 0.2 by jaderberg
+    assert found.here.endswith("against jaderberg")
+    assert outcome(paper_of("tucker", {"metric": "loss", "at_most": 0}, against=against), []).verdict == "not measured"
+
+
+def test_loss_can_be_counted_from_another_recipe() -> None:
+    paper = paper_of("tucker", {"metric": "loss", "at_most": 0}, against={"experiment": "short", "method": "tucker"})
+    short = paper.experiments["net"].model_copy(
+        update={"sweep": paper.experiments["net"].sweep.model_copy(update={"recipe": "short"})}
+    )
+    paper = paper.model_copy(update={"experiments": {**paper.experiments, "short": short}})
+    worse = trial_record(trial("tucker", 4, recipe="short"), 3.0)
+    found = outcome(paper, [*sweep(), worse])
+    assert found.verdict == "confirmed"
+    assert found.here.startswith("-2.60 [") and found.here.endswith("against tucker tuned by short")
+
+
+def test_errors_of_a_layer_stand_beside_those_of_the_other_method() -> None:
+    def with_error(record: Any, error: float) -> TrialRecord:
+        layer = LayerSize(ranks=(16,), error=error, params=5, macs=5, dense_params=10, dense_macs=20)
+        made: TrialRecord = record.model_copy(
+            update={"size": record.size.model_copy(update={"layers": {"conv2": layer}})}
+        )
+        return made
+
+    records = [
+        with_error(trial_record(trial(method, 4, seed=seed)), error * (1 + seed))
+        for method, error in (("tucker", 0.1), ("jaderberg", 0.2))
+        for seed in (0, 1)
+    ]
+    ratio = {"metric": "weight_error_ratio", "layer": "conv2", "at_most": 0.5}
+    checks = [ratio] + [
+        {"metric": m, "layer": "conv2"} for m in ("weight_error", "layer_params_ratio", "layer_macs_ratio")
+    ]
+    found = outcome(paper_of("tucker", *checks, against={"experiment": "net", "method": "jaderberg"}), records)
+    assert found.verdict == "confirmed"
+    assert found.here.startswith(
+        "0.500 times the other's error of conv2, 0.150 [0.100, 0.200] relative error of conv2, "
+    )
+    assert "2.00x fewer parameters in conv2, 4.00x fewer MACs in conv2" in found.here
+
+
+def test_what_is_not_measured_says_why() -> None:
+    paper = paper_of("cp_nls", {"metric": "speedup", "at_least": 1})
+    assert outcome(paper, sweep()).here.startswith("skipped: InvalidBudget: largest reachable ratio")
+    assert outcome(paper, []).here == "no record"
+    missing = failed_trial(trial("tucker", 4), Status.SKIPPED, "DataMissing: no images here")
+    found = outcome(paper_of("tucker", {"metric": "loss", "at_most": 1}), [missing])
+    assert (found.verdict, found.here) == ("not measured", "skipped: DataMissing: no images here")
+
+
+def test_machines_are_never_mixed() -> None:
+    other = [
+        measurement_record(trial("tucker", 4), 1.5, machine="bench-2"),
+        measurement_record(trial("identity"), machine="bench-2"),
+    ]
+    paper = paper_of("tucker", {"metric": "speedup", "at_least": 2.0})
+    found = reproduced(paper, Evidence(sweep() + other)).outcomes
+    assert [(o.machine, o.verdict) for o in found] == [("bench-1", "confirmed"), ("bench-2", "not confirmed")]
+    page = reproduction_markdown([reproduced(paper, Evidence(sweep() + other))])
+    assert page.index("bench-1") < page.index("bench-2")
+
+
+def test_records_of_an_older_declared_version_still_count() -> None:
+    of = trial("tucker", 4, versions={"method": 1})
+    records = [trial_record(of), measurement_record(of, 3.0)]
+    assert outcome(paper_of("tucker", {"metric": "speedup", "at_least": 2.0}), records).verdict == "confirmed"
+
+
+def test_the_command_runs_what_is_missing_and_shows_paper_and_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paper = parse_paper("synthetic", PAPER.replace(', "jaderberg", "channel_svd", "cp_nls"', ""))
+    monkeypatch.setattr(cli_reproduce, "paper_names", lambda: ["synthetic"])
+    monkeypatch.setattr(cli_reproduce, "load_paper", lambda name: paper)
+    (planned,) = paper.plans().values()
+    trials = {of.key: of for of in planned.trials}
+    store = Store(tmp_path)
+    for of in trials.values():
+        store.append(trial_record(of))
+    for wanted in planned.sweep.measurements(planned.trials, fingerprint().machine, 1):
+        of = trials[wanted.trial]
+        speedup = 1.0 if of.budget is None else 2.5
+        store.append(measurement_record(of, speedup, **wanted.model_dump(exclude={"trial"})))
+    done = CliRunner().invoke(app, ["reproduce", "synthetic", "--out", str(tmp_path)], env={"COLUMNS": "200"})
+    assert done.exit_code == 0, done.output
+    assert "confirmed" in done.output and "twice as fast" in done.output
+    assert "2.50" in (tmp_path / "reproduction.md").read_text()
+
+
+def test_of_a_paper_without_records_the_page_says_so_in_a_line() -> None:
+    text = reproduction_markdown([reproduced(paper_of("tucker", {"metric": "loss", "at_most": 1}), Evidence([]))])
+    assert "nothing is recorded yet: synthetic" in text and "|" not in text
+
+
+def test_the_published_pages_follow_from_the_published_records(pytestconfig: pytest.Config, tmp_path: Path) -> None:
+    from lowrank_bench.reporting.board import make_boards
+    from lowrank_bench.reporting.findings import findings_markdown
+    from lowrank_bench.reporting.paper import load_paper, paper_names
+    from lowrank_bench.store import read_records
+
+    published = pytestconfig.rootpath / "results" / "published"
+    evidence = Evidence(read_records(published))
+    papers = [reproduced(load_paper(name), evidence) for name in paper_names()]
+    assert reproduction_markdown(papers) == (published / "reproduction.md").read_text(encoding="utf-8")
+    boards = make_boards(evidence.frame)
+    assert findings_markdown(boards, papers) == (published / "findings.md").read_text(encoding="utf-8")
