@@ -5,15 +5,15 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING
 
-import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-from lowrank_bench.compression.allocation import LayerRanks, ranks_for_budget
+from lowrank_bench.compression.allocation import ranks_for_budget
+from lowrank_bench.compression.budget import LayerRanks
 from lowrank_bench.compression.chain import Chain
 from lowrank_bench.compression.compose import chain_error
 from lowrank_bench.compression.cost import Site, count, trace
-from lowrank_bench.compression.drawing import draw_chain
+from lowrank_bench.compression.drawing import draw_factored
 from lowrank_bench.compression.geometry import build, refusal
 from lowrank_bench.compression.metric import Target
 from lowrank_bench.compression.model import Compressed
@@ -90,11 +90,9 @@ def factor_layer(
 
 def draw_layer(method: LayerMethod, model: nn.Module, name: str, site: Site, ranks: tuple[int, ...]) -> LayerPlan:
     """The same with random values and a zero bias, where training from scratch starts: the plan tells no error."""
-    layer, geometry = named_layer(model, name), method.target_geometry(site.geometry)
-    shape, groups = geometry.kernel, geometry.groups
-    chain = draw_chain(method.structure_layer(shape, groups, ranks), shape, groups)
-    bias = None if layer.bias is None else torch.zeros_like(layer.bias)
-    swap(model, name, build(chain, geometry, bias, layer.weight.dtype))
+    geometry = method.target_geometry(site.geometry)
+    chain, factored = draw_factored(method, named_layer(model, name), geometry, ranks)
+    swap(model, name, factored)
     return planned(site, chain, ranks, None, geometry != site.geometry)
 
 

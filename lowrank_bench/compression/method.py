@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from lowrank_bench.compression.chain import Chain, KernelShape, stack_groups
 from lowrank_bench.compression.geometry import Geometry
+from lowrank_bench.compression.latency import Timer
 from lowrank_bench.compression.layerwise import compress_layers
 from lowrank_bench.compression.metric import Target, reconstruct
 from lowrank_bench.compression.model import Compressed
@@ -62,7 +63,7 @@ class LayerOptions(Options):
 class Job:
     """What a method is asked to do with a model. Exactly one of ``budget`` and ``ranks`` is given (neither to the dense
     control). ``speed_only``: the model's weights mean nothing, so that every layer gets one fraction of its cost and
-    the factors are drawn, not fitted.
+    the factors are drawn, not fitted. ``timer``: who times models, for a budget in latency.
     """
 
     input_size: tuple[int, int, int]
@@ -71,6 +72,7 @@ class Job:
     data: Batches | None = None
     recipe: str | None = None
     speed_only: bool = False
+    timer: Timer | None = None
 
 
 class Method(ABC):

@@ -91,6 +91,9 @@ class Sweep(_Table):
             raise InvalidSweep(
                 f"sweep.recipe = {table.recipe!r}: task {task.name!r} has no images to tune on: use 'none'"
             )
+        for budget in table.budgets:
+            if budget.runtime is not None and budget.runtime not in RUNTIMES:
+                raise UnknownName("runtime", budget.runtime, RUNTIMES)
         stages = {"task": task.version, "recipe": recipe.version, "compression": layerwise.VERSION}
         for model in table.models:
             task.check_model(model)
