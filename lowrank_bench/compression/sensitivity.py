@@ -72,6 +72,8 @@ class Sensitivity:
         loss is linear in the log of the squared relative ``errors``, to which it is proportional beyond them; of a
         method that has no errors, in that of the cost saved. It never falls as the error grows.
         """
+        if min(shares) >= 1:
+            return [LEAST] * len(shares)  # no candidate is cheaper than dense, so none will be taken
         grows_with = np.maximum([1 - share for share in shares] if errors is None else errors, LEAST)
         limit, found = time.monotonic() + self.seconds, {}
         for fraction in FRACTIONS:

@@ -1,9 +1,9 @@
-"""What a method's options cost in accuracy before any tuning: a table on standard output, one row per method and budget.
+"""What a method's options cost in accuracy before any tuning: a table on standard output, a row per method and budget.
 
-For instance the rules that share a budget, or the metrics; the first options given are what the others are held against:
+For instance the rules that share a budget, or the metrics; the first options are what the others are held against:
 
-    python tests/bench/options_table.py --budgets 3 4 5 '{"allocation": "uniform"}' '{"allocation": "sensitivity"}'
-    python tests/bench/options_table.py --budgets 3 4 5 '{"metric": "frobenius"}' '{"metric": "covariance"}'
+    python tests/bench/options_table.py '{"allocation": "uniform"}' '{"allocation": "sensitivity"}' --budgets 3 4 5
+    python tests/bench/options_table.py '{"metric": "frobenius"}' '{"metric": "covariance"}' --budgets 3 4 5
 
 Top-1 is that of the task's validation images, batch norms are estimated anew on training images, as in a trial, and the
 test images are not read. Intervals are of 95 %, from one paired bootstrap over groups of images.
