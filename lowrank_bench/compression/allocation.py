@@ -43,7 +43,9 @@ def ranks_for_budget(
         open_sites = {name: site for name, site in open_sites.items() if name in convs}
     sensitivity = Sensitivity(method, model, job) if _measures_sensitivity(method, job) else None
     costs = _costs(method, model, job, budget)
-    with torch.random.fork_rng():  # what is timed has random factors, those to come must not depend on how many
+    timed = isinstance(costs, LayerTimes)
+    # what is timed has random factors, and the draws to come must not depend on how many
+    with torch.random.fork_rng(devices=[], enabled=timed):
         choices = {n: _choices(method, model, job, costs, n, site, sensitivity) for n, site in open_sites.items()}
         first = next(iter(convs), None)
         rest = {name: options for name, options in choices.items() if name != first}
