@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -17,7 +18,7 @@ from lowrank_bench.compression.latency import LayerTimes, meet_latency
 from lowrank_bench.compression.sensitivity import Sensitivity
 from lowrank_bench.compression.surgery import kernel_of, named_layer
 from lowrank_bench.errors import InvalidBudget
-from lowrank_bench.trial import Budget
+from lowrank_bench.trial import Budget, Metric
 
 if TYPE_CHECKING:
     from lowrank_bench.compression.method import Job, LayerMethod
@@ -73,29 +74,24 @@ class _Costs(Protocol):
         """At every candidate, as the chain beside it."""
 
 
-class _Macs:
+@dataclass(frozen=True)
+class _Counted:
+    """MACs or parameters, as a chain has them."""
+
+    metric: Metric
+
     def dense(self, name: str, site: Site) -> int:
-        return site.dense_macs
+        return site.dense_macs if self.metric == "macs" else site.dense_params
 
     def factored(
         self, name: str, site: Site, candidates: Sequence[tuple[int, ...]], chains: Sequence[Chain]
     ) -> list[int]:
-        return [site.macs(chain) for chain in chains]
-
-
-class _Params:
-    def dense(self, name: str, site: Site) -> int:
-        return site.dense_params
-
-    def factored(
-        self, name: str, site: Site, candidates: Sequence[tuple[int, ...]], chains: Sequence[Chain]
-    ) -> list[int]:
-        return [site.params(chain) for chain in chains]
+        return [site.macs(chain) if self.metric == "macs" else site.params(chain) for chain in chains]
 
 
 def _costs(method: LayerMethod, model: nn.Module, job: Job, budget: Budget) -> _Costs:
     if budget.metric != "latency":
-        return _Macs() if budget.metric == "macs" else _Params()
+        return _Counted(budget.metric)
     if budget.scope != "all":
         raise InvalidBudget(f"budget {budget}: latency is measured of the whole network: leave scope out")
     if job.timer is None:
