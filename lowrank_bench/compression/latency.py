@@ -79,7 +79,9 @@ class LayerTimes:
             _, module = draw_factored(self.method, layer, geometry, candidates[index])
             points[macs[index]] = self._time(module, site)
         at = sorted(points)
-        times = np.interp(macs, at, np.maximum.accumulate([points[count] for count in at]))
+        # noise only adds time, so what costs more and took less tells the truth
+        least = np.minimum.accumulate([points[count] for count in reversed(at)])[::-1]
+        times = np.interp(macs, at, least)
         return [round(t) if count < site.dense_macs else dense for t, count in zip(times, macs, strict=True)]
 
     @property
