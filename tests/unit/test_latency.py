@@ -87,6 +87,14 @@ def test_a_ratio_out_of_reach_names_the_best_one_measured() -> None:
     assert float(str(caught.value).rsplit(" ", 1)[1]) == pytest.approx(max(timer.ratios), rel=1e-3)
 
 
+def test_the_first_layer_is_cut_where_the_others_promised_more_than_they_keep() -> None:
+    timer, budget = FakeTimer(slowdown=1.4), BUDGET.model_copy(update={"latency": 2.8})  # of the others: 2.95, then 2.6
+    model = meet(timer, budget=budget)
+    assert timer.ratio(toy_net(), model, (4, *SIZE), budget) == pytest.approx(2.8, rel=0.05)
+    assert isinstance(model[0], Factored)
+    assert min(timer.ratios) < 0.95 * 2.8
+
+
 def test_a_layer_that_is_not_faster_stays_dense() -> None:
     timer = FakeTimer(stage=1.0)
     with pytest.raises(lrb.InvalidBudget, match=r"is 1$"):
