@@ -97,5 +97,6 @@ if __name__ == "__main__":
     parser.add_argument("--window", nargs=2, type=float, default=(5.0, 20.0), help="points that the first side loses")
     given = parser.parse_args()
     ratios = [lrb.Budget(macs=ratio) for ratio in given.budgets]
-    for line in table(get_task(given.task), given.model, given.methods, ratios, given.sides, given.window):
+    task = get_task(given.task, given.model)
+    for line in table(task, given.model, given.methods, ratios, given.sides, given.window):
         print(line, flush=True)
