@@ -15,6 +15,8 @@ from lowrank_bench.compression.ranks import resolve_ranks
 from lowrank_bench.compression.registry import method_class
 from lowrank_bench.compression.surgery import kernel_of
 from lowrank_bench.errors import InvalidInput, InvalidRanks, UnsupportedLayer
+from lowrank_bench.measurement.clock import Clock
+from lowrank_bench.running.locks import timing_lock
 from lowrank_bench.trial import CONTROL, Budget, Ranks
 
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -61,11 +63,14 @@ def compress(
 
     Exactly one of ``budget`` and ``ranks`` ({layer: ranks}, "evbmf", "energy:0.9", or one rule for all).
     ``input_size``: (C, H, W) of one image. ``data``: batches of (images, labels), or a function epoch -> batches, for
-    methods that calibrate or train; ``recipe``: how those train. Raises InvalidInput, InvalidBudget, InvalidRanks,
+    methods that calibrate or train; ``recipe``: how those train. A budget in latency is met by timing on this machine,
+    which no run of lowrank-bench uses meanwhile. Raises InvalidInput, InvalidBudget, InvalidRanks,
     UnsupportedLayer and what ``factorize`` raises.
     """
     cls = method_class(method)
     if (budget is None) == (ranks is None) and cls.name != CONTROL:
         raise InvalidInput("give exactly one of budget (e.g. Budget(macs=4)) and ranks (e.g. {'conv1': 16} or 'evbmf')")
     batches = data if data is None or callable(data) else lambda _epoch: data
-    return cls(seed=seed, **(options or {})).compress(model, Job(input_size, budget, ranks, batches, recipe))
+    return cls(seed=seed, **(options or {})).compress(
+        model, Job(input_size, budget, ranks, batches, recipe, timer=Clock(timing_lock))
+    )

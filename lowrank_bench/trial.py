@@ -44,8 +44,8 @@ class Budget(Noun):
     params: float | None = None
     latency: float | None = None
     runtime: str | None = None
-    threads: int | None = None
-    batch: int | None = None
+    threads: int | None = Field(None, ge=1)
+    batch: int | None = Field(None, ge=1)
     scope: Literal["all", "convs"] = "all"
 
     @model_validator(mode="wrap")

@@ -30,10 +30,11 @@ class Choice:
 
 
 Ladder = list[Choice]
+LayerRanks = dict[str, tuple[int, ...] | None]
 Picks = dict[str, Choice]
 
 
-def allocate(budget: Budget, total: int, choices: Mapping[str, Sequence[Choice]]) -> dict[str, tuple[int, ...] | None]:
+def allocate(budget: Budget, total: int, choices: Mapping[str, Sequence[Choice]]) -> LayerRanks:
     """Ranks per layer (None: dense) such that ``total`` over the compressed total meets the budget's ratio within 5 %.
 
     ``total``: dense cost of the budget's scope; ``choices``: per layer, the dense choice among them. The product of the
@@ -42,22 +43,35 @@ def allocate(budget: Budget, total: int, choices: Mapping[str, Sequence[Choice]]
     are unknown, every layer gets the same fraction of its dense cost instead. What is then left of the target goes to
     the largest layers. No layer is made dearer than dense. Raises InvalidBudget, naming the largest reachable ratio.
     """
+    reachable = largest_ratio(total, choices)
+    if reachable * (1 + TOLERANCE) < budget.ratio:
+        raise InvalidBudget(
+            f"budget {budget} is out of reach: the largest ratio that these layers and this method allow is "
+            f"{reachable:.4g}"
+        )
+    ranks, reached = come_close(budget.ratio, total, choices)
+    if abs(reached / budget.ratio - 1) > TOLERANCE:
+        nearest = f"the nearest that these layers and this method allow is {reached:.4g}"
+        raise InvalidBudget(f"budget {budget} cannot be met within 5 %: {nearest}")
+    return ranks
+
+
+def largest_ratio(total: int, choices: Mapping[str, Sequence[Choice]]) -> float:
+    """The ratio, dense over compressed, of every layer's cheapest choice."""
+    ladders = [_ladder(options) for options in choices.values()]
+    return total / (total - sum(ladder[-1].cost - ladder[0].cost for ladder in ladders))
+
+
+def come_close(ratio: float, total: int, choices: Mapping[str, Sequence[Choice]]) -> tuple[LayerRanks, float]:
+    """What ``allocate`` does, without judging it: ranks per layer, and the ratio that they reach."""
     ladders = {name: _ladder(options) for name, options in choices.items()}
     fixed = total - sum(ladder[-1].cost for ladder in ladders.values())
-    target = total / budget.ratio
-    least = fixed + sum(ladder[0].cost for ladder in ladders.values())
-    if least > target * (1 + TOLERANCE):
-        reachable = f"the largest ratio that these layers and this method allow is {total / least:.4g}"
-        raise InvalidBudget(f"budget {budget} is out of reach: {reachable}")
+    target = total / ratio
     known = all(choice.error is not None for ladder in ladders.values() for choice in ladder)
     pick: Callable[[Ladder, float], Choice] = _least_penalty if known else _least_fraction
     picks = _bisect(ladders, pick, lambda chosen: fixed + _spent(chosen) <= target)
     picks = _use_up(picks, ladders, target - fixed)
-    reached = total / (fixed + _spent(picks))
-    if abs(reached / budget.ratio - 1) > TOLERANCE:
-        nearest = f"the nearest that these layers and this method allow is {reached:.4g}"
-        raise InvalidBudget(f"budget {budget} cannot be met within 5 %: {nearest}")
-    return {name: choice.ranks for name, choice in picks.items()}
+    return {name: choice.ranks for name, choice in picks.items()}, total / (fixed + _spent(picks))
 
 
 def _bisect(

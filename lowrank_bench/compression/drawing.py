@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lowrank_bench.compression.chain import Chain, KernelShape, Permute, with_tensors
 from lowrank_bench.compression.compose import compose_chain
+from lowrank_bench.compression.geometry import Geometry, build
+from lowrank_bench.compression.modules import Factored
+
+if TYPE_CHECKING:
+    from lowrank_bench.compression.method import LayerMethod
 
 
 def draw_chain(structure: Chain, shape: KernelShape, groups: int = 1) -> Chain:
@@ -25,6 +31,19 @@ def draw_chain(structure: Chain, shape: KernelShape, groups: int = 1) -> Chain:
     tensors = sum(len(stage.tensors) for stage in drawn.stages if not isinstance(stage, Permute))
     factor = float((wanted / torch.linalg.vector_norm(kernel)) ** (1 / tensors))
     return Chain([with_tensors(stage, lambda tensor: factor * tensor) for stage in drawn.stages])
+
+
+def draw_factored(
+    method: LayerMethod, layer: nn.Conv2d | nn.Linear, geometry: Geometry, ranks: tuple[int, ...]
+) -> tuple[Chain, Factored]:
+    """The chain that ``method`` gives a layer at those ranks, drawn, and the module to take the layer's place.
+
+    ``geometry``: what takes its place, see LayerMethod.target_geometry. The bias is zero.
+    """
+    shape, groups = geometry.kernel, geometry.groups
+    chain = draw_chain(method.structure_layer(shape, groups, ranks), shape, groups)
+    bias = None if layer.bias is None else torch.zeros_like(layer.bias)
+    return chain, build(chain, geometry, bias, layer.weight.dtype)
 
 
 def _gather(stage: Permute) -> Permute:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-from lowrank_bench.compression.budget import Choice, allocate
+from lowrank_bench.compression.allocation import ranks_for_budget
+from lowrank_bench.compression.budget import LayerRanks
 from lowrank_bench.compression.chain import Chain
 from lowrank_bench.compression.compose import chain_error
-from lowrank_bench.compression.cost import Cost, Site, count, trace
-from lowrank_bench.compression.drawing import draw_chain
+from lowrank_bench.compression.cost import Site, count, trace
+from lowrank_bench.compression.drawing import draw_factored
 from lowrank_bench.compression.geometry import build, refusal
 from lowrank_bench.compression.metric import Target
 from lowrank_bench.compression.model import Compressed
@@ -22,16 +21,13 @@ from lowrank_bench.compression.plan import LayerPlan, Plan, describe_stage
 from lowrank_bench.compression.ranks import resolve_ranks
 from lowrank_bench.compression.surgery import kernel_of, named_layer, swap
 from lowrank_bench.compression.targets import Targets
-from lowrank_bench.errors import InvalidBudget, InvalidInput, UnsupportedLayer
-from lowrank_bench.trial import Budget
+from lowrank_bench.errors import InvalidInput, UnsupportedLayer
 
 if TYPE_CHECKING:
     from lowrank_bench.compression.method import Job, LayerMethod
 
 VERSION = 1
 """Raised by hand when a change here, or in what this calls, would change a trial's result."""
-
-LayerRanks = dict[str, tuple[int, ...] | None]
 
 
 def compress_layers(method: LayerMethod, model: nn.Module, job: Job, *, draw: bool = False) -> Compressed:
@@ -94,44 +90,10 @@ def factor_layer(
 
 def draw_layer(method: LayerMethod, model: nn.Module, name: str, site: Site, ranks: tuple[int, ...]) -> LayerPlan:
     """The same with random values and a zero bias, where training from scratch starts: the plan tells no error."""
-    layer, geometry = named_layer(model, name), method.target_geometry(site.geometry)
-    shape, groups = geometry.kernel, geometry.groups
-    chain = draw_chain(method.structure_layer(shape, groups, ranks), shape, groups)
-    bias = None if layer.bias is None else torch.zeros_like(layer.bias)
-    swap(model, name, build(chain, geometry, bias, layer.weight.dtype))
+    geometry = method.target_geometry(site.geometry)
+    chain, factored = draw_factored(method, named_layer(model, name), geometry, ranks)
+    swap(model, name, factored)
     return planned(site, chain, ranks, None, geometry != site.geometry)
-
-
-def ranks_for_budget(
-    method: LayerMethod,
-    model: nn.Module,
-    job: Job,
-    budget: Budget,
-    dense_cost: Cost,
-    sites: dict[str, Site],
-    open_sites: dict[str, Site],
-) -> LayerRanks:
-    """Ranks for every open layer within the budget's scope; a linear layer is outside of ``scope="convs"``.
-
-    The first convolution, which reads the image, stays dense wherever the budget can be met without it, as in the
-    papers (Garipov et al. 2016; Wang et al. 2021): its error counts for more than its share. Raises InvalidBudget.
-    """
-    if budget.metric == "latency":
-        raise InvalidBudget(
-            f"budget {budget}: {method.name} meets budgets in macs or params; measure the speedup that they give"
-        )
-    convs = {name: site for name, site in sites.items() if site.geometry.kind == "conv2d"}
-    if budget.scope == "convs":
-        open_sites = {name: site for name, site in open_sites.items() if name in convs}
-        total = sum(_dense(site, budget) for site in convs.values())
-    else:
-        total = dense_cost.macs if budget.metric == "macs" else dense_cost.params
-    choices = {n: _choices(method, job, budget, site, named_layer(model, n)) for n, site in open_sites.items()}
-    first = next(iter(convs), None)
-    try:
-        return allocate(budget, total, {name: options for name, options in choices.items() if name != first})
-    except InvalidBudget:
-        return allocate(budget, total, choices)
 
 
 def untouched(model: nn.Module, sites: dict[str, Site]) -> dict[str, str]:
@@ -157,35 +119,6 @@ def planned(site: Site, chain: Chain, ranks: tuple[int, ...], error: float | Non
         dense_macs=site.dense_macs,
         notes=chain.notes or {},
     )
-
-
-def _choices(method: LayerMethod, job: Job, budget: Budget, site: Site, layer: nn.Conv2d | nn.Linear) -> list[Choice]:
-    target = method.target_geometry(site.geometry)
-    shape, groups, weight = target.kernel, target.groups, kernel_of(layer, target.groups)
-    candidates = method.aligned_candidates(shape)
-    errors: Sequence[float | None] = [None] * len(candidates)
-    if method.options.allocation == "price" and not job.speed_only:
-        errors = _mean_errors(method, weight.double().chunk(groups), candidates)
-    choices = [Choice(None, _dense(site, budget), 0.0)]
-    for ranks, error in zip(candidates, errors, strict=True):
-        chain = method.structure_layer(shape, groups, ranks)
-        cost = site.macs(chain) if budget.metric == "macs" else site.params(chain)
-        choices.append(Choice(ranks, cost, error))
-    return choices
-
-
-def _mean_errors(
-    method: LayerMethod, parts: Sequence[Tensor], candidates: Sequence[tuple[int, ...]]
-) -> Sequence[float | None]:
-    """Squared relative error at each candidate, averaged over the groups of a layer."""
-    per_group = [errors for part in parts if (errors := method.errors(part, candidates)) is not None]
-    if not per_group:
-        return [None] * len(candidates)
-    return [sum(column) / len(column) for column in zip(*per_group, strict=True)]
-
-
-def _dense(site: Site, budget: Budget) -> int:
-    return site.dense_macs if budget.metric == "macs" else site.dense_params
 
 
 def _given_ranks(

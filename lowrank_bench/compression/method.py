@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from lowrank_bench.compression.chain import Chain, KernelShape, stack_groups
 from lowrank_bench.compression.geometry import Geometry
+from lowrank_bench.compression.latency import Timer
 from lowrank_bench.compression.layerwise import compress_layers
 from lowrank_bench.compression.metric import Target, reconstruct
 from lowrank_bench.compression.model import Compressed
@@ -42,12 +43,15 @@ class LayerOptions(Options):
     closed form and move all of a layer's factors together; layers with more than 8,192 weights per filter stay with it.
     ``align``: a budget is met with ranks in multiples of it, which vector units like. ``allocation``: a budget is
     shared at one "price" for all layers, weighed by their errors, or as the same "uniform" fraction of each one's cost.
+    "sensitivity": at one price, weighed by what the output loses when only this layer is cut, measured on training
+    images at a few ranks of every layer; no more of them are tried once a layer took ``probe_seconds``.
     """
 
     metric: Literal["frobenius", "covariance", "mahalanobis", "activation"] = "frobenius"
     sequential: bool = False
     align: int = Field(1, ge=1)
-    allocation: Literal["price", "uniform"] = "price"
+    allocation: Literal["price", "uniform", "sensitivity"] = "price"
+    probe_seconds: float = Field(60.0, gt=0)
 
     @model_validator(mode="after")
     def _sequential_needs_inputs(self) -> Self:
@@ -60,7 +64,7 @@ class LayerOptions(Options):
 class Job:
     """What a method is asked to do with a model. Exactly one of ``budget`` and ``ranks`` is given (neither to the dense
     control). ``speed_only``: the model's weights mean nothing, so that every layer gets one fraction of its cost and
-    the factors are drawn, not fitted.
+    the factors are drawn, not fitted. ``timer``: who times models, for a budget in latency.
     """
 
     input_size: tuple[int, int, int]
@@ -69,6 +73,7 @@ class Job:
     data: Batches | None = None
     recipe: str | None = None
     speed_only: bool = False
+    timer: Timer | None = None
 
 
 class Method(ABC):

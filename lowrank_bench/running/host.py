@@ -41,10 +41,13 @@ class Host:
         return self.folder / "models"
 
     def prepare(self, trial: Trial, threads: int, progress: Progress, family: Family) -> TrialRecord:
-        """Make a trial's model, beside whatever else is prepared on this machine, but not beside a timing."""
+        """Make a trial's model, beside whatever else is prepared on this machine, but not beside a timing; one with a
+        budget in latency, which is met by timing, alone.
+        """
         job = TrialJob(trial=trial, models=self.models, methods_folders=list(self.methods_folders), memory=self.memory)
         progress(WAITS, 0.0)
-        with preparation_lock(family.ended):
+        timed = trial.budget is not None and trial.budget.metric == "latency"
+        with (timing_lock if timed else preparation_lock)(family.ended):
             ended = run_child(job, threads, self.timeout, progress, family)
         outcome = ended.outcome
         facts = self._facts(ended, outcome.seconds)

@@ -171,8 +171,10 @@ def plan(
     if weights is not None:
         sweep = _with_weights(sweep, weights, source)
     try:
+        cores = cores or usable_cores()
+        _check_latency(sweep.sweep.budgets, cores)
         trials = sweep.trials()
-        return trials, sweep.measurements(trials, machine, cores or usable_cores())
+        return trials, sweep.measurements(trials, machine, cores)
     except LowRankBenchError as error:
         raise InvalidSweep(f"{source}: {error}") from None
 
@@ -183,6 +185,15 @@ def check_ready(trials: Iterable[Trial]) -> None:
     """
     for task, model in dict.fromkeys((trial.task, trial.model) for trial in trials):
         get_task(task, model).check_ready(model)
+
+
+def _check_latency(budgets: Iterable[Budget], cores: int) -> None:
+    """Raise UnknownName or InvalidSweep for a budget whose setting cannot be timed on a machine of so many cores."""
+    for budget in budgets:
+        if budget.runtime is not None and budget.runtime not in RUNTIMES:
+            raise UnknownName("runtime", budget.runtime, RUNTIMES)
+        if (budget.threads or 1) > cores:
+            raise InvalidSweep(f"sweep.budgets: {budget}: this machine has {cores} cores; use at most that")
 
 
 def load_sweep(source: str) -> Sweep:

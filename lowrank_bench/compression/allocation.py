@@ -1,0 +1,137 @@
+"""Ranks per layer for a budget: what each layer can cost, what it loses there, and the rule that weighs them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lowrank_bench.compression.budget import Choice, LayerRanks, allocate
+from lowrank_bench.compression.chain import Chain
+from lowrank_bench.compression.cost import Cost, Site
+from lowrank_bench.compression.latency import LayerTimes, meet_latency
+from lowrank_bench.compression.sensitivity import Sensitivity
+from lowrank_bench.compression.surgery import kernel_of, named_layer
+from lowrank_bench.errors import InvalidBudget
+from lowrank_bench.trial import Budget, Metric
+
+if TYPE_CHECKING:
+    from lowrank_bench.compression.method import Job, LayerMethod
+
+
+def ranks_for_budget(
+    method: LayerMethod,
+    model: nn.Module,
+    job: Job,
+    budget: Budget,
+    dense_cost: Cost,
+    sites: dict[str, Site],
+    open_sites: dict[str, Site],
+) -> LayerRanks:
+    """Ranks for every open layer within the budget's scope; a linear layer is outside of ``scope="convs"``.
+
+    The first convolution, which reads the image, stays dense wherever the budget can be met without it, as in the
+    papers (Garipov et al. 2016; Wang et al. 2021): its error counts for more than its share. Where sensitivities are
+    measured it is a layer like any other. Raises InvalidBudget.
+    """
+    convs = {name: site for name, site in sites.items() if site.geometry.kind == "conv2d"}
+    if budget.scope == "convs":
+        open_sites = {name: site for name, site in open_sites.items() if name in convs}
+    sensitivity = Sensitivity(method, model, job) if _measures_sensitivity(method, job) else None
+    costs = _costs(method, model, job, budget)
+    timed = isinstance(costs, LayerTimes)
+    # what is timed has random factors, and the draws to come must not depend on how many
+    with torch.random.fork_rng(devices=[], enabled=timed):
+        choices = {n: _choices(method, model, job, costs, n, site, sensitivity) for n, site in open_sites.items()}
+        first = next(iter(convs), None)
+        rest = {name: options for name, options in choices.items() if name != first}
+        preferred = [choices] if sensitivity is not None else [rest, choices]
+        if isinstance(costs, LayerTimes):
+            return meet_latency(costs, job, sites, preferred, costs.network(job.input_size, open_sites))
+    total = dense_cost.macs if budget.metric == "macs" else dense_cost.params
+    if budget.scope == "convs":
+        total = sum(costs.dense(name, site) for name, site in convs.items())
+    for some in preferred[:-1]:
+        with suppress(InvalidBudget):
+            return allocate(budget, total, some)
+    return allocate(budget, total, preferred[-1])
+
+
+class _Costs(Protocol):
+    """What a layer costs in a budget's metric."""
+
+    def dense(self, name: str, site: Site) -> int:
+        """As it is."""
+
+    def factored(
+        self, name: str, site: Site, candidates: Sequence[tuple[int, ...]], chains: Sequence[Chain]
+    ) -> list[int]:
+        """At every candidate, as the chain beside it."""
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """MACs or parameters, as a chain has them."""
+
+    metric: Metric
+
+    def dense(self, name: str, site: Site) -> int:
+        return site.dense_macs if self.metric == "macs" else site.dense_params
+
+    def factored(
+        self, name: str, site: Site, candidates: Sequence[tuple[int, ...]], chains: Sequence[Chain]
+    ) -> list[int]:
+        return [site.macs(chain) if self.metric == "macs" else site.params(chain) for chain in chains]
+
+
+def _costs(method: LayerMethod, model: nn.Module, job: Job, budget: Budget) -> _Costs:
+    if budget.metric != "latency":
+        return _Counted(budget.metric)
+    if budget.scope != "all":
+        raise InvalidBudget(f"budget {budget}: latency is measured of the whole network: leave scope out")
+    if job.timer is None:
+        raise InvalidBudget(f"budget {budget}: a latency is measured: give the job a timer, as compress and run do")
+    return LayerTimes(method, model, budget, job.timer)
+
+
+def _measures_sensitivity(method: LayerMethod, job: Job) -> bool:
+    return method.options.allocation == "sensitivity" and not job.speed_only
+
+
+def _choices(
+    method: LayerMethod,
+    model: nn.Module,
+    job: Job,
+    costs: _Costs,
+    name: str,
+    site: Site,
+    sensitivity: Sensitivity | None,
+) -> list[Choice]:
+    target = method.target_geometry(site.geometry)
+    shape, groups, weight = target.kernel, target.groups, kernel_of(named_layer(model, name), target.groups)
+    candidates, dense = method.aligned_candidates(shape), costs.dense(name, site)
+    chains = [method.structure_layer(shape, groups, ranks) for ranks in candidates]
+    spent = costs.factored(name, site, candidates, chains)
+    errors: Sequence[float | None] = [None] * len(candidates)
+    if method.options.allocation != "uniform" and not job.speed_only:
+        expected = _mean_errors(method, weight.double().chunk(groups), candidates)
+        errors = expected or errors
+        if sensitivity is not None:
+            losses = sensitivity.losses(name, site, candidates, [cost / dense for cost in spent], expected)
+            errors = [-float(np.expm1(-loss)) for loss in losses]  # allocate() adds up -log(1 - error)
+    return [Choice(None, dense, 0.0), *map(Choice, candidates, spent, errors)]
+
+
+def _mean_errors(
+    method: LayerMethod, parts: Sequence[Tensor], candidates: Sequence[tuple[int, ...]]
+) -> Sequence[float] | None:
+    """Squared relative error at each candidate, averaged over the groups of a layer; None where it is not known."""
+    per_group = [errors for part in parts if (errors := method.errors(part, candidates)) is not None]
+    if not per_group:
+        return None
+    return [sum(column) / len(column) for column in zip(*per_group, strict=True)]

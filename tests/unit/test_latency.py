@@ -1,0 +1,203 @@
+"""Budgets in latency: met by what a timer says of the whole network, whatever the table of layers promised."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from toys import SIZE, toy_net
+
+import lowrank_bench as lrb
+from lowrank_bench.compression.cost import count
+from lowrank_bench.compression.method import Job, LayerMethod
+from lowrank_bench.compression.modules import Factored
+from lowrank_bench.compression.registry import method_class
+from lowrank_bench.measurement import clock as clock_module
+from lowrank_bench.measurement.clock import Clock
+from lowrank_bench.record import Status
+from lowrank_bench.running import host
+from lowrank_bench.running.child import Ended, Family
+from lowrank_bench.running.worker import Outcome
+from lowrank_bench.trial import Trial
+
+BUDGET = lrb.Budget(latency=2, runtime="eager", threads=1, batch=4)
+
+
+class FakeTimer:
+    """A machine on which a MAC takes a nanosecond; each further stage of a factored layer ``stage`` more, and within a
+    network a factored layer ``slowdown`` times as long as alone.
+    """
+
+    def __init__(self, slowdown: float = 1.0, stage: float = 1e-6, rest: float = 1e-5) -> None:
+        self.slowdown, self.stage, self.rest = slowdown, stage, rest
+        self.asked: list[str] = []
+        self.ratios: list[float] = []
+
+    def seconds(self, model: nn.Module, shape: tuple[int, ...], budget: lrb.Budget) -> float:
+        self.asked.append(str(model))
+        if isinstance(model, nn.Sequential) and not isinstance(model, Factored):
+            return self._network(model, shape)
+        return self._layer(model, shape[1:])
+
+    def ratio(self, dense: nn.Module, compressed: nn.Module, shape: tuple[int, ...], budget: lrb.Budget) -> float:
+        self.ratios.append(self._network(dense, shape) / self._network(compressed, shape))
+        return self.ratios[-1]
+
+    def _layer(self, layer: nn.Module, size: tuple[int, ...]) -> float:
+        stages = len(layer) if isinstance(layer, Factored) else 1
+        return 1e-9 * count(layer, size).macs + self.stage * (stages - 1)
+
+    def _network(self, model: nn.Module, shape: tuple[int, ...]) -> float:
+        x, total = torch.zeros(1, *shape[1:]), self.rest
+        for module in model.children():
+            if isinstance(module, nn.Conv2d | nn.Linear | Factored):
+                total += self._layer(module, x.shape[1:]) * (self.slowdown if isinstance(module, Factored) else 1)
+            x = module(x).detach()
+        return total
+
+
+def meet(timer: FakeTimer, method: str = "channel_svd", budget: lrb.Budget = BUDGET, **options: object) -> nn.Module:
+    made = method_class(method)(**options)
+    return made.compress(toy_net(), Job(SIZE, budget, timer=timer)).model
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "slowdown"),
+    [
+        ("channel_svd", {}, 0.8),
+        ("channel_svd", {"allocation": "uniform"}, 1.4),
+        ("jaderberg", {}, 1.4),
+        ("tucker", {}, 1.0),
+    ],
+)
+def test_the_measured_ratio_is_within_5_percent(method: str, options: dict[str, object], slowdown: float) -> None:
+    timer = FakeTimer(slowdown)
+    model = meet(timer, method, **options)
+    assert timer.ratio(toy_net(), model, (4, *SIZE), BUDGET) == pytest.approx(2, rel=0.05)
+    assert len(timer.ratios) <= 7
+
+
+def test_a_ratio_out_of_reach_names_the_best_one_measured() -> None:
+    timer = FakeTimer(rest=1e-3)
+    with pytest.raises(lrb.InvalidBudget, match=r"reached on this machine is (1\.\d+)") as caught:
+        meet(timer)
+    assert float(str(caught.value).rsplit(" ", 1)[1]) == pytest.approx(max(timer.ratios), rel=1e-3)
+
+
+def test_the_first_layer_is_cut_where_the_others_promised_more_than_they_keep() -> None:
+    timer, budget = FakeTimer(slowdown=1.4), BUDGET.model_copy(update={"latency": 2.8})  # of the others: 2.95, then 2.6
+    model = meet(timer, budget=budget)
+    assert timer.ratio(toy_net(), model, (4, *SIZE), budget) == pytest.approx(2.8, rel=0.05)
+    assert isinstance(model[0], Factored)
+    assert min(timer.ratios) < 0.95 * 2.8
+
+
+def test_a_layer_that_is_not_faster_stays_dense() -> None:
+    timer = FakeTimer(stage=1.0)
+    with pytest.raises(lrb.InvalidBudget, match=r"is 1$"):
+        meet(timer)
+
+
+def test_few_ranks_of_a_layer_are_timed() -> None:
+    timer = FakeTimer()
+    meet(timer, "jaderberg")
+    assert len(set(timer.asked)) < len(timer.asked) <= 1 + 4 + 2 * 3 * 7  # network, linear, the convolutions' ladders
+
+
+def test_random_factors_of_the_table_leave_the_global_generator_alone() -> None:
+    before = torch.get_rng_state()
+    method: LayerMethod = method_class("channel_svd")()  # type: ignore[assignment]
+    model = toy_net()
+    torch.set_rng_state(before)
+    method.compress(model, Job(SIZE, BUDGET, timer=FakeTimer()))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_latency_is_of_the_whole_network_and_needs_a_timer() -> None:
+    with pytest.raises(lrb.InvalidBudget, match="leave scope out"):
+        meet(FakeTimer(), budget=BUDGET.model_copy(update={"scope": "convs"}))
+    with pytest.raises(lrb.InvalidBudget, match="timer"):
+        method_class("tucker")().compress(toy_net(), Job(SIZE, BUDGET))
+
+
+class Counting(nn.Conv2d):
+    """A layer that counts its calls, in all copies."""
+
+    calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        Counting.calls += 1
+        return super().forward(x)
+
+
+def test_a_time_is_kept_on_disk_and_a_damaged_one_is_taken_again(tmp_path: Path) -> None:
+    layer, shape = Counting(3, 8, 3), (2, 3, 9, 9)
+    taken = Clock(folder=tmp_path).seconds(layer, shape, BUDGET)
+    assert 0 < taken < 1
+    calls = Counting.calls
+    assert Clock(folder=tmp_path).seconds(layer, shape, BUDGET) == taken
+    assert Counting.calls == calls
+    (entry,) = tmp_path.iterdir()
+    entry.write_text('{"seconds": ')
+    Clock(folder=tmp_path).seconds(layer, shape, BUDGET)
+    assert Counting.calls > calls
+    Clock(folder=tmp_path).seconds(layer, (4, 3, 9, 9), BUDGET)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_timing_has_the_machine_alone_and_reading_does_not_ask_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clock_module, "NETWORK_SECONDS", 0.5)
+    entered = []
+
+    @contextmanager
+    def alone():
+        entered.append(True)
+        yield
+
+    clock, layer = Clock(alone, tmp_path), nn.Conv2d(3, 8, 3)
+    for _ in range(2):
+        clock.seconds(layer, (1, 3, 9, 9), BUDGET)
+    assert len(entered) == 1
+    assert clock.ratio(layer, layer, (1, 3, 9, 9), BUDGET) > 0
+    assert len(entered) == 2
+
+
+@pytest.mark.parametrize(
+    ("setting", "error"),
+    [({"runtime": "eagre"}, lrb.UnknownName), ({"threads": 4096}, lrb.InvalidInput)],
+)
+def test_a_setting_that_cannot_be_timed_is_named(
+    setting: dict[str, object], error: type[Exception], tmp_path: Path
+) -> None:
+    with pytest.raises(error):
+        Clock(folder=tmp_path).seconds(nn.Conv2d(3, 8, 3), (1, 3, 9, 9), BUDGET.model_copy(update=setting))
+
+
+@pytest.mark.parametrize(
+    ("budget", "lock"), [(BUDGET, "timing"), (lrb.Budget(macs=2), "preparation")], ids=["latency", "macs"]
+)
+def test_a_trial_that_times_has_the_machine_alone(
+    budget: lrb.Budget, lock: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[str] = []
+
+    def spy(name: str):
+        @contextmanager
+        def enter(_stop: object):
+            held.append(name)
+            yield
+
+        return enter
+
+    for name in ("timing", "preparation"):
+        monkeypatch.setattr(host, f"{name}_lock", spy(name))
+    monkeypatch.setattr(host, "run_child", lambda *_: Ended(Outcome(status=Status.OK), ""))
+    trial = Trial(task="chars36", model="charnet", method="tucker", budget=budget, recipe="none")
+    here = host.Host(tmp_path, lrb.measurement.environment.fingerprint(), "", 60.0)
+    here.prepare(trial, 1, lambda *_: None, Family())
+    assert held == [lock]
