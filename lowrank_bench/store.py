@@ -14,7 +14,7 @@ from filelock import FileLock
 from pydantic import ValidationError
 
 from lowrank_bench.atomic import after_last_newline, append_whole, drafts
-from lowrank_bench.errors import InvalidInput, InvalidRecord, NotWritten
+from lowrank_bench.errors import InvalidInput, InvalidRecord, LowRankBenchError, NotWritten
 from lowrank_bench.record import RECORD, MeasurementRecord, Status, TrialRecord
 
 FILE_NAME = "records.jsonl"
@@ -96,8 +96,8 @@ class Store:
         if not tail:
             return
         try:
-            RECORD.validate_json(tail)
-        except ValidationError:
+            _record(tail)
+        except _NoRecord:
             self._set_aside([tail])
             os.ftruncate(handle, size - len(tail))
         else:
@@ -223,10 +223,10 @@ def _stream(path: Path) -> Iterator[Line]:
                 if not line.strip():
                     continue
                 try:
-                    record: TrialRecord | MeasurementRecord | None = RECORD.validate_json(line)
-                except ValidationError as error:
+                    record: TrialRecord | MeasurementRecord | None = _record(line)
+                except _NoRecord as error:
                     half = " (half-written last line)" if line == ended else ""
-                    mistakes.append(f"line {number}{half} is not a record and is set aside: {_reason(error)}")
+                    mistakes.append(f"line {number}{half} is not a record and is set aside: {error}")
                     record = None
                 yield Line(path, number, line, record)
     except OSError as error:
@@ -236,9 +236,19 @@ def _stream(path: Path) -> Iterator[Line]:
         warnings.warn(f"{path}, {mistakes[0]}{others}", stacklevel=2)
 
 
-def _reason(error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
-    return ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
+class _NoRecord(Exception):
+    """Why a line is none."""
+
+
+def _record(line: bytes) -> TrialRecord | MeasurementRecord:
+    try:
+        return RECORD.validate_json(line)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        reason = ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
+    except LowRankBenchError as error:  # a budget names its own mistakes
+        reason = str(error)
+    raise _NoRecord(reason)
 
 
 def _check_apart(source: Path, out: Path) -> None:

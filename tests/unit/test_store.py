@@ -70,6 +70,17 @@ def test_a_foreign_line_is_named_and_costs_nothing_else(tmp_path: Path, line: by
         assert len(store.records()) == 2
 
 
+def test_a_budget_of_another_version_is_named_and_costs_nothing_else(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.append(record(0))
+    foreign = record(1).model_dump_json().replace('"threads":null', '"energy":2')
+    with store.path.open("a") as file:
+        file.write(foreign + "\n" + foreign)
+    store.append(record(2))
+    with pytest.warns(UserWarning, match="line 2 is not a record .* budget: energy = 2"):
+        assert [item.key for item in store.records()] == [record(0).key, record(2).key]
+
+
 APPEND_TWENTY = """
 import sys
 from lowrank_bench.record import TrialRecord
