@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
@@ -12,6 +13,11 @@ from lowrank_bench.atomic import drafts
 
 WRITTEN = "figures/.written.json"
 """What the last report wrote there: names and sha256 of their bytes."""
+
+
+def plain_name(text: str) -> str:
+    """Text as a part of a file name, on any system: such as torchvision_resnet18."""
+    return re.sub(r"[^A-Za-z0-9_.]+", "_", text)
 
 
 def replace_file(path: Path, data: bytes) -> Path:

@@ -17,7 +17,7 @@ from lowrank_bench.measurement.peak import Peak
 from lowrank_bench.measurement.profile import LayerProfile, Profile, Side
 from lowrank_bench.reporting.cells import interval_text, setting_text
 from lowrank_bench.reporting.figures import encode
-from lowrank_bench.reporting.files import replace_file
+from lowrank_bench.reporting.files import plain_name, replace_file
 from lowrank_bench.reporting.labels import Label, place_labels
 from lowrank_bench.reporting.styles import method_style, paper_style
 from lowrank_bench.trial import CONTROL, Trial
@@ -62,7 +62,7 @@ def write_profile_figures(profile: Profile, trial: Trial, folder: Path) -> list[
     for kind, draw in FIGURES.items():
         figure = draw(profile, trial)
         for form in ("png", "svg"):
-            path = folder / "figures" / f"{kind}-{trial.model}-{trial.method}-{trial.key}-{setting}.{form}"
+            path = folder / "figures" / f"{kind}-{plain_name(trial.model)}-{trial.method}-{trial.key}-{setting}.{form}"
             paths.append(replace_file(path, encode(figure, form)))
     return paths
 

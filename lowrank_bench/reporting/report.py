@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Collection
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from lowrank_bench.reporting.board import Board, Row, make_boards, rows_of
 from lowrank_bench.reporting.cells import loss_text, method_text, setting_text, speedup_text
 from lowrank_bench.reporting.evidence import Evidence
 from lowrank_bench.reporting.figures import encode
-from lowrank_bench.reporting.files import replace_file, replace_files
+from lowrank_bench.reporting.files import plain_name, replace_file, replace_files
 from lowrank_bench.reporting.findings import findings_markdown
 from lowrank_bench.reporting.gallery import pictures_of
 from lowrank_bench.reporting.latex import to_latex
@@ -112,7 +111,7 @@ def _slug(board: Board) -> str:
     """A file name that is the same whatever other boards there are; no two boards share it."""
     names = (board.task, board.model, board.recipe, board.machine)
     digest = hashlib.sha256("\0".join(names).encode()).hexdigest()[:6]
-    return "-".join([*(re.sub(r"[^A-Za-z0-9_.]+", "_", name) for name in names), digest])
+    return "-".join([*map(plain_name, names), digest])
 
 
 def _summary(board: Board) -> str:

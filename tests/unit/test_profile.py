@@ -98,6 +98,13 @@ def test_bars_and_roofline_are_drawn_twice_with_the_same_bytes(found, tmp_path):
     assert {path.suffix for path in paths} == {".png", ".svg"} and all(path.parent.name == "figures" for path in paths)
 
 
+def test_a_part_of_a_network_has_a_file_name_too(found, tmp_path):
+    part = trial("tucker", 4).model_copy(update={"model": "torchvision:vgg16/features"})
+    (path, *_) = write_profile_figures(found, part, tmp_path)
+    assert path.parent == tmp_path / "figures"
+    assert "-torchvision_vgg16_features-tucker-" in path.name
+
+
 def test_a_trial_is_found_by_the_first_digits_of_its_key_or_by_a_pattern(tmp_path: Path):
     write(tmp_path, sweep())
     wanted = trial("tucker", 8)

@@ -210,17 +210,3 @@ def test_the_command_runs_what_is_missing_and_shows_paper_and_measured(
 def test_of_a_paper_without_records_the_page_says_so_in_a_line() -> None:
     text = reproduction_markdown([reproduced(paper_of("tucker", {"metric": "loss", "at_most": 1}), Evidence([]))])
     assert "nothing is recorded yet: synthetic" in text and "|" not in text
-
-
-def test_the_published_pages_follow_from_the_published_records(pytestconfig: pytest.Config, tmp_path: Path) -> None:
-    from lowrank_bench.reporting.board import make_boards
-    from lowrank_bench.reporting.findings import findings_markdown
-    from lowrank_bench.reporting.paper import load_paper, paper_names
-    from lowrank_bench.store import read_records
-
-    published = pytestconfig.rootpath / "results" / "published"
-    evidence = Evidence(read_records(published))
-    papers = [reproduced(load_paper(name), evidence) for name in paper_names()]
-    assert reproduction_markdown(papers) == (published / "reproduction.md").read_text(encoding="utf-8")
-    boards = make_boards(evidence.frame)
-    assert findings_markdown(boards, papers) == (published / "findings.md").read_text(encoding="utf-8")

@@ -1,0 +1,41 @@
+"""What is published follows from the published records, byte for byte."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from lowrank_bench.reporting.report import write_report
+
+PUBLISHED = Path(__file__).parents[2] / "results" / "published"
+PAGES = ("leaderboard.md", "leaderboard.csv", "findings.md", "reproduction.md")
+
+
+@pytest.fixture(scope="module")
+def again(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("published")
+    for records in PUBLISHED.glob("*.jsonl"):
+        shutil.copy(records, folder)
+    write_report(folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_tables_are_those_that_the_records_give(again: Path, name: str) -> None:
+    assert (again / name).read_bytes() == (PUBLISHED / name).read_bytes()
+
+
+def test_the_page_is_the_one_that_the_records_give_but_for_how_its_figures_are_drawn(again: Path) -> None:
+    found, published = (
+        re.sub(r"<svg.*?</svg>", "", (folder / "index.html").read_text(), flags=re.DOTALL)
+        for folder in (again, PUBLISHED)
+    )
+    assert found == published
+
+
+def test_every_figure_of_theirs_is_there(again: Path) -> None:
+    names = {path.name for path in (again / "figures").iterdir() if path.suffix in (".png", ".svg")}
+    assert names <= {path.name for path in (PUBLISHED / "figures").iterdir()}
