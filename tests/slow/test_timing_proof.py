@@ -29,7 +29,7 @@ NETWORKS = {
     "VGG-16, convolutions": ("speed", "torchvision:vgg16/features", 1),
 }
 RUNTIMES_HERE = ["eager-nhwc", "onnxruntime", "openvino"]
-SECONDS = 20.0
+SECONDS = 8.0
 OFF = 0.03
 """Of the ratio of a network to itself run twice, whose second run finds its weights in a warmer cache."""
 
