@@ -28,7 +28,8 @@ STYLES = {
     "cp_nls": (COLOURS[3], "D"),
     "denton": (COLOURS[4], "v"),
     "tt_conv": (COLOURS[5], "P"),
-    "lowrank_training": (COLOURS[0], "X"),
+    "lowrank_training": ("#882255", "X"),  # these two are Tol's
+    "depthwise_separable": ("#999933", "p"),
 }
 RC: dict[Any, Any] = {
     "font.family": "sans-serif",
