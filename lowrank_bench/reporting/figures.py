@@ -99,7 +99,7 @@ def _draw(board: Board, picture: _Picture) -> Figure:
         figure.suptitle(f"{picture.title}\n{board.name}", fontsize="large")
         note = "bars: 95 % intervals; panels: runtime, threads (t), batch (b)"
         figure.supxlabel(f"{picture.x}\n{note}", fontsize="medium")
-        figure.legend(handles=_legend(fills, picture.lines), loc="outside right upper", frameon=False)
+        figure.legend(handles=_legend(fills, picture.lines), loc="outside right center", frameon=False)
         figure.draw_without_rendering()  # text is placed where the layout has put the points
         for axes, texts in labels.items():
             place_labels(axes, texts)
