@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from lowrank_bench.trial import Measurement, Trial
+from lowrank_bench.trial import Measurement, Positive, Trial, Whole
 
 
 class Status(StrEnum):
@@ -47,12 +47,12 @@ class Size(_Part):
     reason.
     """
 
-    params: int
-    macs: int
-    bytes: int
-    dense_params: int
-    dense_macs: int
-    dense_bytes: int
+    params: Positive
+    macs: Positive
+    bytes: Positive
+    dense_params: Positive
+    dense_macs: Positive
+    dense_bytes: Positive
     layers: dict[str, LayerSize]
     skipped: dict[str, str]
 
@@ -70,7 +70,7 @@ class Quality(_Part):
     data behind every interval).
     """
 
-    images: int
+    images: Positive
     group_sizes: list[int] | None = Field(
         description="consecutive images that are resampled together; None: each on its own"
     )
@@ -114,7 +114,7 @@ class ProcessTiming(_Part):
     runtime_error: float = Field(description="larger relative difference of the two models' outputs from eager's")
     memory_mb: float = Field(description="most that the process, which holds both models, ever had in memory")
     convert_seconds: tuple[float, float]
-    model_bytes: tuple[int, int]
+    model_bytes: tuple[Whole, Whole]
 
 
 class Timing(_Part):
@@ -133,7 +133,7 @@ class Timing(_Part):
     dense_p90_ms: float
     p90_ms: float
     memory_mb: float
-    processes: list[ProcessTiming]
+    processes: list[ProcessTiming] = Field(min_length=1)
 
 
 class RuntimeQuality(_Part):
@@ -141,7 +141,7 @@ class RuntimeQuality(_Part):
     bits.
     """
 
-    images: int
+    images: Positive
     top1: float
     hits: str
     calibration_images: int = Field(description="training images from which the ranges of activations were learnt")

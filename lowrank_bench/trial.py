@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
 
@@ -15,6 +15,9 @@ from lowrank_bench.errors import InvalidBudget, explain
 CONTROL = "identity"
 """The method that leaves the model dense: its speedup is the noise, and every loss is counted from its accuracy."""
 
+Whole = Annotated[int, Field(ge=0, lt=2**63)]
+"""What a table's integers hold."""
+Positive = Annotated[int, Field(ge=1, lt=2**63)]
 Metric = Literal["params", "macs", "latency"]
 Ranks = int | str | tuple[int, ...]
 
@@ -105,7 +108,7 @@ class Trial(Noun):
     budget: Budget | None = None
     ranks: Ranks | dict[str, Ranks] | None = None
     recipe: str
-    seed: int = 0
+    seed: Whole = 0
     versions: Mapping[str, int] = Field(
         default={}, description="declared version of the method and of each stage behind it"
     )
@@ -139,11 +142,11 @@ class Measurement(Noun):
     trial: str = Field(description="the trial's key")
     machine: str
     runtime: str
-    threads: int = Field(ge=1)
-    batch: int = Field(ge=1)
+    threads: Positive
+    batch: Positive
     precision: float = Field(gt=0, description="relative half-width of the interval at which a process stops")
     max_seconds: float = Field(gt=0, description="seconds after which a process stops all the same")
-    processes: int = Field(default=1, ge=1, description="fresh processes whose medians are pooled")
+    processes: Positive = Field(default=1, description="fresh processes whose medians are pooled")
     version: int = 1
 
     @property

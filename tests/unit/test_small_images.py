@@ -22,7 +22,7 @@ DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 
 def packed(*shape: int) -> bytes:
     """Zeros in MNIST's format."""
-    return gzip.compress(stand_ins.idx(np.zeros(shape, np.uint8)))
+    return gzip.compress(stand_ins.idx(np.zeros(shape, np.uint8)), mtime=0)  # in the names of tests: no time of day
 
 
 IMAGES, LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
@@ -117,11 +117,11 @@ def test_missing_data_say_how_to_get_them(tmp_path: Path, monkeypatch: pytest.Mo
     ("file", "content", "words"),
     [
         (IMAGES, b"no gzip", "cannot be read"),
-        (IMAGES, gzip.compress(b"\0\0\x08"), "not a whole file"),
+        (IMAGES, gzip.compress(b"\0\0\x08", mtime=0), "not a whole file"),
         (IMAGES, packed(200, 28, 28)[:-9], "cannot be read"),
         (IMAGES, packed(200, 20, 20), r"\(200, 20, 20\)"),
         (LABELS, packed(199), "200 training images and 199"),
-        (LABELS, gzip.compress(stand_ins.idx(stand_ins.labels(200, 11))), "labels from 0 to 10"),
+        (LABELS, gzip.compress(stand_ins.idx(stand_ins.labels(200, 11)), mtime=0), "labels from 0 to 10"),
     ],
 )
 def test_damaged_files_are_named(fashion: FashionMnist, tmp_path: Path, file: str, content: bytes, words: str) -> None:
