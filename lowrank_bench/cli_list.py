@@ -17,8 +17,8 @@ from lowrank_bench.compression import registry
 from lowrank_bench.compression.method import LayerMethod, LayerOptions
 from lowrank_bench.measurement.environment import fingerprint
 from lowrank_bench.measurement.runtimes import available_runtimes
+from lowrank_bench.reading import latest, read_records
 from lowrank_bench.running.sweep import plan
-from lowrank_bench.store import latest, read_records
 from lowrank_bench.tasks.catalog import TASKS
 
 MethodsDir = Annotated[list[Path] | None, typer.Option(help="Also offer the methods in this folder's *.py files.")]

@@ -15,13 +15,13 @@ from lowrank_bench.cli_run import FAILED, Out, console, progress_bar, shower, st
 from lowrank_bench.errors import DataMissing
 from lowrank_bench.measurement.cores import usable_cores
 from lowrank_bench.measurement.environment import fingerprint
+from lowrank_bench.reading import read_records
 from lowrank_bench.reporting.evidence import Evidence
 from lowrank_bench.reporting.files import replace_file
 from lowrank_bench.reporting.paper import Paper, load_paper, paper_names
 from lowrank_bench.reporting.reproduction import HEADINGS, Reproduced, reproduced, reproduction_markdown
 from lowrank_bench.running.engine import Engine, Summary
 from lowrank_bench.running.sweep import check_ready
-from lowrank_bench.store import read_records
 from lowrank_bench.trial import Measurement, Trial
 
 ALL = "all"

@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-import heapq
 import os
-import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from filelock import FileLock
-from pydantic import ValidationError
 
 from lowrank_bench.atomic import after_last_newline, append_whole, drafts
-from lowrank_bench.errors import InvalidInput, InvalidRecord, LowRankBenchError, NotWritten
-from lowrank_bench.record import RECORD, MeasurementRecord, Status, TrialRecord
+from lowrank_bench.errors import InvalidInput, InvalidRecord, NotWritten
+from lowrank_bench.reading import (
+    Line,
+    NoRecord,
+    in_order,
+    lines_below,
+    parse_record,
+    read_records,
+    stream,
+    streams_below,
+)
+from lowrank_bench.record import MeasurementRecord, Status, TrialRecord
 
 FILE_NAME = "records.jsonl"
 ASIDE_SUFFIX = ".unreadable"
-
-
-class Line(NamedTuple):
-    """One line of a file of records, counted from 1; ``record`` is None where it cannot be read."""
-
-    path: Path
-    number: int
-    data: bytes
-    record: TrialRecord | MeasurementRecord | None
 
 
 class Merged(NamedTuple):
@@ -86,7 +84,7 @@ class Store:
 
     def statuses(self) -> dict[str, Status]:
         """How each key ended: by its last record. No more than a record of each file is in memory at a time."""
-        lines = _in_order(_streams_below(self.folder))
+        lines = in_order(streams_below(self.folder))
         return {line.record.key: line.record.status for line in lines if line.record}
 
     def _mend_last_line(self, handle: int) -> None:
@@ -96,8 +94,8 @@ class Store:
         if not tail:
             return
         try:
-            _record(tail)
-        except _NoRecord:
+            parse_record(tail)
+        except NoRecord:
             self._set_aside([tail])
             os.ftruncate(handle, size - len(tail))
         else:
@@ -106,8 +104,8 @@ class Store:
     def unite(self, files: Iterable[list[Line]]) -> Merged:
         """Add the lines of other files: see ``merge``. The file is replaced at once, so no reader sees a part of it."""
         with self._lock:
-            own = list(_stream(self.path))
-            lines = [*_in_order([own, *files])]
+            own = list(stream(self.path))
+            lines = [*in_order([own, *files])]
             # Of equal lines the first one keeps its place.
             records = {line.data: line.record for line in lines if line.record}
             unread = [*dict.fromkeys(line.data for line in lines if not line.record)]
@@ -150,105 +148,11 @@ def merge(folders: Sequence[Path | str], out: Path | str) -> Merged:
     sources = [Path(folder) for folder in folders]
     for source in sources:
         _check_apart(source, Path(out))
-    found = [line for source in sources for line in _lines_below(source)]
+    found = [line for source in sources for line in lines_below(source)]
     if not any(line.record for lines in found for line in lines):
         names = ", ".join(repr(str(source)) for source in sources)
         raise InvalidRecord(f"no readable record in {names}: name folders that `lowrank-bench run --out` has filled")
     return Store(out).unite(found)
-
-
-def read_lines(folder: Path | str, *, allow_empty: bool = False) -> list[Line]:
-    """Every line with a readable record of every ``*.jsonl`` below a folder, in the order of writing.
-
-    Lines that cannot be read are skipped with a warning that names file and line; they stay where they are.
-    Raises InvalidRecord where the folder does not exist, or holds no readable record (unless ``allow_empty``).
-    """
-    folder = Path(folder)
-    files = _lines_below(folder)
-    lines = [line for line in _in_order(files) if line.record]
-    if not lines and not allow_empty:
-        if unread := sum(map(len, files)):
-            raise InvalidRecord(
-                f"results folder {str(folder)!r} holds no readable record: none of its {unread} lines is one that this "
-                "version of lowrank-bench reads; read them with the version that wrote them, or name another folder"
-            )
-        raise InvalidRecord(
-            f"results folder {str(folder)!r} holds no readable record: run `lowrank-bench run --out {folder}` first, "
-            "or name another"
-        )
-    return lines
-
-
-def read_records(folder: Path | str, *, allow_empty: bool = False) -> list[TrialRecord | MeasurementRecord]:
-    """The records of ``read_lines``."""
-    return [line.record for line in read_lines(folder, allow_empty=allow_empty) if line.record]
-
-
-def latest(records: Iterable[TrialRecord | MeasurementRecord]) -> dict[str, TrialRecord | MeasurementRecord]:
-    """The record that counts for each key: the last one, as a retry replaces what it repeats."""
-    return {record.key: record for record in records}
-
-
-def _lines_below(folder: Path) -> list[list[Line]]:
-    """Every line that is not blank, by file."""
-    return [list(lines) for lines in _streams_below(folder)]
-
-
-def _streams_below(folder: Path) -> list[Iterator[Line]]:
-    if not folder.exists():
-        raise InvalidRecord(
-            f"results folder {str(folder)!r} does not exist: run `lowrank-bench run --out {folder}` first, or name "
-            "another"
-        )
-    return [_stream(path) for path in ([folder] if folder.is_file() else _record_files(folder))]
-
-
-def _record_files(folder: Path) -> list[Path]:
-    """Every ``*.jsonl`` below a folder; what a run that is still going removes meanwhile is passed over."""
-    return sorted(Path(here, name) for here, _, names in os.walk(folder) for name in names if name.endswith(".jsonl"))
-
-
-def _in_order(files: Iterable[Iterable[Line]]) -> Iterator[Line]:
-    """Within a file the order of writing counts, whatever the clock did; between files the clock is all there is."""
-    return heapq.merge(*files, key=lambda line: line.record.finished if line.record else "")
-
-
-def _stream(path: Path) -> Iterator[Line]:
-    """Line after line, so that a file of any length fits; what cannot be read is told at the end."""
-    mistakes = []
-    try:
-        with path.open("rb") as file:
-            for number, ended in enumerate(file, start=1):
-                line = ended.removesuffix(b"\n")
-                if not line.strip():
-                    continue
-                try:
-                    record: TrialRecord | MeasurementRecord | None = _record(line)
-                except _NoRecord as error:
-                    half = " (half-written last line)" if line == ended else ""
-                    mistakes.append(f"line {number}{half} is not a record and is set aside: {error}")
-                    record = None
-                yield Line(path, number, line, record)
-    except OSError as error:
-        raise InvalidRecord(f"{path} cannot be read ({error.strerror})") from None
-    if mistakes:
-        others = f" (and {len(mistakes) - 1} more lines, as of another version)" if len(mistakes) > 1 else ""
-        warnings.warn(f"{path}, {mistakes[0]}{others}", stacklevel=2)
-
-
-class _NoRecord(Exception):
-    """Why a line is none."""
-
-
-def _record(line: bytes) -> TrialRecord | MeasurementRecord:
-    try:
-        return RECORD.validate_json(line)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        reason = ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
-    except LowRankBenchError as error:  # a budget names its own mistakes
-        reason = str(error)
-    raise _NoRecord(reason)
 
 
 def _check_apart(source: Path, out: Path) -> None:

@@ -9,8 +9,9 @@ from collections.abc import Collection
 from pathlib import Path
 
 from lowrank_bench.compression.model import PLAN, WEIGHTS
+from lowrank_bench.reading import read_records
 from lowrank_bench.record import RECORD, Status, TrialRecord
-from lowrank_bench.store import FILE_NAME, read_records
+from lowrank_bench.store import FILE_NAME
 
 
 def lines(folder: Path) -> list[bytes]:

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lowrank_bench.errors import InvalidRecord
+from lowrank_bench.reading import latest, read_records
 from lowrank_bench.record import MeasurementRecord, TrialRecord
 from lowrank_bench.reporting.board import Board, Row, make_boards, rows_of
 from lowrank_bench.reporting.cells import loss_text, method_text, setting_text, speedup_text
 from lowrank_bench.reporting.records_frame import flat_environment, to_frame
-from lowrank_bench.store import latest, read_records
 from lowrank_bench.trial import CONTROL
 
 Direction = Literal["slower", "larger", "worse", "faster", "smaller", "better"]

@@ -9,13 +9,13 @@ from typing import NamedTuple
 import pandas as pd
 
 from lowrank_bench.measurement.quality import paired_drop, unpack_hits
+from lowrank_bench.reading import latest
 from lowrank_bench.record import LayerSize, MeasurementRecord, TrialRecord
 from lowrank_bench.reporting.board import best_evidence, pooled_speedup
 from lowrank_bench.reporting.paper import COMPARED, TIMED, Check, Claim, Planned
 from lowrank_bench.reporting.practical import BOUNDS
 from lowrank_bench.reporting.records_frame import to_frame
 from lowrank_bench.reporting.unranked import SETTING, WHAT
-from lowrank_bench.store import latest
 from lowrank_bench.trial import Trial
 
 _TRIAL = ["task", "model", "method", "options", "target", "recipe", "seed"]
@@ -44,12 +44,12 @@ class Candidate:
 
 
 class Evidence:
-    """Records, as claims look at them."""
+    """Records, as claims look at them: ``frame``, and ``trials``, the record that counts for each key."""
 
     def __init__(self, records: Iterable[TrialRecord | MeasurementRecord]) -> None:
         records = list(records)
         self.frame = to_frame(records)
-        self._trials = {key: r for key, r in latest(records).items() if isinstance(r, TrialRecord)}
+        self.trials = {key: r for key, r in latest(records).items() if isinstance(r, TrialRecord)}
         self._what = pd.Series([*self.frame[_TRIAL].itertuples(index=False, name=None)], self.frame.index, dtype=object)
 
     def rows(self, trials: Iterable[Trial]) -> pd.DataFrame:
@@ -103,19 +103,19 @@ class Evidence:
             pairs = [(read(own), read(other)) for own, other in sides if own and other]
             values = [own / other for own, other in pairs if own is not None and other]
         else:
-            layers = [_layer(self._trials[key], check.layer) for key in candidate.models["trial"]]
+            layers = [_layer(self.trials[key], check.layer) for key in candidate.models["trial"]]
             values = [value for layer in layers if layer and (value := read(layer)) is not None]
         return _spread(pd.Series(values, dtype="float64")) if values else None
 
     def _pairs(self, candidate: Candidate) -> Iterator[tuple[TrialRecord, TrialRecord]]:
         """Our models, each beside the other of its seed: at the same target where there is one, else the only one."""
-        for own in (self._trials[key] for key in candidate.models["trial"]):
+        for own in (self.trials[key] for key in candidate.models["trial"]):
             assert candidate.others is not None  # a claim with such a check names them
             others = candidate.others[candidate.others["seed"] == own.trial.seed].drop_duplicates("trial")
             alike = others[others["target"] == own.trial.target]
             chosen = alike if len(alike) else others
             if len(chosen) == 1:
-                yield own, self._trials[chosen["trial"].iloc[0]]
+                yield own, self.trials[chosen["trial"].iloc[0]]
 
     def _paired_loss(self, own: TrialRecord, other: TrialRecord) -> Estimate | None:
         if own.quality is None or other.quality is None or own.quality.images != other.quality.images:

@@ -16,6 +16,7 @@ import pandas as pd
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
+from lowrank_bench.reading import Line
 from lowrank_bench.reporting.board import THRESHOLDS, Board, Row, rows_of
 from lowrank_bench.reporting.cells import COLUMNS, Column, method_text, row_id, setting_text, speedup_text
 from lowrank_bench.reporting.overall import Overall
@@ -30,7 +31,6 @@ from lowrank_bench.reporting.tables import (
     settings_grid,
     unranked_grid,
 )
-from lowrank_bench.store import Line
 
 
 class Picture(NamedTuple):

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
+from lowrank_bench.reading import Line
 from lowrank_bench.record import TrialRecord
 from lowrank_bench.reporting.board import Board, rows_of
 from lowrank_bench.reporting.cells import setting_text
 from lowrank_bench.reporting.page_table import Cell, PageRow, PageTable
-from lowrank_bench.store import Line
 
 HEADINGS = ["Record", "Kind", "What", "Setting", "Status", "Reason", "Seconds", "Finished", "Line"]
 

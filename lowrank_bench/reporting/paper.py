@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from importlib.resources import files
 from typing import Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from lowrank_bench.errors import InvalidSweep, LowRankBenchError, UnknownName, explain
-from lowrank_bench.running.sweep import MethodChoice, Sweep
+from lowrank_bench.errors import InvalidSweep, LowRankBenchError, UnknownName
+from lowrank_bench.running.sweep import MethodChoice, Sweep, parse_toml
 from lowrank_bench.trial import Budget, Ranks, Trial
 
 SHIPPED = files("lowrank_bench.reporting") / "papers"
@@ -193,11 +192,4 @@ def load_paper(name: str) -> Paper:
 
 def parse_paper(name: str, text: str) -> Paper:
     """A paper from the text of its file. Raises InvalidSweep naming file, field, value and remedy."""
-    try:
-        return Paper.model_validate({"name": name, **tomllib.loads(text)})
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise InvalidSweep(f"{name} is not valid TOML: {error}") from None
-    except ValidationError as error:
-        raise InvalidSweep(explain(error, name)) from None
-    except LowRankBenchError as error:
-        raise InvalidSweep(f"{name}: {error}") from None
+    return parse_toml(Paper, text, name, name=name)

@@ -11,11 +11,11 @@ import pandas as pd
 
 from lowrank_bench.measurement.quality import paired_drop, unpack_hits
 from lowrank_bench.measurement.runtimes import arithmetic_of
+from lowrank_bench.reading import latest, read_records
 from lowrank_bench.record import MeasurementRecord, Quality, RuntimeQuality, Size, TrialRecord
 from lowrank_bench.reporting.columns import COLUMNS, EMPTY
 from lowrank_bench.reporting.pareto import pareto_front
 from lowrank_bench.reporting.practical import with_practical
-from lowrank_bench.store import latest, read_records
 from lowrank_bench.trial import CONTROL, Measurement, Trial
 
 _SAME_CONDITIONS = ["task", "model", "recipe", "seed", "machine", "runtime", "threads", "batch"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from lowrank_bench.errors import InvalidInput
-from lowrank_bench.record import TrialRecord
+from lowrank_bench.reading import latest, read_lines
 from lowrank_bench.reporting.board import Board, Row, make_boards, rows_of
 from lowrank_bench.reporting.cells import loss_text, method_text, setting_text, speedup_text
 from lowrank_bench.reporting.evidence import Evidence
@@ -26,7 +26,6 @@ from lowrank_bench.reporting.paper import load_paper, paper_names
 from lowrank_bench.reporting.records_frame import load_records
 from lowrank_bench.reporting.reproduction import reproduced, reproduction_markdown
 from lowrank_bench.reporting.tables import facts, runtimes_grid
-from lowrank_bench.store import latest, read_lines
 from lowrank_bench.trial import CONTROL
 
 BEGIN, END = "<!-- board:begin -->", "<!-- board:end -->"
@@ -48,7 +47,6 @@ def write_report(folder: Path | str, max_loss: float = 1.0, *, latex: bool = Fal
     frame = evidence.frame
     boards = make_boards(frame, max_loss)
     overall = make_overall(boards)
-    trials = {key: record for key, record in counting.items() if isinstance(record, TrialRecord)}
     notes = _notes(frame, counting)
     files: dict[str, bytes] = {}
     sections = ["# Leaderboard", *map(overall_markdown, overall)]
@@ -56,7 +54,7 @@ def write_report(folder: Path | str, max_loss: float = 1.0, *, latex: bool = Fal
     for board in boards:
         sections.append(board_markdown(board))
         pages.append((board, []))
-        for drawn in pictures_of(board, trials):
+        for drawn in pictures_of(board, evidence.trials):
             name = f"figures/{_slug(board)}-{drawn.kind}"
             images = {f"{name}.{form}": encode(drawn.figure, form) for form in ("png", "svg")}
             sections.append(f"![{escape(f'{drawn.title}: {board.name}')}]({name}.svg)")

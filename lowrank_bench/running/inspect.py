@@ -14,11 +14,11 @@ from lowrank_bench.measurement.environment import checks, fingerprint
 from lowrank_bench.measurement.profile import Profile
 from lowrank_bench.measurement.runtimes import available_runtimes
 from lowrank_bench.measurement.speedup import check_setting
+from lowrank_bench.reading import latest, read_records
 from lowrank_bench.record import Status, TrialRecord
 from lowrank_bench.running.child import run_child
 from lowrank_bench.running.locks import timing_lock
 from lowrank_bench.running.worker import Job, Outcome, ProbeJob, ProfileJob
-from lowrank_bench.store import latest, read_records
 from lowrank_bench.tasks.catalog import get_task
 from lowrank_bench.trial import Trial
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from importlib.resources import files
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
 
@@ -21,6 +21,7 @@ from lowrank_bench.training.recipes import get_recipe
 from lowrank_bench.trial import CONTROL, Budget, Measurement, Ranks, Trial
 
 SHIPPED = files("lowrank_bench.running") / "sweeps"
+Parsed = TypeVar("Parsed", bound=BaseModel)
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what numpy takes
 
 
@@ -208,8 +209,15 @@ def load_sweep(source: str) -> Sweep:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise InvalidSweep(f"{place} cannot be read: {error}") from None
+    return parse_toml(Sweep, text, place)
+
+
+def parse_toml(kind: type[Parsed], text: str, place: str, **given: str) -> Parsed:
+    """What a TOML text describes; ``given``: fields that it need not tell. Raises InvalidSweep naming place, field,
+    value and remedy.
+    """
     try:
-        return Sweep.model_validate(tomllib.loads(text))
+        return kind.model_validate({**given, **tomllib.loads(text)})
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise InvalidSweep(f"{place} is not valid TOML: {error}") from None
     except ValidationError as error:

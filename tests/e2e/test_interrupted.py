@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from processes import alive
 
-from lowrank_bench.store import read_records
+from lowrank_bench.reading import read_records
 
 PLUGINS = Path(__file__).parents[1] / "plugins"
 # Where a shell started the tests in the background, they and what they start ignore Ctrl-C.

@@ -21,9 +21,10 @@ from noop import ENVIRONMENT, NoopCrew, measurements, trials
 from real_runs import check_gone, children_of, keys, left, start
 from small_disk import small_disk
 
+from lowrank_bench.reading import latest, read_records
 from lowrank_bench.record import Status, TrialRecord
 from lowrank_bench.running.engine import Engine
-from lowrank_bench.store import FILE_NAME, latest, read_records
+from lowrank_bench.store import FILE_NAME
 
 pytestmark = [
     pytest.mark.timeout(7200),

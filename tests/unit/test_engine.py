@@ -19,6 +19,7 @@ from synthetic_records import measurement_record
 
 import lowrank_bench as lrb
 from lowrank_bench.measurement.environment import fingerprint
+from lowrank_bench.reading import latest
 from lowrank_bench.record import MeasurementRecord, RuntimeQuality, Status
 from lowrank_bench.running import child, crew, host
 from lowrank_bench.running.child import Ended, run_child
@@ -26,7 +27,6 @@ from lowrank_bench.running.crew import LocalCrew
 from lowrank_bench.running.engine import Engine, Event
 from lowrank_bench.running.locks import timing_lock
 from lowrank_bench.running.worker import Outcome, TimingJob, TrialJob
-from lowrank_bench.store import latest
 from lowrank_bench.trial import Measurement, Trial
 
 

@@ -17,10 +17,11 @@ import pytest
 from invariants import check_cut_off, check_finished, lines
 from noop import ENVIRONMENT, NoopCrew, measurements, trials
 
+from lowrank_bench.reading import read_records
 from lowrank_bench.record import TrialRecord
 from lowrank_bench.running.crew import LocalCrew
 from lowrank_bench.running.engine import Engine
-from lowrank_bench.store import FILE_NAME, Store, read_records
+from lowrank_bench.store import FILE_NAME, Store
 
 KILLS, TRIALS = 20, 40
 

@@ -37,6 +37,13 @@ def test_its_board_is_what_the_published_records_say() -> None:
     assert board == summary_board(load_records(ROOT / "results" / "published"))
 
 
+def test_the_range_that_it_opens_with_is_that_of_the_published_records() -> None:
+    told = re.search(r"the same 4x fewer MACs is anything from ([\d.]+)x to ([\d.]+)x in time", README)
+    frame = load_records(ROOT / "results" / "published")
+    found = frame[frame["target"].str.startswith("macs/4")]["speedup"].dropna()
+    assert told is not None and (told[1], told[2]) == (f"{found.min():.1f}", f"{found.max():.1f}")
+
+
 def test_its_two_commands_and_its_files_are_there() -> None:
     assert "pip install tox && tox run -m bench" in README and "pip install tox && tox run -m test" in README
     assert (ROOT / ".ci" / "run").read_text().count("pip install tox && tox run -m test") == 1

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from synthetic_records import failed_trial, measurement_record, sweep, trial, trial_record, write
 
 from lowrank_bench.errors import InvalidRecord
+from lowrank_bench.reading import latest
 from lowrank_bench.record import Epoch, Status
 from lowrank_bench.reporting.board import make_boards, rows_of
 from lowrank_bench.reporting.files import WRITTEN
@@ -19,7 +20,6 @@ from lowrank_bench.reporting.records_frame import to_frame
 from lowrank_bench.reporting.report import write_report
 from lowrank_bench.reporting.styles import STYLES, method_style
 from lowrank_bench.reporting.trial_figures import draw_plans, draw_tuning
-from lowrank_bench.store import latest
 
 
 def test_a_report_has_its_files_and_the_same_records_give_the_same_bytes(tmp_path):

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 import lowrank_bench as lrb
+from lowrank_bench.reading import latest, read_records
 from lowrank_bench.record import MeasurementRecord, Status, TrialRecord
-from lowrank_bench.store import FILE_NAME, Store, latest, merge, read_records
+from lowrank_bench.store import FILE_NAME, Store, merge
 from lowrank_bench.trial import Measurement, Trial
 
 
