@@ -15,7 +15,6 @@ from lowrank_bench.compression.model import Compressed
 from lowrank_bench.decomposition.matrix import TINY
 from lowrank_bench.errors import UnsupportedLayer
 from lowrank_bench.training.from_scratch import StartOptions, compress_from_scratch
-from lowrank_bench.training.recipes import get_recipe
 
 
 class DepthwiseSeparableOptions(method.LayerOptions, StartOptions):
@@ -58,7 +57,7 @@ class DepthwiseSeparable(LayerMethod):
     def compress(self, model: nn.Module, job: Job) -> Compressed:
         """By SVD of every layer, or trained from scratch."""
         if self.options.start == "scratch":
-            return compress_from_scratch(self, model, job, get_recipe(self.options.scratch_recipe))
+            return compress_from_scratch(self, model, job, self.options.scratch_recipe)
         return super().compress(model, job)
 
     def errors(self, weight: Tensor, candidates: Sequence[tuple[int, ...]]) -> Sequence[float]:

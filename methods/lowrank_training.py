@@ -81,7 +81,7 @@ class LowRankTraining(Method):
         scheme = method_class(SCHEMES[self.options.scheme])(seed=self.seed)
         assert isinstance(scheme, LayerMethod)  # both are
         if self.options.start == "scratch":
-            return self._signed(compress_from_scratch(scheme, model, job, get_recipe(self.options.scratch_recipe)))
+            return self._signed(compress_from_scratch(scheme, model, job, self.options.scratch_recipe))
         if job.recipe is None:
             raise InvalidInput(f"{self.name} trains: name a recipe, e.g. recipe='short' (recipe='none' only truncates)")
         recipe = get_recipe(job.recipe)

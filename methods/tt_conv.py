@@ -27,7 +27,6 @@ from lowrank_bench.decomposition.tt_matrix import (
 )
 from lowrank_bench.errors import UnsupportedLayer
 from lowrank_bench.training.from_scratch import StartOptions, compress_from_scratch
-from lowrank_bench.training.recipes import get_recipe
 
 
 class TTConvOptions(method.LayerOptions, StartOptions):
@@ -111,7 +110,7 @@ class TTConv(LayerMethod):
     def compress(self, model: nn.Module, job: Job) -> Compressed:
         """By TT-SVD of every layer, or trained from scratch."""
         if self.options.start == "scratch":
-            return compress_from_scratch(self, model, job, get_recipe(self.options.scratch_recipe))
+            return compress_from_scratch(self, model, job, self.options.scratch_recipe)
         return super().compress(model, job)
 
     def unfoldings(self, weight: Tensor) -> tuple[Tensor, ...]:

@@ -83,7 +83,7 @@ def count(model: nn.Module, input_size: tuple[int, ...]) -> Cost:
     params = sum(p.numel() for p in model.parameters())
     size = sum(t.numel() * t.element_size() for t in [*model.parameters(), *model.buffers()])
     with _Multiplications() as counted:
-        _dry_run(_alias(model), input_size)
+        run_on_zeros(_alias(model), input_size)
     return Cost(params, counted.flops // 2, size)
 
 
@@ -100,7 +100,7 @@ def trace(model: nn.Module, input_size: tuple[int, ...]) -> dict[str, Site]:
         if isinstance(layer, nn.Conv2d | nn.Linear) and refusal(layer) is None:
             sites[name] = Site(Geometry.of(layer), layer.bias is not None)
             layer.register_forward_pre_hook(_recorder(name, sites[name], called))
-    _dry_run(alias, input_size)
+    run_on_zeros(alias, input_size)
     return {name: sites[name] for name in called}
 
 
@@ -149,7 +149,8 @@ def _alias(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model, memo).eval()
 
 
-def _dry_run(alias: nn.Module, input_size: tuple[int, ...]) -> None:
+def run_on_zeros(alias: nn.Module, input_size: tuple[int, ...]) -> None:
+    """One forward pass over an empty image. Raises InvalidInput where the model does not take it."""
     weight = next((p for p in alias.parameters() if p.is_floating_point()), torch.zeros(()))
     try:
         with torch.no_grad():

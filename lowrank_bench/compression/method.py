@@ -64,7 +64,8 @@ class LayerOptions(Options):
 class Job:
     """What a method is asked to do with a model. Exactly one of ``budget`` and ``ranks`` is given (neither to the dense
     control). ``speed_only``: the model's weights mean nothing, so that every layer gets one fraction of its cost and
-    the factors are drawn, not fitted. ``timer``: who times models, for a budget in latency.
+    the factors are drawn, not fitted. ``timer``: who times models, for a budget in latency. ``trained_by``: the recipe
+    that trained the model, where it is known.
     """
 
     input_size: tuple[int, int, int]
@@ -74,6 +75,7 @@ class Job:
     recipe: str | None = None
     speed_only: bool = False
     timer: Timer | None = None
+    trained_by: str | None = None
 
 
 class Method(ABC):

@@ -19,7 +19,8 @@ from lowrank_bench.compression.drawing import draw_chain
 from lowrank_bench.compression.geometry import Geometry, build
 from lowrank_bench.compression.plan import Plan, blank_chain
 from lowrank_bench.compression.surgery import named_layer, swap
-from lowrank_bench.errors import InvalidPlan, LowRankBenchError, explain
+from lowrank_bench.compression.widths import resize
+from lowrank_bench.errors import InvalidPlan, LowRankBenchError, UnknownName, explain
 
 PLAN, WEIGHTS = "plan.json", "weights.safetensors"
 
@@ -83,6 +84,8 @@ def load(folder: Path | str, model: nn.Module, values: bool = True) -> Compresse
             if not values:
                 chain, bias = draw_chain(chain, geometry.kernel, geometry.groups), dense.bias
             swap(rebuilt, name, build(chain, geometry, bias, dense.weight.dtype))
+        for name, width in document.plan.widths.items():
+            resize(_module(rebuilt, name), width, f"layer {name!r}")
     except LowRankBenchError as error:
         raise InvalidPlan(f"{folder / PLAN} does not fit the model: {error}") from None
     except (RuntimeError, ValueError, TypeError, OverflowError, MemoryError) as error:  # torch, of shapes beyond reason
@@ -90,6 +93,13 @@ def load(folder: Path | str, model: nn.Module, values: bool = True) -> Compresse
     if values:
         _fill(rebuilt, weights, folder)
     return Compressed(rebuilt.eval(), document.plan, document.cost, document.dense_cost)
+
+
+def _module(model: nn.Module, name: str) -> nn.Module:
+    modules = dict(model.named_modules())
+    if name not in modules:
+        raise UnknownName("layer", name, modules)
+    return modules[name]
 
 
 def _fill(blank: nn.Module, weights: dict[str, Tensor], folder: Path) -> None:

@@ -64,8 +64,17 @@ class LayerPlan(_Spec):
     notes: dict[str, float] = {}
 
 
+class Width(_Spec):
+    """Channels of a layer that is resized; of a batch norm both are the same."""
+
+    inputs: PositiveInt
+    outputs: PositiveInt
+
+
 class Plan(_Spec):
-    """Layer name -> ranks and stages, with method and options; ``skipped``: layers that stayed dense, and why."""
+    """Layer name -> ranks and stages, with method and options; ``skipped``: layers that stayed dense, and why;
+    ``widths``: layers with other numbers of channels.
+    """
 
     format: Literal[1] = 1
     method: str
@@ -73,6 +82,7 @@ class Plan(_Spec):
     options: dict[str, Any] = {}
     layers: dict[str, LayerPlan] = {}
     skipped: dict[str, str] = {}
+    widths: dict[str, Width] = {}
 
 
 def describe_stage(stage: Stage) -> FactorSpec | PermuteSpec | RebuiltSpec:

@@ -28,8 +28,9 @@ STYLES = {
     "cp_nls": (COLOURS[3], "D"),
     "denton": (COLOURS[4], "v"),
     "tt_conv": (COLOURS[5], "P"),
-    "lowrank_training": ("#882255", "X"),  # these two are Tol's
+    "lowrank_training": ("#882255", "X"),  # these three are Tol's
     "depthwise_separable": ("#999933", "p"),
+    "narrow": ("#332288", "h"),
 }
 RC: dict[Any, Any] = {
     "font.family": "sans-serif",

@@ -116,6 +116,7 @@ class _Work:
             data,
             trial.recipe,
             speed_only=not self.task.scored,
+            trained_by=baseline.recipe.name if (baseline := self.task.baselines.get(trial.model)) else None,
             timer=Clock(),  # whoever runs a trial with a budget in latency gives it the machine alone
         )
         with watch.stage("load"):

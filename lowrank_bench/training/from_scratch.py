@@ -28,11 +28,11 @@ NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm)
 
 class StartOptions(Options):
     """``start``: "dense" factors the trained network; "scratch" takes only the structure from it, and trains that from
-    random values by ``scratch_recipe``.
+    random values by ``scratch_recipe``, by default the one that trained it.
     """
 
     start: Literal["dense", "scratch"] = "dense"
-    scratch_recipe: str = "charnet"
+    scratch_recipe: str | None = None
 
     dense_only: ClassVar[set[str]] = set()
     """Other options of the method that would do nothing from scratch."""
@@ -42,7 +42,7 @@ class StartOptions(Options):
         idle = {"scratch_recipe"} if self.start == "dense" else self.dense_only
         if given := sorted(self.model_fields_set & idle):
             raise ValueError(f"{', '.join(given)} would do nothing with start={self.start!r}: leave it out")
-        recipe = get_recipe(self.scratch_recipe)
+        recipe = get_recipe(self.scratch_recipe or "none")
         if recipe.frozen_factors or recipe.layer_by_layer or recipe.distillation:
             raise ValueError(f"scratch_recipe={recipe.name!r} does not train the factors alone: name one that does")
         return self
@@ -66,8 +66,33 @@ class Normed(nn.Module):
         return normed.reshape(y.shape)
 
 
-def compress_from_scratch(method: LayerMethod, model: nn.Module, job: Job, recipe: Recipe) -> Compressed:
-    """A network of the structure and ranks that ``method`` gives the model, trained from scratch by ``recipe``.
+def recipe_from_scratch(job: Job, name: str | None) -> Recipe:
+    """The recipe of that name, or else the one that trained the job's model. Raises InvalidInput where that is not
+    known, and without the data that it needs.
+    """
+    if (name := name or job.trained_by) is None:
+        raise InvalidInput(
+            "what trained this network is not known, so nor is how to train another from scratch: give the option "
+            "scratch_recipe, such as 'standard'"
+        )
+    recipe = get_recipe(name)
+    if recipe.epochs and job.data is None:
+        raise InvalidInput(
+            f"training from scratch takes the {recipe.epochs} epochs of recipe {recipe.name!r}: give data, batches of "
+            "(images, labels)"
+        )
+    return recipe
+
+
+def train_from_scratch(network: nn.Module, job: Job, recipe: Recipe, seed: int) -> None:
+    """Train a network whose values are random on a job's data, in place."""
+    data: Batches = job.data or (lambda _epoch: ())
+    train(network, lambda epoch: _rebatched(data(epoch), recipe.batch_size), recipe, seed=seed)
+
+
+def compress_from_scratch(method: LayerMethod, model: nn.Module, job: Job, recipe_name: str | None) -> Compressed:
+    """A network of the structure and ranks that ``method`` gives the model, trained from scratch by that recipe; see
+    recipe_from_scratch.
 
     Ordinary layers start as PyTorch resets them, factors by He et al. 2015 (see draw_chain). While it trains, each
     factored layer has one batch norm behind it; at the end that is folded into the layer, exactly. None is put behind a
@@ -83,19 +108,14 @@ def compress_from_scratch(method: LayerMethod, model: nn.Module, job: Job, recip
             f"start='scratch' takes no values from the dense network, and recipe {job.recipe!r} factors that layer by "
             "layer"
         )
-    if recipe.epochs and job.data is None:
-        raise InvalidInput(
-            f"start='scratch' trains for the {recipe.epochs} epochs of recipe {recipe.name!r}: give data, "
-            "batches of (images, labels)"
-        )
+    recipe = recipe_from_scratch(job, recipe_name)
     with torch.random.fork_rng():
         torch.manual_seed(method.seed)
         compressed = compress_layers(method, model, job, draw=True)
         network = compressed.model
         _reset(network)
     normed = _add_norms(network, list(compressed.plan.layers), job.input_size)
-    data: Batches = job.data or (lambda _epoch: ())
-    train(network, lambda epoch: _rebatched(data(epoch), recipe.batch_size), recipe, seed=method.seed)
+    train_from_scratch(network, job, recipe, method.seed)
     sites = trace(model, job.input_size)
     layers = dict(compressed.plan.layers)
     for name, layer in layers.items():

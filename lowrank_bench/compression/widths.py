@@ -1,0 +1,113 @@
+"""The same architecture with fewer channels: every layer resized where it stands."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from lowrank_bench.compression.cost import run_on_zeros, trace
+from lowrank_bench.compression.plan import Width
+from lowrank_bench.errors import InvalidInput, UnsupportedLayer
+
+Sized = nn.Conv2d | nn.Linear | _BatchNorm
+MULTIPLES = (1, 2, 4, 8)
+
+
+def resize(layer: nn.Module, width: Width, name: str = "layer") -> None:
+    """Give a layer other numbers of channels, and new values: kernels as He et al. 2015 draw them (eq. 10), biases zero,
+    a fresh batch norm. A depthwise convolution stays one.
+
+    Raises UnsupportedLayer, naming it, for other modules, and for groups that do not divide the channels.
+    """
+    if not isinstance(layer, Sized):
+        raise UnsupportedLayer(
+            f"{name} is a {type(layer).__name__}: only nn.Conv2d, nn.Linear and batch norms are resized"
+        )
+    if isinstance(layer, nn.Conv2d):
+        depthwise = layer.groups == layer.in_channels > 1
+        groups = width.inputs if depthwise else layer.groups
+        if width.inputs % groups or width.outputs % groups:
+            raise UnsupportedLayer(f"{name}: {groups} groups do not divide {width.inputs} to {width.outputs} channels")
+        layer.in_channels, layer.out_channels, layer.groups = width.inputs, width.outputs, groups
+        _draw(layer, (width.outputs, width.inputs // groups, *layer.kernel_size))
+    elif isinstance(layer, nn.Linear):
+        layer.in_features, layer.out_features = width.inputs, width.outputs
+        _draw(layer, (width.outputs, width.inputs))
+    else:
+        layer.num_features = width.outputs
+        for kind in ("weight", "bias", "running_mean", "running_var"):
+            if (old := getattr(layer, kind)) is not None:
+                setattr(layer, kind, _blank(old, width.outputs))
+        layer.reset_parameters()
+
+
+def narrowed(model: nn.Module, input_size: tuple[int, int, int], share: float) -> tuple[nn.Module, dict[str, Width]]:
+    """An untrained copy of a model with a share of its channels, and the widths of its layers.
+
+    Every convolution and linear layer gets that share of its output channels, but for the last one, which gives the
+    classes, and takes as many inputs as reach it. Numbers are multiples of 1, or of 2, 4 or 8 where the model does not
+    run otherwise, as between grouped convolutions or before a maxout; so equal widths stay equal, and shortcuts fit.
+
+    Raises UnsupportedLayer for a module with parameters of its own that is none of these, InvalidInput where the model
+    runs at no such width.
+    """
+    for name, module in model.named_modules():
+        if not isinstance(module, Sized) and any(True for _ in module.parameters(recurse=False)):
+            raise UnsupportedLayer(
+                f"{name or 'the model'} ({type(module).__name__}) holds parameters: only networks of nn.Conv2d, "
+                "nn.Linear and batch norms are made narrow"
+            )
+    last = [*trace(model, input_size)][-1]
+    for multiple in MULTIPLES:
+        network = copy.deepcopy(model)
+        widths: dict[str, Width] = {}
+        handles = [
+            layer.register_forward_pre_hook(_fitting(name, name == last, widths, share, multiple))
+            for name, layer in network.named_modules()
+            if isinstance(layer, Sized)
+        ]
+        try:
+            run_on_zeros(network.eval(), input_size)
+        except (InvalidInput, UnsupportedLayer):
+            continue
+        for handle in handles:
+            handle.remove()
+        return network, widths
+    raise InvalidInput(
+        f"the model does not run with a share {share:.3g} of its channels, in multiples of {MULTIPLES}: its forward pass "
+        "wants fixed numbers of them"
+    )
+
+
+def _fitting(
+    name: str, last: bool, widths: dict[str, Width], share: float, multiple: int
+) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+    """A hook that resizes a layer to what reaches it first."""
+
+    def fit(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if name in widths:
+            return
+        reaching = inputs[0].shape[-1 if isinstance(layer, nn.Linear) else 1]
+        outputs = reaching
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            dense = layer.weight.shape[0]
+            outputs = dense if last else max(multiple, round(share * dense / multiple) * multiple)
+        widths[name] = Width(inputs=reaching, outputs=outputs)
+        resize(layer, widths[name], f"layer {name!r}")
+
+    return fit
+
+
+def _draw(layer: nn.Conv2d | nn.Linear, shape: tuple[int, ...]) -> None:
+    layer.weight = nn.Parameter(nn.init.kaiming_normal_(_blank(layer.weight, *shape), nonlinearity="relu"))
+    if layer.bias is not None:
+        layer.bias = nn.Parameter(torch.zeros(shape[0], dtype=layer.bias.dtype))
+
+
+def _blank(like: Tensor, *shape: int) -> Tensor:
+    blank = torch.empty(shape, dtype=like.dtype)
+    return nn.Parameter(blank) if isinstance(like, nn.Parameter) else blank

@@ -1,0 +1,83 @@
+"""The same architecture with fewer channels, trained from scratch: the control beside every low-rank method."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from lowrank_bench.compression import method
+from lowrank_bench.compression.budget import TOLERANCE
+from lowrank_bench.compression.cost import count, trace
+from lowrank_bench.compression.method import Job, Method
+from lowrank_bench.compression.model import Compressed
+from lowrank_bench.compression.plan import Plan
+from lowrank_bench.compression.widths import narrowed
+from lowrank_bench.errors import InvalidBudget, InvalidRanks
+from lowrank_bench.training.from_scratch import recipe_from_scratch, train_from_scratch
+from lowrank_bench.trial import Budget
+
+HALVINGS = 12
+
+
+class NarrowOptions(method.Options):
+    """``scratch_recipe``: what trains it; by default what trained the dense network."""
+
+    scratch_recipe: str | None = None
+
+
+class Narrow(Method):
+    """The same architecture with one share of the channels everywhere (the width multiplier of MobileNets, Howard et
+    al. 2017, section 3.3), trained from random values.
+
+    The control that a low-rank network has to beat: trained by the recipe that trained the dense network and then tuned
+    like every other, it sees as many epochs as they did together. Takes budgets in MACs and parameters, and no ranks.
+    """
+
+    name, version = "narrow", 1
+    Options: ClassVar[type[method.Options]] = NarrowOptions
+    options: NarrowOptions
+
+    def compress(self, model: nn.Module, job: Job) -> Compressed:
+        """The network whose width comes nearest to the budget, trained. Raises InvalidRanks, InvalidBudget,
+        UnsupportedLayer and InvalidInput.
+        """
+        if job.budget is None:
+            raise InvalidRanks(f"{self.name} has channels and no ranks: give a budget, e.g. Budget(macs=4)")
+        recipe = None if job.speed_only else recipe_from_scratch(job, self.options.scratch_recipe)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            network, widths = narrowed(model, job.input_size, _share(model, job.input_size, job.budget))
+        if recipe is not None:
+            train_from_scratch(network, job, recipe, self.seed)
+        options = self.options.model_dump(mode="json")
+        plan = Plan(method=self.name, version=self.version, options=options, widths=widths)
+        return Compressed(network, plan, count(network, job.input_size), count(model, job.input_size))
+
+
+def _share(model: nn.Module, size: tuple[int, int, int], budget: Budget) -> float:
+    """The share of the channels that meets a budget, by bisection. Raises InvalidBudget where none does."""
+    dense, low, high = _spent(model, size, budget), 0.0, 1.0
+    ratios: dict[float, float] = {}
+    for _ in range(HALVINGS):
+        share = (low + high) / 2
+        ratios[share] = dense / _spent(narrowed(model, size, share)[0], size, budget)
+        low, high = (share, high) if ratios[share] > budget.ratio else (low, share)
+    best = min(ratios, key=lambda share: abs(ratios[share] / budget.ratio - 1))
+    if abs(ratios[best] / budget.ratio - 1) > TOLERANCE:
+        raise InvalidBudget(
+            f"budget {budget} cannot be met within 5 %: the nearest that fewer channels come is {ratios[best]:.4g}"
+        )
+    return best
+
+
+def _spent(network: nn.Module, size: tuple[int, int, int], budget: Budget) -> int:
+    """What a network costs in a budget's metric and scope."""
+    if budget.metric == "latency":
+        raise InvalidBudget(f"budget {budget}: narrow takes budgets in MACs and parameters")
+    if budget.scope == "all":
+        cost = count(network, size)
+        return cost.macs if budget.metric == "macs" else cost.params
+    convs = [site for site in trace(network, size).values() if site.geometry.kind == "conv2d"]
+    return sum(site.dense_macs if budget.metric == "macs" else site.dense_params for site in convs)

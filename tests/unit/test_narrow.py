@@ -1,0 +1,107 @@
+"""The control narrow: the same architecture with fewer channels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import lowrank_bench as lrb
+from lowrank_bench.compression.method import Job
+from lowrank_bench.compression.model import load
+from lowrank_bench.tasks.charnet import CharNet
+from lowrank_bench.tasks.fashion_mnist import FashionMnist
+from lowrank_bench.tasks.zoo import build_zoo_model
+
+SMALL = (3, 64, 64)
+
+
+def narrow(
+    model: nn.Module, size: tuple[int, int, int], budget: lrb.Budget, speed_only: bool = True
+) -> lrb.Compressed:
+    return lrb.methods()["narrow"]().compress(model, Job(size, budget, speed_only=speed_only))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vgg11_narrow", "allconv", "convfc"])
+@pytest.mark.parametrize("budget", [lrb.Budget(macs=4), lrb.Budget(params=8), lrb.Budget(macs=2, scope="convs")])
+def test_the_networks_that_are_trained_here_meet_budgets(name: str, budget: lrb.Budget) -> None:
+    made = narrow(FashionMnist.baselines[name].build(), (1, 32, 32), budget)
+    if budget.scope == "all":
+        spent = "macs" if budget.macs else "params"
+        assert getattr(made.dense_cost, spent) / getattr(made.cost, spent) == pytest.approx(budget.ratio, rel=0.05)
+    assert made.cost == lrb.count(made.model, (1, 32, 32))
+    assert made.model(torch.zeros(2, 1, 32, 32)).shape == (2, 10)
+
+
+@pytest.mark.parametrize("name", ["torchvision:mobilenet_v2", "torchvision:googlenet", "torchvision:densenet121"])
+def test_depthwise_layers_stay_depthwise_and_what_is_joined_fits(name: str) -> None:
+    model = build_zoo_model(name)
+    made = narrow(model, SMALL, lrb.Budget(macs=4))
+    assert made.dense_cost.macs / made.cost.macs == pytest.approx(4, rel=0.05)
+    assert made.model(torch.zeros(1, *SMALL)).shape == (1, 1000)
+    depthwise = [name for name, m in model.named_modules() if isinstance(m, nn.Conv2d) and m.groups == m.in_channels]
+    layers = dict(made.model.named_modules())
+    for layer in depthwise:
+        conv = layers[layer]
+        assert isinstance(conv, nn.Conv2d) and conv.groups == conv.in_channels == conv.out_channels
+
+
+def test_channels_before_a_maxout_stay_a_multiple_of_its_pieces() -> None:
+    made = narrow(CharNet(), (1, 24, 24), lrb.Budget(macs=4))
+    assert made.dense_cost.macs / made.cost.macs == pytest.approx(4, rel=0.05)
+    assert made.plan.widths["conv3"].outputs % 4 == 0
+    assert made.plan.widths["conv4"].outputs == 144  # the classes, four pieces each
+
+
+def test_a_saved_network_comes_back(tmp_path: Path) -> None:
+    dense = FashionMnist.baselines["vgg11_narrow"].build()
+    made = narrow(dense, (1, 32, 32), lrb.Budget(macs=4))
+    images = torch.randn(2, 1, 32, 32)
+    made.save(tmp_path / "whole")
+    torch.testing.assert_close(load(tmp_path / "whole", dense).model(images), made.model.eval()(images))
+    made.save(tmp_path / "shapes", values=False)
+    shapes = load(tmp_path / "shapes", dense, values=False).model
+    assert [p.shape for p in shapes.parameters()] == [p.shape for p in made.model.parameters()]
+    with pytest.raises(lrb.InvalidPlan, match="does not fit the model"):
+        load(tmp_path / "whole", CharNet())
+
+
+def test_it_is_trained_by_what_trained_the_dense_network() -> None:
+    torch.manual_seed(0)
+    batches = [(torch.randn(32, 1, 24, 24), torch.randint(36, (32,))) for _ in range(2)]
+    untrained = narrow(CharNet(), (1, 24, 24), lrb.Budget(macs=8))
+    job = Job((1, 24, 24), lrb.Budget(macs=8), data=lambda _epoch: batches, trained_by="short")
+    made = lrb.methods()["narrow"]().compress(CharNet(), job)
+    assert made.plan.widths == untrained.plan.widths
+    assert not torch.equal(made.model.get_parameter("conv2.weight"), untrained.model.get_parameter("conv2.weight"))
+    with pytest.raises(lrb.InvalidInput, match="give the option scratch_recipe"):
+        narrow(CharNet(), (1, 24, 24), lrb.Budget(macs=8), speed_only=False)
+    with pytest.raises(lrb.InvalidInput, match="give data"):
+        lrb.compress(
+            CharNet(),
+            "narrow",
+            budget=lrb.Budget(macs=8),
+            input_size=(1, 24, 24),
+            options={"scratch_recipe": "short"},
+        )
+
+
+def test_the_model_itself_is_not_changed_and_the_seed_decides_the_values() -> None:
+    dense = CharNet()
+    before = {name: value.clone() for name, value in dense.state_dict().items()}
+    one, two = (narrow(dense, (1, 24, 24), lrb.Budget(macs=4)).model.state_dict() for _ in range(2))
+    assert all(value.equal(dense.state_dict()[name]) for name, value in before.items())
+    assert all(one[name].equal(two[name]) for name in one)
+
+
+def test_what_it_cannot_do_is_refused_by_name() -> None:
+    with pytest.raises(lrb.UnsupportedLayer, match=r"features\.0\.1 .* holds parameters"):
+        narrow(build_zoo_model("torchvision:convnext_tiny"), SMALL, lrb.Budget(macs=4))
+    with pytest.raises(lrb.InvalidRanks, match="no ranks"):
+        lrb.compress(CharNet(), "narrow", ranks="full", input_size=(1, 24, 24))
+    with pytest.raises(lrb.InvalidBudget, match="MACs and parameters"):
+        narrow(CharNet(), (1, 24, 24), lrb.Budget(latency=2, runtime="eager", threads=1, batch=1))
+    with pytest.raises(lrb.InvalidBudget, match="nearest"):
+        narrow(CharNet(), (1, 24, 24), lrb.Budget(macs=1e6))
