@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lowrank_bench.compression import method
 from lowrank_bench.compression.chain import Axes, Chain, Factor, KernelShape, Permute, Rebuilt, Stage
 from lowrank_bench.compression.geometry import Geometry
-from lowrank_bench.compression.method import Job, LayerMethod, grid
+from lowrank_bench.compression.method import Job, LayerMethod, cut_errors, grid
 from lowrank_bench.compression.model import Compressed
 from lowrank_bench.decomposition.tensor_train import tt_full_ranks, tt_kernel, tt_kernel_shapes
 from lowrank_bench.decomposition.tt_matrix import (
@@ -56,7 +56,7 @@ class TTConv(LayerMethod):
     the layer, its scale is one more value for each output channel in the two modes with split channels.
     """
 
-    name, version = "tt_conv", 1
+    name, version = "tt_conv", 2
     linear = True
     Options: ClassVar[type[method.Options]] = TTConvOptions
     options: TTConvOptions
@@ -122,6 +122,12 @@ class TTConv(LayerMethod):
             tensor = interleave_channels(weight.permute(2, 3, 1, 0), *self._modes(shape))
         dims = self._dims(shape)
         return tuple(tensor.reshape(math.prod(dims[:cut]), -1) for cut in range(1, len(dims)))
+
+    def errors(self, weight: Tensor, candidates: Sequence[tuple[int, ...]]) -> Sequence[float] | None:
+        """Of a naive train of a 1x1 kernel, one matrix, its SVD at the smallest rank."""
+        if self.options.mode != "naive" or weight[0, 0].numel() > 1:
+            return super().errors(weight, candidates)
+        return cut_errors([weight.flatten(1)], [(min(ranks),) for ranks in candidates])
 
     def _chain(self, cores: Sequence[Tensor], shape: KernelShape) -> Chain:
         """The stages in which a train runs."""

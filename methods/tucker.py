@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lowrank_bench.compression.chain import Chain, Factor, KernelShape
-from lowrank_bench.compression.method import LayerMethod, grid
+from lowrank_bench.compression.method import LayerMethod, cut_errors, grid
 from lowrank_bench.decomposition.tucker import tucker2
 
 IMAGE_CHANNELS = 4
@@ -24,7 +24,7 @@ class Tucker(LayerMethod):
     layer it is the SVD, in two factors.
     """
 
-    name, version = "tucker", 2
+    name, version = "tucker", 3
     linear = True
 
     def candidates(self, shape: KernelShape) -> Sequence[tuple[int, int]]:
@@ -57,3 +57,9 @@ class Tucker(LayerMethod):
         """(T, S dh dw) and (S, T dh dw); of a first layer the latter is not cut."""
         by_input = None if weight.shape[1] <= IMAGE_CHANNELS else weight.transpose(0, 1).flatten(1)
         return weight.flatten(1), by_input
+
+    def errors(self, weight: Tensor, candidates: Sequence[tuple[int, ...]]) -> Sequence[float] | None:
+        """Of a 1x1 kernel, one matrix, its SVD at the smaller rank."""
+        if weight[0, 0].numel() > 1:
+            return super().errors(weight, candidates)
+        return cut_errors([weight.flatten(1)], [(min(ranks),) for ranks in candidates])

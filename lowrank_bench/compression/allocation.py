@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -15,6 +15,7 @@ from lowrank_bench.compression.budget import Choice, LayerRanks, allocate
 from lowrank_bench.compression.chain import Chain
 from lowrank_bench.compression.cost import Cost, Site
 from lowrank_bench.compression.latency import LayerTimes, meet_latency
+from lowrank_bench.compression.norms import output_scale, weigh_rows
 from lowrank_bench.compression.sensitivity import Sensitivity
 from lowrank_bench.compression.surgery import kernel_of, named_layer
 from lowrank_bench.errors import InvalidBudget
@@ -32,8 +33,10 @@ def ranks_for_budget(
     dense_cost: Cost,
     sites: dict[str, Site],
     open_sites: dict[str, Site],
+    norms: Mapping[str, str],
 ) -> LayerRanks:
-    """Ranks for every open layer within the budget's scope; a linear layer is outside of ``scope="convs"``.
+    """Ranks for every open layer within the budget's scope; a linear layer is outside of ``scope="convs"``. ``norms``:
+    the batch norms that weigh their output channels.
 
     The first convolution, which reads the image, stays dense wherever the budget can be met without it, as in the
     papers (Garipov et al. 2016; Wang et al. 2021): its error counts for more than its share. Where sensitivities are
@@ -47,7 +50,10 @@ def ranks_for_budget(
     timed = isinstance(costs, LayerTimes)
     # what is timed has random factors, and the draws to come must not depend on how many
     with torch.random.fork_rng(devices=[], enabled=timed):
-        choices = {n: _choices(method, model, job, costs, n, site, sensitivity) for n, site in open_sites.items()}
+        choices = {
+            name: _choices(method, model, job, costs, name, site, sensitivity, norms.get(name))
+            for name, site in open_sites.items()
+        }
         first = next(iter(convs), None)
         rest = {name: options for name, options in choices.items() if name != first}
         preferred = [choices] if sensitivity is not None else [rest, choices]
@@ -111,9 +117,11 @@ def _choices(
     name: str,
     site: Site,
     sensitivity: Sensitivity | None,
+    norm: str | None,
 ) -> list[Choice]:
     target = method.target_geometry(site.geometry)
-    shape, groups, weight = target.kernel, target.groups, kernel_of(named_layer(model, name), target.groups)
+    shape, groups, scale = target.kernel, target.groups, output_scale(model, norm)
+    weight = weigh_rows(kernel_of(named_layer(model, name), groups), scale)
     candidates, dense = method.aligned_candidates(shape), costs.dense(name, site)
     chains = [method.structure_layer(shape, groups, ranks) for ranks in candidates]
     spent = costs.factored(name, site, candidates, chains)
@@ -122,7 +130,7 @@ def _choices(
         expected = _mean_errors(method, weight.double().chunk(groups), candidates)
         errors = expected or errors
         if sensitivity is not None:
-            losses = sensitivity.losses(name, site, candidates, [cost / dense for cost in spent], expected)
+            losses = sensitivity.losses(name, site, candidates, [cost / dense for cost in spent], expected, scale)
             errors = [-float(np.expm1(-loss)) for loss in losses]  # allocate() adds up -log(1 - error)
     return [Choice(None, dense, 0.0), *map(Choice, candidates, spent, errors)]
 

@@ -83,7 +83,7 @@ def count(model: nn.Module, input_size: tuple[int, ...]) -> Cost:
     params = sum(p.numel() for p in model.parameters())
     size = sum(t.numel() * t.element_size() for t in [*model.parameters(), *model.buffers()])
     with _Multiplications() as counted:
-        run_on_zeros(_alias(model), input_size)
+        run_on_zeros(alias_of(model), input_size)
     return Cost(params, counted.flops // 2, size)
 
 
@@ -93,7 +93,7 @@ def trace(model: nn.Module, input_size: tuple[int, ...]) -> dict[str, Site]:
 
     A layer that is reached under several names stands under its first; one that is never called does not appear.
     """
-    alias = _alias(model)
+    alias = alias_of(model)
     sites: dict[str, Site] = {}
     called: dict[str, None] = {}
     for name, layer in alias.named_modules():
@@ -143,7 +143,7 @@ class _Multiplications(TorchDispatchMode):
         return out
 
 
-def _alias(model: nn.Module) -> nn.Module:
+def alias_of(model: nn.Module) -> nn.Module:
     """A copy of the model in eval mode that shares every weight and buffer with it."""
     memo: dict[int, Any] = {id(t): t for t in [*model.parameters(), *model.buffers()]}
     return copy.deepcopy(model, memo).eval()

@@ -17,6 +17,7 @@ from lowrank_bench.compression.drawing import draw_factored
 from lowrank_bench.compression.geometry import build, refusal
 from lowrank_bench.compression.metric import Target
 from lowrank_bench.compression.model import Compressed
+from lowrank_bench.compression.norms import factor_weighed, output_scale, weighing_norms
 from lowrank_bench.compression.plan import LayerPlan, Plan, describe_stage
 from lowrank_bench.compression.ranks import resolve_ranks
 from lowrank_bench.compression.surgery import kernel_of, named_layer, swap
@@ -39,8 +40,9 @@ def compress_layers(method: LayerMethod, model: nn.Module, job: Job, *, draw: bo
     skipped = untouched(model, sites)
     skipped |= {name: reason for name, site in sites.items() if (reason := method.refuse(site.geometry))}
     open_sites = {name: site for name, site in sites.items() if name not in skipped}
+    norms = {} if draw else weighing_norms(method, model, job, open_sites)
     if job.budget is not None:
-        ranks = ranks_for_budget(method, model, job, job.budget, dense_cost, sites, open_sites)
+        ranks = ranks_for_budget(method, model, job, job.budget, dense_cost, sites, open_sites, norms)
         why_dense = f"the budget {job.budget} is met with it dense, or no factorisation of it is cheaper"
     else:
         ranks, why_dense = (
@@ -58,7 +60,8 @@ def compress_layers(method: LayerMethod, model: nn.Module, job: Job, *, draw: bo
         if draw or job.speed_only:
             layers[name] = draw_layer(method, compressed, name, site, layer_ranks)
         else:
-            layers[name] = factor_layer(method, compressed, name, site, layer_ranks, targets.of(name, compressed))
+            target = targets.of(name, compressed)
+            layers[name] = factor_layer(method, compressed, name, site, layer_ranks, target, norms.get(name))
     plan = Plan(
         method=method.name,
         version=method.version,
@@ -76,14 +79,17 @@ def factor_layer(
     site: Site,
     ranks: tuple[int, ...],
     target: Target | None = None,
+    norm: str | None = None,
 ) -> LayerPlan:
     """Factor the kernel that a layer holds now, put the chain in its place, and return its entry of the plan.
 
-    ``target``: what the chain is to come close to; None: that kernel in the Frobenius norm.
+    ``target``: what the chain is to come close to; None: that kernel in the Frobenius norm. ``norm``: the batch norm
+    that weighs its output channels.
     """
     layer, geometry = named_layer(model, name), method.target_geometry(site.geometry)
     weight = kernel_of(layer, geometry.groups)
-    chain = method.factorize_layer(weight, geometry.groups, ranks, f"layer {name!r}", target)
+    scale = output_scale(model, norm)
+    chain = factor_weighed(method, weight, geometry.groups, ranks, f"layer {name!r}", target, scale)
     swap(model, name, build(chain, geometry, layer.bias, layer.weight.dtype))
     return planned(site, chain, ranks, chain_error(weight, chain, geometry.groups), geometry != site.geometry)
 

@@ -45,6 +45,8 @@ class LayerOptions(Options):
     shared at one "price" for all layers, weighed by their errors, or as the same "uniform" fraction of each one's cost.
     "sensitivity": at one price, weighed by what the output loses when only this layer is cut, measured on training
     images at a few ranks of every layer; no more of them are tried once a layer took ``probe_seconds``.
+    ``batch_norm``: errors count as they leave the batch norm behind the layer ("folded"), or as they enter it
+    ("ignored"); metric "mahalanobis" knows what it does to the output anyhow.
     """
 
     metric: Literal["frobenius", "covariance", "mahalanobis", "activation"] = "frobenius"
@@ -52,6 +54,7 @@ class LayerOptions(Options):
     align: int = Field(1, ge=1)
     allocation: Literal["price", "uniform", "sensitivity"] = "price"
     probe_seconds: float = Field(60.0, gt=0)
+    batch_norm: Literal["folded", "ignored"] = "folded"
 
     @model_validator(mode="after")
     def _sequential_needs_inputs(self) -> Self:
@@ -161,21 +164,10 @@ class LayerMethod(Method):
     def errors(self, weight: Tensor, candidates: Sequence[tuple[int, ...]]) -> Sequence[float] | None:
         """Squared relative error to expect at each candidate, for the sharing of a budget between layers.
 
-        By default the share of energy that the unfoldings lose when they are cut at the candidate's ranks: equal to the
-        error for one unfolding, a bound for several (De Lathauwer et al. 2000). None where there is no unfolding.
+        By default from the energy that the unfoldings keep, see ``cut_errors``. None where there is no unfolding.
         """
-        tails = []
-        for matrix in self.unfoldings(weight):
-            if matrix is None:
-                tails.append([0.0])
-                continue
-            energy = torch.linalg.svdvals(matrix).square()
-            left = energy.flip(0).cumsum(0).flip(0) / energy.sum().clamp(min=torch.finfo(energy.dtype).tiny)
-            tails.append([*left.tolist(), 0.0])
-        if not tails:
-            return None
-        lost = [sum(t[min(r, len(t) - 1)] for t, r in zip(tails, ranks, strict=True)) for ranks in candidates]
-        return [min(1.0, share) for share in lost]  # no approximation need err more than none at all
+        matrices = self.unfoldings(weight)
+        return cut_errors(matrices, candidates) if matrices else None
 
     def spread(self, shape: KernelShape, rank: int) -> tuple[int, ...]:
         """What a single integer means: by default that rank everywhere."""
@@ -221,6 +213,22 @@ class LayerMethod(Method):
                 f"{place}: {self.name} ranks {ranks} of a kernel {tuple(shape)}: whole numbers from {(1,) * len(full)} "
                 f"to {full} are wanted"
             )
+
+
+def cut_errors(matrices: Sequence[Tensor | None], candidates: Sequence[tuple[int, ...]]) -> list[float]:
+    """Squared relative error to expect where each matrix is cut at its rank (None: it is not cut): what the product of
+    the shares of energy that they keep leaves.
+
+    Exact for one matrix; for several it lies between the largest tail and the sum of all, as the error does (De
+    Lathauwer et al. 2000), and it falls with every rank.
+    """
+    kept = []
+    for matrix in matrices:
+        energy = torch.zeros(1) if matrix is None else torch.linalg.svdvals(matrix).square()
+        total = energy.sum()
+        kept.append([0.0, *(energy.cumsum(0) / total).tolist()] if total > 0 else [1.0])
+    shares = ([k[min(r, len(k) - 1)] for k, r in zip(kept, ranks, strict=True)] for ranks in candidates)
+    return [max(0.0, 1 - math.prod(share)) for share in shares]
 
 
 def grid(full: int) -> list[int]:

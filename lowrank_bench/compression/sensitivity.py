@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from lowrank_bench.compression.calibration import first_images
 from lowrank_bench.compression.cost import Site
 from lowrank_bench.compression.geometry import build
+from lowrank_bench.compression.norms import factor_weighed
 from lowrank_bench.compression.surgery import kernel_of, named_layer, swap
 from lowrank_bench.errors import InvalidInput
 
@@ -65,8 +66,10 @@ class Sensitivity:
         candidates: Sequence[tuple[int, ...]],
         shares: Sequence[float],
         errors: Sequence[float] | None,
+        scale: Tensor | None = None,
     ) -> list[float]:
-        """Loss at every candidate of a layer; ``shares``: its cost there over its dense cost.
+        """Loss at every candidate of a layer; ``shares``: its cost there over its dense cost, ``scale``: what
+        weighs its output channels.
 
         It is measured at five candidates at most, for ``probe_seconds`` at most, and once in any case. Between them log
         loss is linear in the log of the squared relative ``errors``, to which it is proportional beyond them; of a
@@ -80,7 +83,7 @@ class Sensitivity:
             probe = _largest_below(shares, fraction)
             if probe in found:
                 continue
-            found[probe] = self._loss(name, site, candidates[probe])
+            found[probe] = self._loss(name, site, candidates[probe], scale)
             if time.monotonic() > limit:
                 break
         probes = sorted(found, key=lambda probe: grows_with[probe])
@@ -89,11 +92,11 @@ class Sensitivity:
         beyond = np.minimum(x - at[0], 0) + np.maximum(x - at[-1], 0)
         return [float(loss) for loss in np.exp(np.interp(x, at, losses) + beyond)]
 
-    def _loss(self, name: str, site: Site, ranks: tuple[int, ...]) -> float:
+    def _loss(self, name: str, site: Site, ranks: tuple[int, ...], scale: Tensor | None) -> float:
         """Of the layer factored in the Frobenius norm."""
         layer, geometry = named_layer(self.model, name), self.method.target_geometry(site.geometry)
         weight = kernel_of(layer, geometry.groups)
-        chain = self.method.factorize_layer(weight, geometry.groups, ranks, f"layer {name!r}")
+        chain = factor_weighed(self.method, weight, geometry.groups, ranks, f"layer {name!r}", scale=scale)
         factored = build(chain, geometry, layer.bias, layer.weight.dtype)
         swap(self.model, name, factored)
         try:

@@ -18,8 +18,8 @@ MULTIPLES = (1, 2, 4, 8)
 
 
 def resize(layer: nn.Module, width: Width, name: str = "layer") -> None:
-    """Give a layer other numbers of channels, and new values: kernels as He et al. 2015 draw them (eq. 10), biases zero,
-    a fresh batch norm. A depthwise convolution stays one.
+    """Give a layer other numbers of channels, and new values: kernels as He et al. 2015 draw them (eq. 10), zero biases, a
+    fresh batch norm. A depthwise convolution stays one.
 
     Raises UnsupportedLayer, naming it, for other modules, and for groups that do not divide the channels.
     """
@@ -78,8 +78,8 @@ def narrowed(model: nn.Module, input_size: tuple[int, int, int], share: float) -
             handle.remove()
         return network, widths
     raise InvalidInput(
-        f"the model does not run with a share {share:.3g} of its channels, in multiples of {MULTIPLES}: its forward pass "
-        "wants fixed numbers of them"
+        f"the model does not run with a share {share:.3g} of its channels, in multiples of {MULTIPLES}: its forward "
+        "pass wants fixed numbers of them"
     )
 
 

@@ -9,7 +9,6 @@ from typing import ClassVar, Literal
 import torch
 from pydantic import model_validator
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 
 from lowrank_bench.compression.cost import count, trace
 from lowrank_bench.compression.folding import fold_norm
@@ -17,13 +16,12 @@ from lowrank_bench.compression.layerwise import compress_layers, planned
 from lowrank_bench.compression.method import Batches, Job, LayerMethod, Options
 from lowrank_bench.compression.model import Compressed
 from lowrank_bench.compression.modules import Factored, RebuiltLinear
+from lowrank_bench.compression.norms import following_norms
 from lowrank_bench.compression.surgery import swap
 from lowrank_bench.errors import InvalidInput, UnsupportedLayer
 from lowrank_bench.recipe import Recipe
 from lowrank_bench.training.loop import train
 from lowrank_bench.training.recipes import get_recipe
-
-NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm)
 
 
 class StartOptions(Options):
@@ -146,36 +144,13 @@ def _reset(module: nn.Module, name: str = "") -> None:
 
 def _add_norms(network: nn.Module, names: list[str], input_size: tuple[int, int, int]) -> dict[str, Normed]:
     layers = {name: layer for name in names if isinstance(layer := network.get_submodule(name), Factored)}
-    settled = _followed_by_norm(network, layers, input_size)
+    settled = following_norms(network, input_size, layers)
     normed = {
         name: Normed(layer) for name, layer in layers.items() if name not in settled and layer.output_bias() is not None
     }
     for name, layer in normed.items():
         swap(network, name, layer)
     return normed
-
-
-def _followed_by_norm(network: nn.Module, layers: dict[str, Factored], input_size: tuple[int, int, int]) -> set[str]:
-    """Names of the layers whose very output a normalisation takes, or the network gives back, in a forward pass."""
-    outputs: list[tuple[str, Tensor]] = []  # held, so that no two have one identity
-    taken: list[object] = []
-    handles = [
-        layer.register_forward_hook(lambda _layer, _inputs, output, name=name: outputs.append((name, output)))
-        for name, layer in layers.items()
-    ]
-    handles += [
-        norm.register_forward_pre_hook(lambda _norm, inputs: taken.append(inputs[0]))
-        for norm in network.modules()
-        if isinstance(norm, NORMS)
-    ]
-    dtype = next(network.parameters()).dtype
-    try:
-        with torch.inference_mode():
-            taken.append(network.eval()(torch.zeros(1, *input_size, dtype=dtype)))
-    finally:
-        for handle in handles:
-            handle.remove()
-    return {name for name, output in outputs if any(output is tensor for tensor in taken)}
 
 
 def _rebatched(batches: Iterable[tuple[Tensor, Tensor]], size: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -16,6 +16,7 @@ from lowrank_bench.compression.layerwise import factor_layer
 from lowrank_bench.compression.method import Batches, Job, LayerMethod, Method
 from lowrank_bench.compression.model import Compressed
 from lowrank_bench.compression.modules import Factored
+from lowrank_bench.compression.norms import weighing_norms
 from lowrank_bench.compression.targets import Targets
 from lowrank_bench.errors import UnsupportedLayer
 from lowrank_bench.recipe import Recipe
@@ -93,10 +94,11 @@ def tune(
     layers, epochs, done = dict(compressed.plan.layers), list[Epoch](), 0
     tuned_after = list(layers)[:-1] or list(layers)
     rounds = dict(zip(tuned_after, recipe.shared(len(tuned_after)), strict=True))
+    norms = weighing_norms(method, dense, job, {name: sites[name] for name in compressed.plan.layers})
     for name, layer in compressed.plan.layers.items():
         geometry = method.target_geometry(sites[name].geometry)
         target = Targets(method.options, model, job, {name: geometry}).of(name, model)
-        layers[name] = factor_layer(method, model, name, sites[name], layer.ranks, target)
+        layers[name] = factor_layer(method, model, name, sites[name], layer.ranks, target, norms.get(name))
         settle(model)
         if name in rounds:
             epochs += run(model, rounds[name], done).epochs

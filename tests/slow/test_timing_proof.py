@@ -38,8 +38,8 @@ HEAD = """# Timing, proved on this machine
 Made by `LOWRANK_BENCH_TIMING_PROOF=results/published/timing_proof.md pytest tests/slow/test_timing_proof.py`.
 
 Each network against its own copy (A/A: the truth is 1), and against a network that runs it twice, on the image and
-then, when its output is known, on the negative (the truth is 0.5, but for what caches do). One thread, in one process, median of pair ratios with its
-95 % interval; at 1 the verdict has to be "same", at 0.5 the ratio within 3 %.
+then, when its output is known, on the negative (the truth is 0.5, but for what caches do). One thread, in one process,
+median of pair ratios with its 95 % interval; at 1 the verdict has to be "same", at 0.5 the ratio within 3 %.
 """
 
 

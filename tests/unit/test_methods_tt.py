@@ -62,10 +62,13 @@ def test_core_by_core_and_rebuilt_kernels_are_the_same(modes: int, taps: tuple[i
 def test_every_mode_is_exact_at_full_rank_and_within_the_tails_below(mode: str, taps: tuple[int, int]) -> None:
     method, weight = tt(mode=mode), kernel(8, 12, *taps)
     candidates = list(method.candidates(KernelShape(*weight.shape)))
-    bounds = method.errors(weight, candidates)
-    assert bounds is not None
-    for ranks, bound in zip(candidates, bounds, strict=True):
-        assert chain_error(weight, method.factorize(weight, ranks), 1) ** 2 <= bound + 1e-12
+    told = method.errors(weight, candidates)
+    assert told is not None
+    energies = [torch.linalg.svdvals(matrix).square() / weight.square().sum() for matrix in method.unfoldings(weight)]
+    for ranks, expected in zip(candidates, told, strict=True):
+        tails = [float(energy[rank:].sum()) for energy, rank in zip(energies, ranks, strict=True)]
+        assert chain_error(weight, method.factorize(weight, ranks), 1) ** 2 <= sum(tails) + 1e-12
+        assert max(tails) - 1e-12 <= expected <= sum(tails) + 1e-12
     conv = nn.Conv2d(12, 8, taps, 2, (1, 2), dtype=torch.float64)
     x = torch.randn(2, 12, 9, 8, dtype=torch.float64)
     torch.testing.assert_close(lrb.factorize(conv, "tt_conv", "full", mode=mode)(x), conv(x))

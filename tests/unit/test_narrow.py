@@ -18,9 +18,7 @@ from lowrank_bench.tasks.zoo import build_zoo_model
 SMALL = (3, 64, 64)
 
 
-def narrow(
-    model: nn.Module, size: tuple[int, int, int], budget: lrb.Budget, speed_only: bool = True
-) -> lrb.Compressed:
+def narrow(model: nn.Module, size: tuple[int, int, int], budget: lrb.Budget, speed_only: bool = True) -> lrb.Compressed:
     return lrb.methods()["narrow"]().compress(model, Job(size, budget, speed_only=speed_only))
 
 

@@ -1,5 +1,6 @@
 """Tucker-2: exactness, the chain of bounds, and tensorly as a peer."""
 
+import itertools
 import math
 
 import pytest
@@ -8,6 +9,9 @@ import torch
 from tensorly.decomposition import partial_tucker
 from torch.linalg import svdvals, vector_norm
 
+import lowrank_bench as lrb
+from lowrank_bench.compression.chain import KernelShape
+from lowrank_bench.compression.compose import chain_error
 from lowrank_bench.decomposition.matrix import relative_error
 from lowrank_bench.decomposition.tucker import tucker2, tucker_kernel
 from lowrank_bench.errors import InvalidRanks, InvalidWeights
@@ -113,3 +117,24 @@ def test_bad_input_is_named():
         tucker2(normal(64, 3, 3, 3), (28, 3))
     with pytest.raises(InvalidWeights):
         tucker2(kernel * torch.nan, (4, 3))
+
+
+@pytest.mark.parametrize("shape", [(8, 6, 1, 1), (8, 6, 3, 3), (6, 12, 3, 1)])
+def test_expected_errors_lie_between_the_largest_tail_and_the_sum_and_never_saturate(shape):
+    torch.manual_seed(0)
+    weight = torch.randn(shape, dtype=torch.float64)
+    method = lrb.methods()["tucker"]()
+    candidates = method.candidates(KernelShape(*shape))
+    told = method.errors(weight, candidates)
+    for ranks, error in zip(candidates, told, strict=True):
+        by_mode = (weight.flatten(1), weight.transpose(0, 1).flatten(1))
+        tails = [
+            float(torch.linalg.svdvals(matrix)[rank:].square().sum() / weight.square().sum())
+            for matrix, rank in zip(by_mode, ranks, strict=True)
+        ]
+        assert max(tails) - 1e-12 <= error <= sum(tails) + 1e-12
+    assert all(more > less for more, less in itertools.pairwise(told[:-1]))
+    if shape[2:] == (1, 1):  # a matrix: Tucker is its SVD, and so is the error
+        for ranks, error in zip(candidates, told, strict=True):
+            chain = method.factorize(weight, ranks)
+            assert error == pytest.approx(chain_error(weight, chain, 1) ** 2, abs=1e-12)

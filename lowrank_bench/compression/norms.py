@@ -1,0 +1,101 @@
+"""The batch norm behind a layer: how much it makes of each output channel, and kernels factored with that in mind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
+
+from lowrank_bench.compression.chain import Chain, Factor
+from lowrank_bench.compression.cost import Site, alias_of, run_on_zeros
+from lowrank_bench.compression.folding import scale_outputs
+from lowrank_bench.compression.metric import Target
+
+if TYPE_CHECKING:
+    from lowrank_bench.compression.method import Job, LayerMethod
+
+NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm)
+
+LEAST_SCALE = 1e-3
+"""Of the largest: a channel that the batch norm silences is not to be given away, as its values are divided again."""
+
+
+def following_norms(model: nn.Module, input_size: tuple[int, ...], names: Iterable[str]) -> dict[str, str | None]:
+    """For each of these layers whose very output a normalisation takes in a forward pass, the name of that; None where
+    the network gives the output back. The model is not touched. Raises InvalidInput as ``count`` does.
+    """
+    made: list[tuple[str, Tensor]] = []  # held, so that no two have one identity
+    taken: list[tuple[str | None, Any]] = []
+    model = alias_of(model)
+    modules = dict(model.named_modules())
+    for name in names:
+        modules[name].register_forward_hook(lambda _layer, _inputs, output, name=name: made.append((name, output)))
+    for name, module in modules.items():
+        if isinstance(module, NORMS):
+            module.register_forward_pre_hook(lambda _norm, inputs, name=name: taken.append((name, inputs[0])))
+    model.register_forward_hook(lambda _model, _inputs, output: taken.append((None, output)))
+    run_on_zeros(model, input_size)
+    return {name: norm for name, output in made for norm, tensor in taken if tensor is output}
+
+
+def weighing_norms(method: LayerMethod, model: nn.Module, job: Job, sites: Mapping[str, Site]) -> dict[str, str]:
+    """Names of the batch norms by which a method weighs the output channels of these layers.
+
+    None where its options say so, where values mean nothing, and for a chain that ties its output channels, into which
+    no scale can be folded for free.
+    """
+    if job.speed_only or method.options.batch_norm == "ignored" or method.options.metric == "mahalanobis":
+        return {}
+    foldable = [name for name, site in sites.items() if _ends_free(method, site)]
+    found = following_norms(model, job.input_size, foldable)
+    return {name: norm for name, norm in found.items() if norm and isinstance(model.get_submodule(norm), _BatchNorm)}
+
+
+def output_scale(model: nn.Module, norm: str | None) -> Tensor | None:
+    """What a batch norm multiplies each channel by in eval mode, |gamma| / sigma, as a share of the largest, in
+    float64; a silenced channel has a thousandth. None without a norm, and of one without statistics or that silences
+    all.
+    """
+    if norm is None:
+        return None
+    module = model.get_submodule(norm)
+    assert isinstance(module, _BatchNorm)  # weighing_norms made sure
+    if module.running_var is None:
+        return None
+    scale = (module.running_var.double() + module.eps).rsqrt()
+    if module.affine:
+        scale = scale * module.weight.detach().double().abs()
+    if not torch.isfinite(scale).all() or not scale.max() > 0:
+        return None
+    return (scale / scale.max()).clamp(min=LEAST_SCALE)
+
+
+def weigh_rows(kernel: Tensor, scale: Tensor | None) -> Tensor:
+    """A kernel (T, S, dh, dw) as it leaves the batch norm behind it."""
+    return kernel if scale is None else kernel.double() * scale[:, None, None, None]
+
+
+def factor_weighed(
+    method: LayerMethod,
+    weight: Tensor,
+    groups: int,
+    ranks: tuple[int, ...],
+    place: str,
+    target: Target | None = None,
+    scale: Tensor | None = None,
+) -> Chain:
+    """LayerMethod.factorize_layer, with every output channel's error weighed by its ``scale``."""
+    if scale is None:
+        return method.factorize_layer(weight, groups, ranks, place, target)
+    weighed = None if target is None else replace(target, kernel=weigh_rows(target.kernel, scale))
+    return scale_outputs(method.factorize_layer(weigh_rows(weight, scale), groups, ranks, place, weighed), 1 / scale)
+
+
+def _ends_free(method: LayerMethod, site: Site) -> bool:
+    geometry = method.target_geometry(site.geometry)
+    chain = method.structure_layer(geometry.kernel, geometry.groups, tuple(method.candidates(geometry.kernel)[0]))
+    return isinstance(chain.stages[chain.last], Factor)
