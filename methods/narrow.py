@@ -8,17 +8,13 @@ import torch
 from torch import nn
 
 from lowrank_bench.compression import method
-from lowrank_bench.compression.budget import TOLERANCE
-from lowrank_bench.compression.cost import count, trace
+from lowrank_bench.compression.cost import count
 from lowrank_bench.compression.method import Job, Method
 from lowrank_bench.compression.model import Compressed
 from lowrank_bench.compression.plan import Plan
-from lowrank_bench.compression.widths import narrowed
-from lowrank_bench.errors import InvalidBudget, InvalidRanks
+from lowrank_bench.compression.widths import narrowed, share_for
+from lowrank_bench.errors import InvalidRanks
 from lowrank_bench.training.from_scratch import recipe_from_scratch, train_from_scratch
-from lowrank_bench.trial import Budget
-
-HALVINGS = 12
 
 
 class NarrowOptions(method.Options):
@@ -48,36 +44,9 @@ class Narrow(Method):
         recipe = None if job.speed_only else recipe_from_scratch(job, self.options.scratch_recipe)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            network, widths = narrowed(model, job.input_size, _share(model, job.input_size, job.budget))
+            network, widths = narrowed(model, job.input_size, share_for(model, job.input_size, job.budget))
         if recipe is not None:
             train_from_scratch(network, job, recipe, self.seed)
         options = self.options.model_dump(mode="json")
         plan = Plan(method=self.name, version=self.version, options=options, widths=widths)
         return Compressed(network, plan, count(network, job.input_size), count(model, job.input_size))
-
-
-def _share(model: nn.Module, size: tuple[int, int, int], budget: Budget) -> float:
-    """The share of the channels that meets a budget, by bisection. Raises InvalidBudget where none does."""
-    dense, low, high = _spent(model, size, budget), 0.0, 1.0
-    ratios: dict[float, float] = {}
-    for _ in range(HALVINGS):
-        share = (low + high) / 2
-        ratios[share] = dense / _spent(narrowed(model, size, share)[0], size, budget)
-        low, high = (share, high) if ratios[share] > budget.ratio else (low, share)
-    best = min(ratios, key=lambda share: abs(ratios[share] / budget.ratio - 1))
-    if abs(ratios[best] / budget.ratio - 1) > TOLERANCE:
-        raise InvalidBudget(
-            f"budget {budget} cannot be met within 5 %: the nearest that fewer channels come is {ratios[best]:.4g}"
-        )
-    return best
-
-
-def _spent(network: nn.Module, size: tuple[int, int, int], budget: Budget) -> int:
-    """What a network costs in a budget's metric and scope."""
-    if budget.metric == "latency":
-        raise InvalidBudget(f"budget {budget}: narrow takes budgets in MACs and parameters")
-    if budget.scope == "all":
-        cost = count(network, size)
-        return cost.macs if budget.metric == "macs" else cost.params
-    convs = [site for site in trace(network, size).values() if site.geometry.kind == "conv2d"]
-    return sum(site.dense_macs if budget.metric == "macs" else site.dense_params for site in convs)

@@ -96,7 +96,7 @@ def load(folder: Path | str, model: nn.Module, values: bool = True) -> Compresse
 
 
 def _module(model: nn.Module, name: str) -> nn.Module:
-    modules = dict(model.named_modules())
+    modules: dict[str, nn.Module] = dict(model.named_modules())
     if name not in modules:
         raise UnknownName("layer", name, modules)
     return modules[name]

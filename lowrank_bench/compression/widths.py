@@ -9,16 +9,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lowrank_bench.compression.cost import run_on_zeros, trace
+from lowrank_bench.compression.budget import TOLERANCE
+from lowrank_bench.compression.cost import count, run_on_zeros, trace
 from lowrank_bench.compression.plan import Width
-from lowrank_bench.errors import InvalidInput, UnsupportedLayer
+from lowrank_bench.errors import InvalidBudget, InvalidInput, UnsupportedLayer
+from lowrank_bench.trial import Budget
 
 Sized = nn.Conv2d | nn.Linear | _BatchNorm
 MULTIPLES = (1, 2, 4, 8)
+HALVINGS = 12
 
 
 def resize(layer: nn.Module, width: Width, name: str = "layer") -> None:
-    """Give a layer other numbers of channels, and new values: kernels as He et al. 2015 draw them (eq. 10), zero biases, a
+    """Give a layer other numbers of channels, and new values: kernels as He et al. 2015 draw them (eq. 10), no bias, a
     fresh batch norm. A depthwise convolution stays one.
 
     Raises UnsupportedLayer, naming it, for other modules, and for groups that do not divide the channels.
@@ -83,6 +86,24 @@ def narrowed(model: nn.Module, input_size: tuple[int, int, int], share: float) -
     )
 
 
+def share_for(model: nn.Module, size: tuple[int, int, int], budget: Budget) -> float:
+    """The share of the channels that meets a budget, by bisection. Raises InvalidBudget where none does, and what
+    ``narrowed`` raises.
+    """
+    dense, low, high = _spent(model, size, budget), 0.0, 1.0
+    ratios: dict[float, float] = {}
+    for _ in range(HALVINGS):
+        share = (low + high) / 2
+        ratios[share] = dense / _spent(narrowed(model, size, share)[0], size, budget)
+        low, high = (share, high) if ratios[share] > budget.ratio else (low, share)
+    best = min(ratios, key=lambda share: abs(ratios[share] / budget.ratio - 1))
+    if abs(ratios[best] / budget.ratio - 1) > TOLERANCE:
+        raise InvalidBudget(
+            f"budget {budget} cannot be met within 5 %: the nearest that fewer channels come is {ratios[best]:.4g}"
+        )
+    return best
+
+
 def _fitting(
     name: str, last: bool, widths: dict[str, Width], share: float, multiple: int
 ) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
@@ -111,3 +132,14 @@ def _draw(layer: nn.Conv2d | nn.Linear, shape: tuple[int, ...]) -> None:
 def _blank(like: Tensor, *shape: int) -> Tensor:
     blank = torch.empty(shape, dtype=like.dtype)
     return nn.Parameter(blank) if isinstance(like, nn.Parameter) else blank
+
+
+def _spent(network: nn.Module, size: tuple[int, int, int], budget: Budget) -> int:
+    """What a network costs in a budget's metric and scope."""
+    if budget.metric == "latency":
+        raise InvalidBudget(f"budget {budget}: fewer channels meet budgets in MACs and parameters only")
+    if budget.scope == "all":
+        cost = count(network, size)
+        return cost.macs if budget.metric == "macs" else cost.params
+    convs = [site for site in trace(network, size).values() if site.geometry.kind == "conv2d"]
+    return sum(site.dense_macs if budget.metric == "macs" else site.dense_params for site in convs)
