@@ -50,7 +50,7 @@ def start(
     """A run of it into ``folder / "results"``; only runs with the same ``locks`` wait for one another."""
     write_sweep(folder, seeds, methods)
     command = [sys.executable, "-P", "-c", START, "run", "sweep.toml", "--out", "results", *arguments]
-    environment = os.environ | {MARK: str(folder), "TMPDIR": str(locks or folder)} | variables
+    environment = os.environ | {MARK: str(folder), "LOWRANK_BENCH_LOCKS": str(locks or folder)} | variables
     return subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
 
 

@@ -24,6 +24,10 @@ ROOM, DOOR = "lowrank-bench-timing.lock", "lowrank-bench-waiting.lock"
 # Seconds between two tries: more and more, up to this.
 LONGEST_PAUSE = 0.05
 
+LOCKS_VARIABLE = "LOWRANK_BENCH_LOCKS"
+SHARED = Path("/tmp")
+"""Whatever TMPDIR says: jobs with folders of their own, and other users, time on the same cores."""
+
 
 class Stopped(Exception):
     """The run was stopped while it waited for the machine."""
@@ -33,7 +37,7 @@ class Stopped(Exception):
 def timing_lock(stop: threading.Event | None = None) -> Iterator[None]:
     """Have the whole machine alone. Raises Stopped as soon as ``stop`` is set, InvalidInput where it cannot lock."""
     if sys.platform == "win32":
-        with FileLock(Path(tempfile.gettempdir()) / ROOM):
+        with FileLock(_folder() / ROOM):
             yield
         return
     with _opened(DOOR) as door, _opened(ROOM) as room:
@@ -60,18 +64,25 @@ def preparation_lock(stop: threading.Event | None = None) -> Iterator[None]:
 
 @contextmanager
 def _opened(name: str) -> Iterator[int]:
-    """A lock file in the machine's folder for temporary files, which users share; closing it releases its lock."""
-    path = Path(tempfile.gettempdir()) / name
+    """A lock file that all users of the machine share; closing it releases its lock."""
+    path = _folder() / name
     try:
         handle = _open(path)
     except OSError as error:
         raise InvalidInput(
-            f"{path} cannot be locked ({error.strerror}): let its owner remove it, or set TMPDIR to another folder"
+            f"{path} cannot be locked ({error.strerror}): let its owner remove it, or set {LOCKS_VARIABLE} to "
+            "another folder, the same one for whatever times on this machine"
         ) from None
     try:
         yield handle
     finally:
         os.close(handle)
+
+
+def _folder() -> Path:
+    """Where the locks are: the folder that LOWRANK_BENCH_LOCKS names, else /tmp, else the user's temporary folder."""
+    named = os.environ.get(LOCKS_VARIABLE)
+    return Path(named) if named else SHARED if SHARED.is_dir() else Path(tempfile.gettempdir())
 
 
 def _open(path: Path) -> int:

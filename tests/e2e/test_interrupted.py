@@ -36,7 +36,7 @@ def test_ctrl_c_ends_the_children_keeps_the_records_and_says_how_to_go_on(tmp_pa
     run = subprocess.Popen(
         command,
         cwd=tmp_path,
-        env=os.environ | {"LOWRANK_BENCH_TEST_MARK": str(mark), "TMPDIR": str(tmp_path)},
+        env=os.environ | {"LOWRANK_BENCH_TEST_MARK": str(mark), "LOWRANK_BENCH_LOCKS": str(tmp_path)},
         stderr=subprocess.PIPE,
         text=True,
     )

@@ -7,7 +7,6 @@ import random
 import re
 import signal
 import subprocess
-import tempfile
 import time
 import warnings
 from pathlib import Path
@@ -116,7 +115,7 @@ def test_a_worker_of_a_cluster_is_killed(tmp_path: Path, monkeypatch: pytest.Mon
     pytest.importorskip("distributed")
     from lowrank_bench.running.cluster import local_cluster
 
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setenv("LOWRANK_BENCH_LOCKS", str(tmp_path))
     with local_cluster(2, workers=2) as cluster:
         run = start(tmp_path, 3, "-j", "2", "--cluster", cluster.scheduler_address)
         workers = [psutil.Process(nanny.pid) for nanny in cluster.workers.values()]
@@ -162,7 +161,7 @@ def damaged(chance: random.Random, text: list[bytes]) -> list[bytes]:
 
 
 def test_damaged_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("LOWRANK_BENCH_LOCKS", str(tmp_path))
     made = trials(10)
     wanted = {each.key for each in (*made, *measurements(made))}
     chance, results = random.Random(0), tmp_path / "results"

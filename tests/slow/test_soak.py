@@ -6,7 +6,6 @@ The children do nothing here; what it takes to start a real one is told apart.
 from __future__ import annotations
 
 import os
-import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,7 +40,7 @@ PART = Part("Soak", "test_soak.py", COLUMNS)
 
 @pytest.fixture(autouse=True)
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("LOWRANK_BENCH_LOCKS", str(tmp_path))
 
 
 @dataclass

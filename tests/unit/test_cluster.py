@@ -32,7 +32,9 @@ JOBS = 2
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[distributed.Client]:
     """Of two workers on this machine, each of which stands for a host."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("machine")))  # its locks are not those of real runs
+        patch.setenv(
+            "LOWRANK_BENCH_LOCKS", str(tmp_path_factory.mktemp("machine"))
+        )  # its locks are not those of real runs
         with cluster.local_cluster(JOBS, workers=2) as local, distributed.Client(local) as client:
             client.wait_for_workers(2, timeout=100)
             yield client

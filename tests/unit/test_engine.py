@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -162,7 +161,7 @@ def test_two_runs_over_one_folder_do_not_mix(tmp_path: Path, children: FakeChild
 
 
 def test_preparation_goes_side_by_side_and_timing_is_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("LOWRANK_BENCH_LOCKS", str(tmp_path))
     made = trials(6)
     several = NoopCrew(LocalCrew(jobs=3), seconds=0.1)
     Engine(tmp_path, ENVIRONMENT, crew=several).run(made, measurements(made[:3]))
@@ -173,7 +172,7 @@ def test_preparation_goes_side_by_side_and_timing_is_alone(tmp_path: Path, monke
 
 
 def test_a_run_that_waits_for_another_one_s_timing_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("LOWRANK_BENCH_LOCKS", str(tmp_path))
     monkeypatch.setattr(host, "run_child", FakeChildren())
     told, waiting = list[str](), threading.Event()
 

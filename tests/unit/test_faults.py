@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import tempfile
 import time
 import warnings
 from pathlib import Path
@@ -30,7 +29,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="kills copies of
 
 @pytest.fixture(autouse=True)
 def own_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("LOWRANK_BENCH_LOCKS", str(tmp_path))
 
 
 def run_all(folder: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -24,7 +23,7 @@ Lock = Callable[[threading.Event], AbstractContextManager[None]]
 
 @pytest.fixture(autouse=True)
 def own_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("LOWRANK_BENCH_LOCKS", str(tmp_path))
 
 
 def enters(lock: Lock, within: float = 0.3) -> bool:
@@ -91,7 +90,7 @@ with timing_lock():
 
 
 def test_a_lock_ends_with_its_holder_however_that_ends(tmp_path: Path) -> None:
-    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    environment = os.environ | {"LOWRANK_BENCH_LOCKS": str(tmp_path)}
     holder = subprocess.Popen([sys.executable, "-P", "-c", HOLD], stdout=subprocess.PIPE, env=environment)
     assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
     assert not enters(preparation_lock)
