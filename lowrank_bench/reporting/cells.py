@@ -18,14 +18,36 @@ def setting_text(runtime: str, threads: int, batch: int) -> str:
     return f"{runtime} {threads}t b{batch}"
 
 
+def workload_text(threads: int, batch: int) -> str:
+    """Such as ``1 thread, batch 64``."""
+    return f"{threads} thread{'s' if threads > 1 else ''}, batch {batch}"
+
+
 def interval_text(value: float, low: float, high: float, form: str) -> str:
-    """Such as ``2.31 [2.28, 2.34]``; empty where the value is not known."""
-    return "" if math.isnan(value) else f"{value:{form}} [{low:{form}}, {high:{form}}]"
+    """Such as ``2.31 [2.28, 2.34]``; without the ends where these are not known, empty where the value is not."""
+    if math.isnan(value):
+        return ""
+    return f"{value:{form}}" + ("" if math.isnan(low) else f" [{low:{form}}, {high:{form}}]")
 
 
 def speedup_text(row: Row, form: str = ".2f") -> str:
     """The speedup with its interval."""
     return interval_text(row.speedup, row.speedup_low, row.speedup_high, form)
+
+
+def practical_text(row: Row) -> str:
+    """The practical speedup with its interval, where that is known."""
+    return interval_text(row.practical, row.practical_low, row.practical_high, ".2f")
+
+
+def verdict_text(row: Row) -> str:
+    """The verdict, and whether its processes disagree."""
+    return f"{row.verdict}, unstable" if row.unstable else str(row.verdict)
+
+
+def seeds_of(row: Row) -> int:
+    """Of how many seeds' models a row tells."""
+    return len(row.seeds.split(","))
 
 
 def loss_text(row: Row) -> str:
@@ -74,24 +96,14 @@ def _top1(row: Row) -> str:
 
 
 def _seeds(row: Row) -> str:
-    count = len(row.seeds.split(","))
+    count = seeds_of(row)
     if count == 1 or math.isnan(row.top1_drop):
         return str(count)
     return f"{count} ({row.top1_drop_least:+.2f} to {row.top1_drop_most:+.2f})"
 
 
-def _practical(row: Row) -> str:
-    if math.isnan(row.practical_low):
-        return _number("practical", ".2f")(row)
-    return interval_text(row.practical, row.practical_low, row.practical_high, ".2f")
-
-
 def _times(row: Row) -> str:
     return f"{row.dense_ms:.3g} → {row.compressed_ms:.3g}"
-
-
-def _verdict(row: Row) -> str:
-    return f"{row.verdict}, unstable" if row.unstable else str(row.verdict)
 
 
 COLUMNS = (
@@ -100,13 +112,13 @@ COLUMNS = (
     Column("Target", lambda row: row.target),
     Column("Setting", lambda row: setting_text(row.runtime, row.threads, row.batch)),
     Column("Speedup [95 %]", speedup_text, "speedup_low"),
-    Column("Verdict", _verdict),
+    Column("Verdict", verdict_text),
     Column("Loss, points [95 %]", loss_text, "top1_drop"),
     Column("Top-1 before → after tuning", _top1, "top1_after", in_terminal=False),
     Column("Seeds (their losses)", _seeds, in_terminal=False),
     Column("MACs ratio", _number("macs_ratio", ".2f"), "macs_ratio"),
     Column("Realised", _number("realised", ".0%"), "realised"),
-    Column("Practical [95 %]", _practical, "practical_low"),
+    Column("Practical [95 %]", practical_text, "practical_low"),
     Column("Params ratio", _number("params_ratio", ".2f"), "params_ratio"),
     Column("Bytes ratio", _number("bytes_ratio", ".2f"), "bytes_ratio", in_terminal=False),
     Column("Dense → compressed ms", _times, "compressed_ms", in_terminal=False),

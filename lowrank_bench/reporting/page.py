@@ -18,7 +18,16 @@ from markupsafe import Markup, escape
 
 from lowrank_bench.reading import Line
 from lowrank_bench.reporting.board import THRESHOLDS, Board, Row, rows_of
-from lowrank_bench.reporting.cells import COLUMNS, Column, method_text, row_id, setting_text, speedup_text
+from lowrank_bench.reporting.cells import (
+    COLUMNS,
+    Column,
+    method_text,
+    practical_text,
+    row_id,
+    setting_text,
+    workload_text,
+)
+from lowrank_bench.reporting.choice import free_choice, keeping, winner, workloads
 from lowrank_bench.reporting.overall import Overall
 from lowrank_bench.reporting.page_records import links_of, records_table
 from lowrank_bench.reporting.page_table import Cell, Menu, PageRow, PageTable, plain_table
@@ -42,7 +51,7 @@ class Picture(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What a reader wants to know first: the fastest at an allowed loss."""
+    """What a reader wants to know first: the largest practical speedup at an allowed loss."""
 
     question: str
     value: str
@@ -131,7 +140,7 @@ def _section(number: int, board: Board, pictures: Sequence[Picture]) -> Section:
     return Section(
         id=f"board-{number}",
         name=board.name,
-        headline="" if board.rows.empty else setting_text(*board.settings[0]),
+        headline="" if board.rows.empty else workload_text(*workloads(board)[0]),
         answers=[] if board.rows.empty else _answers(board),
         facts=facts(board),
         rows=None if board.rows.empty else _rows_table(number, board),
@@ -155,14 +164,16 @@ def _runtimes_table(number: int, board: Board) -> PageTable:
 
 def _answers(board: Board) -> list[Answer]:
     answers = []
+    rows = free_choice(board, *workloads(board)[0])
     for threshold in THRESHOLDS if board.scored else THRESHOLDS[:1]:
-        row = board.fastest(board.settings[0], threshold)
+        row = winner(keeping(rows, threshold if board.scored else None))
         question = f"loss of at most {threshold:g} points" if board.scored else "accuracy not measured"
         if row is None:
             answers.append(Answer(question, "none", "nothing that keeps within it is faster"))
         else:
-            interval = speedup_text(row).partition(" ")[2]
-            answers.append(Answer(question, f"{row.speedup:.2f}×", f"{method_text(row)} {row.target}, {interval}"))
+            interval = practical_text(row).partition(" ")[2]
+            what = f"{method_text(row)} {row.target} in {row.runtime}, {interval}"
+            answers.append(Answer(question, f"{row.practical:.2f}×", what))
     return answers
 
 

@@ -14,19 +14,21 @@ BOUNDS = ["practical", "practical_low", "practical_high"]
 
 
 def with_practical(rows: pd.DataFrame, setting: Sequence[str], model: Sequence[str]) -> pd.DataFrame:
-    """The rows with their columns ``practical``, ``practical_low``, ``practical_high`` and ``headline`` filled in.
+    """The rows with their columns ``practical``, ``practical_low``, ``practical_high``, ``practical_runtime`` and
+    ``headline`` filled in.
 
     ``practical``: the dense model's time in its fastest runtime in float32 over the compressed model's in its own
     fastest one of the row's arithmetic, at the same threads and batch; so in runtimes of fewer bits the dense control
     shows what the bits alone would bring. The dense model's time in a runtime is the geometric mean over the rows, the
     compressed model's is that over its speedup there, which was measured in pairs. Its 95 % interval joins, on
     logarithms, those of the speedup and of both means (t-intervals; NaN where the runtimes differ and one of them has a
-    single row). All are the same in every row of a model and arithmetic, and NaN where nothing was timed in float32.
+    single row). ``practical_runtime`` is the one in which the compressed model is fastest. All are the same in every
+    row of a model and arithmetic, and NaN, or empty, where nothing was timed in float32.
     ``headline``: the dense model's time in the row's runtime is within 20 % of that in its fastest one of this
     arithmetic, so that the speedup is not owed to a slow dense side. ``setting``: the columns that rows to be compared
     share; ``model``: those that tell models apart.
     """
-    rows = rows.assign(**dict.fromkeys(BOUNDS, float("nan")), headline=False)
+    rows = rows.assign(**dict.fromkeys(BOUNDS, float("nan")), practical_runtime="", headline=False)
     timed = rows[rows["speedup"].notna()]
     for _, group in timed.groupby(list(setting)):
         dense = _dense_times(group)
@@ -40,6 +42,7 @@ def with_practical(rows: pd.DataFrame, setting: Sequence[str], model: Sequence[s
         same = [group[name] for name in [*model, "arithmetic"]]
         best = free["practical"].groupby(same).transform("idxmax")
         rows.loc[group.index, BOUNDS] = free.loc[best, BOUNDS].to_numpy()
+        rows.loc[group.index, "practical_runtime"] = group.loc[best, "runtime"].to_numpy()
     return rows
 
 

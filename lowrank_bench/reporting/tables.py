@@ -18,6 +18,7 @@ from lowrank_bench.reporting.cells import (
 )
 from lowrank_bench.reporting.overall import Overall
 from lowrank_bench.reporting.practical import HEADLINE_MARGIN
+from lowrank_bench.tasks.zoo import in_zoo
 from lowrank_bench.trial import CONTROL
 
 
@@ -38,8 +39,9 @@ def facts(board: Board) -> list[tuple[str, str]]:
     if images:
         lines.append(("Test images", " or ".join(f"{count:,}" for count in images)))
     if not (board.scored or board.rows.empty):
-        lines.append(("Top-1", "not measured: random weights, ranks by one fraction for all layers, for speed alone"))
+        lines.append(("Top-1", _not_measured(board)))
     control = board.records[(board.records["method"] == CONTROL) & board.records["top1_after"].notna()]
+    control = control.drop_duplicates("trial")  # however many runtimes it was timed in
     if not control.empty:
         came, tuned = control["top1_original"].mean(), control["top1_dense"].mean()
         lines.append(("Dense control, top-1", f"{came:.2f} % as it came, {tuned:.2f} % after the same tuning"))
@@ -47,6 +49,17 @@ def facts(board: Board) -> list[tuple[str, str]]:
     lines.append(("Recorded", dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"))
     notes = records["note"][records["note"] != ""].value_counts().sort_index()
     return lines + [("Note", f"{count} rows: {note}") for note, count in notes.items()]
+
+
+def _not_measured(board: Board) -> str:
+    """Of a board without accuracies, with what its records tell of weights and ranks."""
+    told = ["not measured"]
+    if in_zoo(board.model) and "@" not in board.model:
+        told.append("random weights")
+    targets = board.rows.loc[board.rows["method"] != CONTROL, "target"]
+    if len(targets) and targets.str.startswith(("macs/", "params/")).all():
+        told.append("ranks by one fraction for all layers")
+    return "; ".join(told)
 
 
 def settings_grid(board: Board) -> Grid:
@@ -73,11 +86,11 @@ def settings_grid(board: Board) -> Grid:
 
 def runtimes_grid(board: Board) -> Grid:
     """What each method's MACs become in each setting: the speedup with its interval, and the share of the MACs ratio
-    that it is.
+    that it is; *unstable* where its processes disagree.
     """
     cells: dict[tuple[str, str], dict[tuple[str, int, int], str]] = {}
     for row in rows_of(board.rows[board.rows["method"] != CONTROL]):
-        text = f"{speedup_text(row)}, {row.realised:.0%}"
+        text = f"{speedup_text(row)}, {row.realised:.0%}" + (", unstable" if row.unstable else "")
         cells.setdefault((method_text(row), row.target), {})[(row.runtime, row.threads, row.batch)] = text
     headings = ["Method", "Target", *(setting_text(*setting) for setting in board.settings)]
     lines = [[*what, *(found.get(setting, "") for setting in board.settings)] for what, found in sorted(cells.items())]

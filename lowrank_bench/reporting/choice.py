@@ -1,0 +1,44 @@
+"""Which model a user would choose who is free to choose the runtime too: the rule behind every named winner."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from lowrank_bench.measurement.statistics import RatioInterval, verdict
+from lowrank_bench.reporting.board import Board, Row, rows_of
+from lowrank_bench.reporting.unranked import WHAT
+from lowrank_bench.trial import CONTROL
+
+
+def workloads(board: Board) -> list[tuple[int, int]]:
+    """Threads and batch of a board's rows, the headline's first."""
+    return [*dict.fromkeys((threads, batch) for _, threads, batch in board.settings)]
+
+
+def free_choice(board: Board, threads: int, batch: int) -> pd.DataFrame:
+    """Every model in float32 in the runtime in which it is fastest, at so many threads and such a batch: by the lower
+    bound of its practical speedup, the largest first, what has no such bound last.
+
+    Practical speedup starts from the dense model in its own fastest runtime, so none of it is owed to a slow dense
+    side; what fewer bits bring is left out.
+    """
+    rows = board.rows
+    rows = rows[(rows["threads"] == threads) & (rows["batch"] == batch) & (rows["arithmetic"] == "float32")]
+    own = rows[rows["runtime"] == rows["practical_runtime"]]
+    return own.sort_values(["practical_low", *WHAT], ascending=[False, True, True, True], kind="stable")
+
+
+def keeping(rows: pd.DataFrame, max_loss: float | None) -> pd.DataFrame:
+    """Of these rows the compressed models that lose at most so many points of top-1; all where None is asked."""
+    rows = rows[rows["method"] != CONTROL]
+    return rows if max_loss is None else rows[rows["top1_drop"] <= max_loss + 1e-9]
+
+
+def winner(rows: pd.DataFrame) -> Row | None:
+    """The first of ``free_choice``'s rows whose practical speedup is beyond the noise; None where there is none."""
+    return next(filter(_gains, rows_of(rows)), None)
+
+
+def _gains(row: Row) -> bool:
+    interval = RatioInterval(row.practical, row.practical_low, row.practical_high)
+    return verdict(interval, row.noise_floor) == "faster"
