@@ -16,6 +16,7 @@ from lowrank_bench.reporting.paper import COMPARED, TIMED, Check, Claim, Planned
 from lowrank_bench.reporting.practical import BOUNDS
 from lowrank_bench.reporting.records_frame import to_frame
 from lowrank_bench.reporting.unranked import SETTING, WHAT
+from lowrank_bench.running.sweep import MeasureTable
 from lowrank_bench.trial import Trial
 
 _TRIAL = ["task", "model", "method", "options", "target", "recipe", "seed"]
@@ -59,7 +60,7 @@ class Evidence:
 
     def candidates(self, claim: Claim, plans: Mapping[str, Planned], machine: str = "") -> Iterator[Candidate]:
         """What a claim may be judged by: the models that it means, each beside those that it compares with; for times
-        in every setting of its experiment on the machine, in runtimes that may carry them.
+        in every setting of its experiment on the machine, from as many processes, in runtimes that may carry them.
         """
         measure = plans[claim.models.experiment].sweep.measure
         rows = self.rows(claim.models.of(plans[claim.models.experiment].trials))
@@ -74,12 +75,32 @@ class Evidence:
                 yield Candidate(models, group[:0], beside)
                 continue
             assert measure is not None  # Paper made sure
-            timed = group[(group["machine"] == machine) & group["speedup"].notna()]
-            timed = timed[timed["threads"].isin(measure.threads) & timed["batch"].isin(measure.batches)]
+            timed = _as_planned(group[group["speedup"].notna()], measure, machine)
             runtime = claim.models.runtime
             timed = timed[timed["headline"] if runtime is None else timed["runtime"] == runtime]
             for _, setting in timed.groupby(SETTING):
                 yield Candidate(models, best_evidence(setting), beside)
+
+    def unfinished(self, claim: Claim, plans: Mapping[str, Planned], machine: str = "") -> int:
+        """Of how many models that a claim means the end is not known: no record, or, where it takes a clock, none of a
+        measurement in a runtime that is meant.
+        """
+        plan = plans[claim.models.experiment]
+        wanted = claim.models.of(plan.trials)
+        if not claim.timed:
+            return sum(self.rows([trial]).empty for trial in wanted)
+        measure = plan.sweep.measure
+        assert measure is not None  # Paper made sure
+        runtime = claim.models.runtime
+        runtimes = {*measure.runtimes} if runtime is None else {runtime}
+        count = 0
+        for trial in wanted:
+            rows = self.rows([trial])
+            if rows.empty:
+                count += 1
+            elif rows["macs_ratio"].notna().any() and (not measure.seeds or trial.seed in measure.seeds):
+                count += not runtimes <= set(_as_planned(rows, measure, machine)["runtime"])
+        return count
 
     def estimate(self, check: Check, candidate: Candidate) -> Estimate | None:
         """The number that a check asks for; None where it is not among the records."""
@@ -122,6 +143,13 @@ class Evidence:
             return None
         hits = [unpack_hits(quality.hits_after, quality.images) for quality in (other.quality, own.quality)]
         return Estimate(*paired_drop(hits[0], hits[1], own.quality.group_sizes))
+
+
+def _as_planned(rows: pd.DataFrame, measure: MeasureTable, machine: str) -> pd.DataFrame:
+    """Those measured on the machine in an experiment's settings, in no fewer processes than it asks for."""
+    rows = rows[(rows["kind"] == "measurement") & (rows["machine"] == machine)]
+    rows = rows[rows["threads"].isin(measure.threads) & rows["batch"].isin(measure.batches)]
+    return rows[rows["processes"] >= measure.processes]
 
 
 def _timed(check: Check, candidate: Candidate) -> Estimate | None:

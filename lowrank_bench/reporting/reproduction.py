@@ -14,7 +14,7 @@ from lowrank_bench.reporting.evidence import Candidate, Estimate, Evidence
 from lowrank_bench.reporting.markdown import escape, markdown_table
 from lowrank_bench.reporting.paper import Check, Claim, Paper, Planned
 
-Verdict = Literal["confirmed", "not confirmed", "not measured"]
+Verdict = Literal["confirmed", "not confirmed", "open", "not measured"]
 
 HEADINGS = ["Claim", "Paper", "Judged by", "Here [95 %]", "Verdict", "What differs"]
 
@@ -79,7 +79,7 @@ class Reproduced(NamedTuple):
 
     @property
     def measured(self) -> list[Outcome]:
-        """The outcomes with a verdict on the claim."""
+        """The outcomes for which there is a number."""
         return [outcome for outcome in self.outcomes if outcome.verdict != "not measured"]
 
 
@@ -88,6 +88,7 @@ def reproduced(paper: Paper, evidence: Evidence, *, quick: bool = False) -> Repr
 
     "confirmed": every condition holds, of the whole interval where it asks for that. Where a claim speaks of several
     models, such as whatever runtime or rank, it is judged by the one that comes closest, and ``here`` says of how many.
+    While some of them are still to be run, what is not confirmed is "open".
     """
     plans = paper.plans(quick)
     rows = evidence.rows(trial for plan in plans.values() for trial in plan.trials)
@@ -102,9 +103,12 @@ def reproduction_markdown(all_papers: Iterable[Reproduced], *, quick: bool = Fal
     sections = ["# The papers, reproduced" + (" (quick look: one seed, short tuning, one process)" if quick else "")]
     sections.append(
         "Claim by claim what the paper says and what was measured here. A verdict follows from the interval by rule: "
-        "confirmed where the whole interval meets the condition. Of a loss the interval covers test images and seeds, "
-        "of a speedup fresh processes; speedups count in runtimes whose dense time is within 20 % of the fastest. "
-        "A condition with `not above` or `not below` asks only that the interval does not rule it out."
+        "confirmed where the whole interval meets the condition, open while models that may still meet it are to be "
+        "run. Of a loss the interval reaches from the lowest to the highest end of the seeds' intervals, which cover "
+        "the chance in the test images; of one seed it says nothing of the chance in training. Of a speedup it covers "
+        "fresh processes, as many as the experiment asks for; speedups count in runtimes whose dense time is within "
+        "20 % of the fastest. A condition with `not above` or `not below` asks only that the interval does not rule it "
+        "out."
     )
     papers = [*all_papers]
     for done in papers:
@@ -125,17 +129,23 @@ def _judged(claim: Claim, evidence: Evidence, plans: Mapping[str, Planned], mach
     wanted = [] if plan is None else claim.models.of(plan.trials)
     if not wanted:
         return Outcome(claim, machine, "not measured", "", _LEFT_OUT)
+    left = evidence.unfinished(claim, plans, machine)
+    still = f"{left} of {len(wanted)} models not run{' and timed' if claim.timed else ''} yet" if left else ""
     judged = list(_complete(claim, evidence, evidence.candidates(claim, plans, machine)))
     if not judged:
-        reasons = [f"{row.status}: {row.reason}" for row in rows_of(evidence.rows(wanted)) if row.status != "ok"]
-        return Outcome(claim, machine, "not measured", "", (reasons or [_UNTOLD])[0])
+        rows = evidence.rows(wanted)
+        reasons = [f"{row.status}: {row.reason}" for row in rows_of(rows) if row.status != "ok"]
+        told = [*reasons[:1], "" if rows.empty else still]
+        return Outcome(claim, machine, "not measured", "", "; ".join(filter(None, told)) or _UNTOLD)
     candidate, estimates = max(judged, key=lambda item: _closeness(claim.checks, item[1]))
     pairs = [*zip(claim.checks, estimates, strict=True)]
     least = min(_grade(check, estimate) for check, estimate in pairs if check.conditions)
     here = f"{', '.join(_number(*pair) for pair in pairs)}: {_what(candidate)}"
     here += f" (best of {len(judged)})" if len(judged) > 1 else ""
     if least == 3:
-        return Outcome(claim, machine, "confirmed", "", here)
+        return Outcome(claim, machine, "confirmed", still and f"; {still}", here)
+    if still:
+        return Outcome(claim, machine, "open", f": {still}", here)
     return Outcome(claim, machine, "not confirmed", _MEETS[least], here)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from synthetic_paper import PAPER
 from synthetic_records import failed_trial, measurement_record, sweep, trial, trial_record
 from typer.testing import CliRunner
 
@@ -18,36 +19,27 @@ from lowrank_bench.reporting.paper import Claim, Paper, parse_paper
 from lowrank_bench.reporting.reproduction import Outcome, reproduced, reproduction_markdown
 from lowrank_bench.store import Store
 
-PAPER = """
-title = "A paper"
-cite = "Somewhere, 2014"
-[experiments.net]
-[experiments.net.sweep]
-task = "chars36"
-models = ["charnet"]
-methods = ["tucker", "jaderberg", "channel_svd", "cp_nls"]
-budgets = [{macs = 4}, {macs = 8}]
-seeds = [0, 1, 2]
-recipe = "standard"
-[experiments.net.measure]
-runtimes = ["onnxruntime"]
-batches = [64]
-[[claims]]
-claim = "twice as fast"
-paper = "2x"
-where = "abstract"
-models = {experiment = "net", method = "tucker"}
-checks = [{metric = "speedup", at_least = 2.0}]
-differs = "the machine"
-"""
 
-
-def paper_of(method: str, *checks: dict[str, Any], target: float | None = 4, **claim: Any) -> Paper:
+def paper_of(
+    method: str,
+    *checks: dict[str, Any],
+    target: float | None = 4,
+    seeds: tuple[int, ...] = (0,),
+    processes: int = 1,
+    **claim: Any,
+) -> Paper:
     """The paper with one claim, about a method at a ratio of MACs."""
-    paper = parse_paper("synthetic", PAPER)
+    text = PAPER.replace("seeds = [0, 1]", f"seeds = {[*seeds]}").replace("processes = 5", f"processes = {processes}")
+    paper = parse_paper("synthetic", text)
     models = {"experiment": "net", "method": method} | ({"budget": {"macs": target}} if target else {})
     given = paper.claims[0].model_dump() | {"models": models, "checks": list(checks)} | claim
     return paper.model_copy(update={"claims": [Claim.model_validate(given)]})
+
+
+def paper_runtimes(paper: Paper) -> list[str]:
+    measure = paper.experiments["net"].measure
+    assert measure is not None
+    return measure.runtimes
 
 
 def outcome(paper: Paper, records: list[Any]) -> Outcome:
@@ -106,7 +98,8 @@ def test_a_slow_dense_side_carries_no_claim_unless_its_runtime_is_named() -> Non
 
 
 def test_loss_is_the_mean_of_the_seeds_with_the_outer_ends_of_their_intervals() -> None:
-    found = outcome(paper_of("tucker", {"metric": "loss", "at_most": 9}, {"metric": "macs_ratio"}), sweep((0, 1, 2)))
+    paper = paper_of("tucker", {"metric": "loss", "at_most": 9}, {"metric": "macs_ratio"}, seeds=(0, 1, 2))
+    found = outcome(paper, sweep((0, 1, 2)))
     frame = Evidence(sweep((0, 1, 2))).frame
     rows = frame[(frame["method"] == "tucker") & (frame["target"] == "macs/4")]
     low, high = rows["top1_drop_low"].min(), rows["top1_drop_high"].max()
@@ -151,7 +144,8 @@ def test_errors_of_a_layer_stand_beside_those_of_the_other_method() -> None:
     checks = [ratio] + [
         {"metric": m, "layer": "conv2"} for m in ("weight_error", "layer_params_ratio", "layer_macs_ratio")
     ]
-    found = outcome(paper_of("tucker", *checks, against={"experiment": "net", "method": "jaderberg"}), records)
+    paper = paper_of("tucker", *checks, seeds=(0, 1), against={"experiment": "net", "method": "jaderberg"})
+    found = outcome(paper, records)
     assert found.verdict == "confirmed"
     assert found.here.startswith(
         "0.500 times the other's error of conv2, 0.150 [0.100, 0.200] relative error of conv2, "
@@ -168,10 +162,42 @@ def test_what_is_not_measured_says_why() -> None:
     assert (found.verdict, found.here) == ("not measured", "skipped: DataMissing: no images here")
 
 
+@pytest.mark.parametrize(("limit", "verdict"), [(2.3, "confirmed; "), (3.0, "open: ")])
+def test_while_models_are_to_be_run_that_may_still_meet_it_a_claim_is_confirmed_or_open(
+    limit: float, verdict: str
+) -> None:
+    paper = paper_of("tucker", {"metric": "speedup", "at_least": limit}, target=None)
+    records = [record for record in sweep() if "macs/8" not in str(getattr(record, "trial", ""))]
+    found = outcome(paper, records)
+    assert found.verdict + found.detail == f"{verdict}1 of 2 models not run and timed yet"
+    assert "macs/4" in found.here
+    untimed = outcome(paper_of("tucker", {"metric": "loss", "at_most": 0}, seeds=(0, 1)), sweep())
+    assert untimed.verdict + untimed.detail == "open: 1 of 2 models not run yet"
+
+
+def test_a_runtime_that_is_still_to_be_timed_keeps_a_claim_open_and_one_that_refused_the_model_does_not() -> None:
+    paper = paper_of("tucker", {"metric": "speedup", "at_least": 3.0})
+    here = [r for r in sweep() if getattr(getattr(r, "measurement", None), "runtime", "") != "eager-nhwc"]
+    assert outcome(paper, here).verdict == "open"
+    refused = measurement_record(
+        trial("tucker", 4), runtime="eager-nhwc", status=Status.NOT_EXPORTABLE, reason="no operator", timing=None
+    )
+    assert outcome(paper, [*here, refused]).verdict == "not confirmed"
+
+
+def test_times_from_fewer_processes_than_the_experiment_asks_for_judge_nothing() -> None:
+    paper = paper_of("tucker", {"metric": "speedup", "at_least": 2.0}, processes=5)
+    hasty = outcome(paper, sweep())
+    assert (hasty.verdict, hasty.here) == ("not measured", "1 of 1 models not run and timed yet")
+    thorough = [measurement_record(trial("tucker", 4), 1.5, processes=5, runtime=r) for r in paper_runtimes(paper)]
+    assert outcome(paper, [*sweep(), *thorough]).verdict == "not confirmed"
+
+
 def test_machines_are_never_mixed() -> None:
     other = [
-        measurement_record(trial("tucker", 4), 1.5, machine="bench-2"),
-        measurement_record(trial("identity"), machine="bench-2"),
+        measurement_record(of, speedup, machine="bench-2", runtime=runtime)
+        for of, speedup in ((trial("tucker", 4), 1.5), (trial("identity"), 1.0))
+        for runtime in ("eager-nhwc", "onnxruntime")
     ]
     paper = paper_of("tucker", {"metric": "speedup", "at_least": 2.0})
     found = reproduced(paper, Evidence(sweep() + other)).outcomes
