@@ -151,22 +151,16 @@ def _row(group: pd.DataFrame, models: pd.DataFrame) -> dict[str, object]:
     interval = pooled_speedup(group)
     floor = group["noise_floor"].median()
     called = first["verdict"] if len(group) == 1 else verdict(interval, floor)
-    means = models[_OF_MODELS].mean()
+    of_models = over_seeds(models)
     return {
         **first[[*WHAT, *SETTING]],
-        **means,
-        **models[_SECONDS].median(),
+        **of_models,
         **group[_OF_TIMES].mean(),
-        "top1_drop_low": models["top1_drop_low"].min(),
-        "top1_drop_high": models["top1_drop_high"].max(),
-        "top1_drop_least": models["top1_drop"].min(),
-        "top1_drop_most": models["top1_drop"].max(),
         "arithmetic": first["arithmetic"],
-        "seeds": listed_seeds(models["seed"]),
         "speedup": interval.ratio,
         "speedup_low": interval.low,
         "speedup_high": interval.high,
-        "realised": interval.ratio / means["macs_ratio"],
+        "realised": interval.ratio / of_models["macs_ratio"],
         "verdict": called,
         "noise_floor": floor,
         "unstable": group["unstable"].any(),
@@ -174,10 +168,23 @@ def _row(group: pd.DataFrame, models: pd.DataFrame) -> dict[str, object]:
         "memory_mb": group["memory_mb"].max(),
         "runtime_error": group["runtime_error"].max(),
         "runtime_bytes": group["runtime_bytes"].max(),
-        "images": models["images"].max(),
-        "bytes": models["bytes"].max(),
         "environment": " / ".join(sorted(set(group["environment"]))),
         "finished": group["finished"].max(),
+    }
+
+
+def over_seeds(models: pd.DataFrame) -> dict[str, Any]:
+    """What a row tells of its models alone, whether they were timed or not; ``models`` has a row for each seed."""
+    return {
+        **models[_OF_MODELS].mean(),
+        **models[_SECONDS].median(),
+        "top1_drop_low": models["top1_drop_low"].min(),
+        "top1_drop_high": models["top1_drop_high"].max(),
+        "top1_drop_least": models["top1_drop"].min(),
+        "top1_drop_most": models["top1_drop"].max(),
+        "seeds": listed_seeds(models["seed"]),
+        "images": models["images"].max(),
+        "bytes": models["bytes"].max(),
     }
 
 

@@ -11,18 +11,18 @@ from typing import Any, Literal
 from lowrank_bench.errors import InvalidRecord
 from lowrank_bench.reading import latest, read_records
 from lowrank_bench.record import MeasurementRecord, TrialRecord
-from lowrank_bench.reporting.board import Board, Row, make_boards, rows_of
-from lowrank_bench.reporting.cells import loss_text, method_text, setting_text, speedup_text
-from lowrank_bench.reporting.records_frame import flat_environment, to_frame
+from lowrank_bench.reporting.board import Row
+from lowrank_bench.reporting.cells import loss_text, speedup_text
+from lowrank_bench.reporting.comparison_side import OK, Key, Side
+from lowrank_bench.reporting.records_frame import flat_environment
+from lowrank_bench.reporting.unranked import listed_seeds
 from lowrank_bench.trial import CONTROL
 
 Direction = Literal["slower", "larger", "worse", "faster", "smaller", "better"]
 REGRESSIONS: tuple[Direction, ...] = ("slower", "larger", "worse")
 
-_Key = tuple[str, ...]
 _Records = list[TrialRecord | MeasurementRecord]
 _PASSING = ("load",)
-_NOT_TIMED = "not timed"
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,10 @@ class Change:
 class Comparison:
     """What came of comparing two sets of records.
 
-    ``differences`` are name, before and after of whatever may explain a change; ``other_machines``: the sides share no
-    machine; ``compared`` counts the timed rows that both sides have, ``only_before`` and ``only_after`` name those that
-    one side lacks.
+    ``notes`` say why there was nothing to compare; ``differences`` are name, before and after of whatever may explain a
+    change; ``other_machines``: the sides share no machine; ``compared`` counts the timed rows that both sides have,
+    ``models`` the models, timed or not; ``only_before`` and ``only_after`` name the rows, and the models without a
+    time, that one side lacks.
     """
 
     notes: list[str]
@@ -54,6 +55,7 @@ class Comparison:
     other_machines: bool
     changes: list[Change]
     compared: int
+    models: int
     only_before: list[str]
     only_after: list[str]
 
@@ -80,7 +82,10 @@ def compare(before: Path | str, after: Path | str) -> Comparison:
         for folder, records in zip((before, after), sides, strict=True)
         if not records
     ]
-    old, new = (_Side(records) for records in sides)
+    old, new = (Side(records) for records in sides)
+    shared = [key for key in old.trials if key in new.trials and key[1] != CONTROL]
+    if all(sides) and not shared:
+        notes.append("both sides hold records, but not of one model in common: nothing was compared")
     changes = [*_speed_changes(old, new), *_model_changes(old, new), *_outcome_changes(old, new)]
     return Comparison(
         notes,
@@ -88,45 +93,18 @@ def compare(before: Path | str, after: Path | str) -> Comparison:
         other_machines=bool(old.machines and new.machines) and not old.machines & new.machines,
         changes=sorted(changes, key=lambda change: [*REGRESSIONS, change.direction].index(change.direction)),
         compared=len(old.times.keys() & new.times.keys()),
-        only_before=[_name(key) for key in old.times if key not in new.times],
-        only_after=[_name(key) for key in new.times if key not in old.times],
+        models=len(shared),
+        only_before=[*map(_name, old.lacking(new))],
+        only_after=[*map(_name, new.lacking(old))],
     )
 
 
-class _Side:
-    """One set of records, by what its rows share with those of the other set."""
-
-    def __init__(self, records: _Records) -> None:
-        boards = make_boards(to_frame(records)) if records else []
-        self.machines = {board.machine for board in boards} - {""}
-        self.times: dict[_Key, dict[str, Row]] = {}
-        """By row and setting, then by machine."""
-        self.models: dict[_Key, Row] = {}
-        """By row, and by runtime where it computes in fewer bits and so has an accuracy of its own."""
-        self.ends: dict[_Key, dict[str, str]] = {}
-        """How what has no time ended, by row and setting (none: the model was not made), then by machine."""
-        for board in boards:
-            for row in rows_of(board.rows[board.rows["method"] != CONTROL]):
-                setting = setting_text(row.runtime, row.threads, row.batch)
-                self.times.setdefault((*_row(board, row), setting), {})[board.machine] = row
-                own = row.runtime if row.arithmetic != "float32" else ""
-                self.models.setdefault((*_row(board, row), own), row)
-            for row in rows_of(board.unranked[board.unranked["status"] != _NOT_TIMED]):
-                setting = setting_text(row.runtime, row.threads, row.batch) if row.runtime else ""
-                end = ": ".join(filter(None, (row.status, row.reason)))
-                self.ends.setdefault((*_row(board, row), setting), {})[board.machine] = end
-
-
-def _row(board: Board, row: Row) -> _Key:
-    return f"{board.model} on {board.task}, recipe {board.recipe}", method_text(row), row.target
-
-
-def _name(key: _Key) -> str:
+def _name(key: Key) -> str:
     place, method, target, *setting = key
     return ", ".join(filter(None, (f"{place}: {method} {target}".rstrip(), *setting)))
 
 
-def _speed_changes(old: _Side, new: _Side) -> Iterator[Change]:
+def _speed_changes(old: Side, new: Side) -> Iterator[Change]:
     for key, theirs in old.times.items():
         ours = new.times.get(key, {})
         same = theirs.keys() & ours.keys()
@@ -151,7 +129,7 @@ def _reach(row: Row) -> tuple[float, float]:
     return row.speedup_low / (1 + row.noise_floor), row.speedup_high * (1 + row.noise_floor)
 
 
-def _model_changes(old: _Side, new: _Side) -> Iterator[Change]:
+def _model_changes(old: Side, new: Side) -> Iterator[Change]:
     for key, before in old.models.items():
         if (after := new.models.get(key)) is None:
             continue
@@ -173,23 +151,29 @@ def _model_changes(old: _Side, new: _Side) -> Iterator[Change]:
                 yield Change(name, "", measure, *texts, "larger" if larger else "smaller", larger)
 
 
-def _outcome_changes(old: _Side, new: _Side) -> Iterator[Change]:
-    """What had a time and now ended without one, and the reverse; a model that is not made is said once."""
-    ways: list[tuple[_Side, _Side, Direction]] = [(old, new, "worse"), (new, old, "better")]
+def _outcome_changes(old: Side, new: Side) -> Iterator[Change]:
+    """What had a result and now ended without one, and the reverse; models first, whose times are not missed again."""
+    ways: list[tuple[Side, Side, Direction]] = [(old, new, "worse"), (new, old, "better")]
     for one, other, direction in ways:
-        seen = set()
+        counts = direction == "worse"
+        for key, ends in one.trials.items():
+            others = other.trials.get(key, {})
+            lost = [seed for seed, end in ends.items() if end == OK != others.get(seed, OK)]
+            if lost:
+                texts = _in_order(others[lost[0]], direction)
+                yield Change(_name(key), f"seed {listed_seeds(lost)}", "outcome", *texts, direction, counts)
         for key in one.times:
-            made, timed = (*key[:3], ""), key
-            for end_key in (made, timed):
-                if key in other.times or end_key in seen or not (ends := other.ends.get(end_key)):
-                    continue
-                seen.add(end_key)
-                shared = sorted(ends.keys() & one.times[key].keys())
-                machine = shared[0] if shared else sorted(ends)[0]
-                texts = ("ok", ends[machine]) if direction == "worse" else (ends[machine], "ok")
-                counts = direction == "worse" and (end_key == made or bool(shared))
-                place = ", ".join(filter(None, (end_key[3], machine if end_key == timed else "")))
-                yield Change(_name(key[:3]), place, "outcome", *texts, direction, counts)
+            if key in other.times or not (found := other.untimed.get(key)):
+                continue
+            shared = sorted(found.keys() & one.times[key].keys())
+            machine = shared[0] if shared else sorted(found)[0]
+            texts = _in_order(found[machine], direction)
+            place = f"{key[3]}, {machine}"
+            yield Change(_name(key[:3]), place, "outcome", *texts, direction, counts and bool(shared))
+
+
+def _in_order(end: str, direction: Direction) -> tuple[str, str]:
+    return (OK, end) if direction == "worse" else (end, OK)
 
 
 def _differences(old: _Records, new: _Records) -> list[tuple[str, str, str]]:

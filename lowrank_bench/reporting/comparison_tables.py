@@ -28,15 +28,16 @@ def comparison_terminal(comparison: Comparison) -> Group:
                 style="bold",
             )
         )
-    parts.append(_title(f"{len(comparison.changes)} changes in {comparison.compared} timed rows of both sides"))
+    both = f"{comparison.compared} timed rows and {comparison.models} models of both sides"
+    parts.append(_title(f"{len(comparison.changes)} changes in {both}"))
     if comparison.changes:
         headings = ["Row", "Where", "What", "Before", "After", "", "Regression"]
         parts.append(_grid(headings, [_cells(change) for change in comparison.changes]))
-    elif comparison.compared:
+    elif not comparison.notes:
         parts.append(Text("Nothing moved beyond its interval."))
     for title, names in (("Only before", comparison.only_before), ("Only after", comparison.only_after)):
         if names:
-            parts += [_title(f"{title}: {len(names)} timed rows"), *map(Text, names[:_LISTED])]
+            parts += [_title(f"{title}: {len(names)} rows"), *map(Text, names[:_LISTED])]
         if len(names) > _LISTED:
             parts.append(Text(f"and {len(names) - _LISTED} more"))
     return Group(*parts)

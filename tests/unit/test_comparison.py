@@ -103,9 +103,42 @@ def test_what_no_longer_ends_well_is_worse_and_is_said_once(sides):
     assert moved(compare(*sides(lost, timed_twice))) == [("outcome", "better", False)]
 
 
+def test_models_that_nobody_timed_are_compared_too(sides):
+    untimed = [CONTROL, trial_record(TUCKER, 0.4)]
+    worse = compare(*sides(untimed, [CONTROL, trial_record(TUCKER, 10.4)]))
+    assert moved(worse) == [("loss, points", "worse", True)]
+    assert (worse.compared, worse.models) == (0, 1)
+    assert "0 timed rows and 1 models" in shown(worse)
+    lost = compare(*sides(untimed, [CONTROL, failed_trial(TUCKER, Status.DIVERGED, "NaN in layer conv2")]))
+    assert moved(lost) == [("outcome", "worse", True)]
+    assert "NaN in layer conv2" in lost.changes[0].after
+
+
+def test_a_seed_that_no_longer_ends_well_is_worse_though_others_still_do(sides):
+    second = trial("tucker", 4, seed=1)
+    before = [*one_row(), trial_record(trial("identity", seed=1)), trial_record(second, 0.4)]
+    comparison = compare(*sides(before, [*before[:-1], failed_trial(second, Status.TIMEOUT, "7200 s")]))
+    assert moved(comparison) == [("outcome", "worse", True)]
+    assert comparison.changes[0].setting == "seed 1"
+
+
+def test_a_control_that_no_longer_ends_well_is_worse(sides):
+    failed = [failed_trial(trial("identity"), Status.CRASHED, "signal 9"), *one_row()[1:]]
+    assert ("outcome", "worse", True) in moved(compare(*sides(one_row(), failed)))
+
+
+def test_where_nothing_was_compared_it_is_said(sides, monkeypatch, capsys):
+    folders = sides(one_row(), one_row(of=trial("jaderberg", 4)))
+    assert "nothing was compared" in compare(*folders).notes[0]
+    monkeypatch.setattr(sys, "argv", ["lowrank-bench", "compare", *map(str, folders), "--fail-on", "worse"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert int(ended.value.code or 0) == 2
+
+
 def test_what_was_not_run_again_is_named_and_fails_nothing(sides):
     comparison = compare(*sides(sweep(), one_row(2.4)))
-    assert len(comparison.only_before) == 11
+    assert len(comparison.only_before) == 11 + 1  # timed rows, and the model that was refused
     assert comparison.regressions() == []
     assert "charnet on chars36, recipe standard: jaderberg macs/8, onnxruntime 1t b64" in comparison.only_before
 
