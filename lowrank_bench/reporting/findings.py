@@ -37,8 +37,8 @@ def findings_markdown(boards: Sequence[Board], papers: Sequence[Reproduced]) -> 
         sections += [
             "## Which method wins, and by how much",
             "By practical speedup, the dense model in its fastest runtime in float32 over the compressed one in its "
-            "own; the lower end of its interval decides. Sure at 95 %: no other method's interval reaches the winner's, "
-            "that of the loss keeps to the limit, over more than one seed, and processes agree.",
+            "own; the lower end of its interval decides. Sure at 95 %: no other method's interval reaches the "
+            "winner's, that of the loss keeps to the limit, over more than one seed, and processes agree.",
             *winners,
         ]
     if promises := [section for board in boards if (section := _promises(board))]:

@@ -22,7 +22,8 @@ _Setting = tuple[str, int, int]
 class OverallRow(NamedTuple):
     """A method at a target in a setting. ``speedup``, ``low``, ``high``: geometric means over the ``tried`` models, of
     the speedup and of the ends of its interval; ``kept``: of how many of them it is their own and not 1;
-    ``front``: on how many it is Pareto-optimal; ``rank``: None where it was not tried on every model.
+    ``front``: on how many it is Pareto-optimal; ``models``: how many there are in the table, in whatever setting;
+    ``rank``: None where it was not tried on all of them.
     """
 
     rank: int | None
@@ -60,7 +61,7 @@ class Overall:
 
 
 def make_overall(boards: Sequence[Board]) -> list[Overall]:
-    """A table for each machine and recipe with more than one board.
+    """A table for each machine and recipe on which something was tried on more than one model.
 
     A method that refused a model, failed on it, or lost more than the board's ``max_loss`` points of top-1, counts as a
     speedup of 1 there: its user would keep the dense model. Where it was never tried it counts as nothing, and has no
@@ -70,7 +71,8 @@ def make_overall(boards: Sequence[Board]) -> list[Overall]:
     for board in boards:
         if not board.rows.empty:
             groups.setdefault((board.machine, board.recipe, board.scored), []).append(board)
-    return [_overall(group) for _, group in sorted(groups.items()) if len(group) > 1]
+    tables = [_overall(group) for _, group in sorted(groups.items())]
+    return [table for table in tables if table.rows]
 
 
 def _overall(boards: list[Board]) -> Overall:
@@ -81,13 +83,13 @@ def _overall(boards: list[Board]) -> Overall:
             where.setdefault(setting, []).append(board)
     rows = []
     for setting, group in sorted(where.items(), key=lambda item: -len(item[1])):
-        if len(group) > 1:
-            rows += _ranked(_in_setting(group, setting))
+        rows += _ranked(_in_setting(group, setting, len(boards)))
     models = [f"{board.model} on {board.task}" for board in boards]
     return Overall(first.machine, first.recipe, first.scored, first.max_loss, models, rows)
 
 
-def _in_setting(boards: list[Board], setting: _Setting) -> list[OverallRow]:
+def _in_setting(boards: list[Board], setting: _Setting, models: int) -> list[OverallRow]:
+    """What was tried on two models at least."""
     timed = [_by_what(board.in_setting(setting)) for board in boards]
     refused = [_refused(board, setting) for board in boards]
     rows = []
@@ -103,10 +105,12 @@ def _in_setting(boards: list[Board], setting: _Setting) -> list[OverallRow]:
                 own = row.speedup, row.speedup_low, row.speedup_high
             outcomes.append(own)
             front += row is not None and bool(row.pareto)
+        if len(outcomes) < 2:
+            continue
         ends = zip(*(outcome or (1.0, 1.0, 1.0) for outcome in outcomes), strict=True)
         speedup, low, high = map(_geometric_mean, ends)
         kept = sum(outcome is not None for outcome in outcomes)
-        rows.append(OverallRow(None, *what, setting, speedup, low, high, len(outcomes), kept, front, len(boards)))
+        rows.append(OverallRow(None, *what, setting, speedup, low, high, len(outcomes), kept, front, models))
     return rows
 
 

@@ -144,7 +144,16 @@ def _what(row: Row) -> str:
 
 def overall_grid(overall: Overall) -> Grid:
     """All models together."""
-    headings = ["#", "Method", "Target", "Setting", "Speedup, geometric mean", "Own speedup on", "On the front of"]
+    headings = [
+        "#",
+        "Method",
+        "Target",
+        "Setting",
+        "Speedup, geometric mean",
+        "Tried on",
+        "Own speedup on",
+        "On the front of",
+    ]
     cells = [
         [
             "–" if row.rank is None else str(row.rank),
@@ -152,8 +161,9 @@ def overall_grid(overall: Overall) -> Grid:
             row.target,
             setting_text(*row.setting),
             interval_text(row.speedup, row.low, row.high, ".2f"),
-            f"{row.kept} of {row.tried} models",
-            f"{row.front} of {row.tried} models",
+            f"{row.tried} of {row.models} models",
+            f"{row.kept} of {row.tried}",
+            f"{row.front} of {row.tried}",
         ]
         for row in overall.rows
     ]

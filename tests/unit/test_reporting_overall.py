@@ -20,9 +20,13 @@ def two_models(*outcomes):
     return [*records, trial_record(first), measurement_record(first, 2.0), *outcomes]
 
 
-def on_resnet(method="tucker", speedup=4.5, loss=0.0):
-    of = trial(method, 4, model="resnet")
-    return [trial_record(of, loss), measurement_record(of, speedup)]
+def on(model, method="tucker", speedup=4.5, loss=0.0, **setting):
+    of = trial(method, 4, model=model)
+    return [trial_record(of, loss), measurement_record(of, speedup, **setting)]
+
+
+def on_resnet(*args, **fields):
+    return on("resnet", *args, **fields)
 
 
 def overall_of(records):
@@ -55,10 +59,24 @@ def test_a_refusal_a_failure_or_too_large_a_loss_counts_as_no_gain(outcomes):
     assert (row.rank, row.tried, row.kept) == (1, 2, 1)
 
 
-def test_what_was_not_tried_on_every_model_has_no_rank_however_fast():
-    rows = overall_of(two_models(*on_resnet(), *on_resnet("jaderberg", speedup=9.0)))
-    assert (rows["jaderberg"].rank, rows["jaderberg"].tried, rows["jaderberg"].models) == (None, 1, 2)
+def test_what_was_not_tried_on_every_model_has_no_rank_however_fast_and_on_one_alone_no_row():
+    both = [*on_resnet("jaderberg", 9.0), *on("vgg", "jaderberg", 9.0)]
+    rows = overall_of(two_models(*on_resnet(), *on("vgg"), *both, *on("vgg", "denton", 9.0)))
+    assert (rows["jaderberg"].rank, rows["jaderberg"].tried, rows["jaderberg"].models) == (None, 2, 3)
     assert rows["tucker"].rank == 1
+    assert "denton" not in rows
+
+
+def test_a_setting_in_which_some_models_were_never_timed_ranks_nothing():
+    elsewhere = [record for model in ("resnet", "vgg") for record in on(model, runtime="openvino")]
+    (overall,) = make_overall(make_boards(to_frame(two_models(*elsewhere))))
+    (row,) = overall.rows
+    assert (row.setting[0], row.rank, row.tried, row.models) == ("openvino", None, 2, 3)
+    assert "2 of 3 models" in overall_markdown(overall)
+
+
+def test_models_that_share_nothing_that_was_tried_have_no_table():
+    assert make_overall(make_boards(to_frame(two_models(*on_resnet("jaderberg"))))) == []
 
 
 def test_one_model_has_no_overall_board_and_machines_and_recipes_are_never_mixed():
