@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from lowrank_bench.measurement.environment import fingerprint
 from lowrank_bench.measurement.runtimes import RUNTIMES
-from lowrank_bench.measurement.speedup import Speedup, measure_speedup
+from lowrank_bench.measurement.speedup import measure_speedup
 from lowrank_bench.reporting.markdown import markdown_table
 from lowrank_bench.tasks.catalog import get_task
 
@@ -39,11 +39,12 @@ Made by `LOWRANK_BENCH_TIMING_PROOF=results/published/timing_proof.md pytest tes
 
 Each network against its own copy (A/A: the truth is 1), and against a network that runs it twice, on the image and
 then, when its output is known, on the negative (the truth is 0.5, but for what caches do). One thread, in one process,
-median of pair ratios with its 95 % interval; at 1 the verdict has to be "same", at 0.5 the ratio within 3 %.
+median of pair ratios with its 95 % interval. It holds where at 1 the verdict is "same", and at 0.5 the ratio is within
+3 % of it; every case that was timed is here, those that miss too.
 """
-
-
+COLUMNS = ["Network", "Runtime", "Against", "Ratio [95 %]", "Verdict", "Noise floor", "Pairs", "Holds"]
 NEARLY_NOTHING = 1e-6
+COPY = "its copy"
 
 
 class Twice(nn.Module):
@@ -67,7 +68,7 @@ def rows() -> Iterator[list[list[str]]]:
     kept: list[list[str]] = []
     yield kept
     machine = fingerprint()
-    table = markdown_table(["Network", "Runtime", "Against", "Ratio [95 %]", "Verdict", "Noise floor", "Pairs"], kept)
+    table = markdown_table(COLUMNS, kept)
     versions = f"torch {machine.packages['torch']}, {machine.cpu}, {machine.cores} cores"
     page = f"{HEAD}\n{versions}\n\n{table}\n"
     print(f"\n{page}")
@@ -75,31 +76,32 @@ def rows() -> Iterator[list[list[str]]]:
         Path(path).write_text(page, encoding="utf-8")
 
 
-def timed(rows: list[list[str]], name: str, runtime: str, against: str) -> Speedup:
-    """One row of the table."""
+def holds(rows: list[list[str]], name: str, runtime: str, against: str) -> bool:
+    """Time one row of the table and write it, whether it holds or not."""
     if missing := RUNTIMES[runtime].missing():
         pytest.skip(missing)
     task_name, model, batch = NETWORKS[name]
     task = get_task(task_name)
     network = task.load(model)
-    other = copy.deepcopy(network) if against == "its copy" else Twice(network)
+    copied = against == COPY
+    other = copy.deepcopy(network) if copied else Twice(network)
     found = measure_speedup(
         network, other, task.input_size, batch, runtime, threads=1, precision=0.005, max_seconds=SECONDS
     )
+    good = found.verdict == "same" if copied else found.verdict == "slower" and abs(found.ratio - 0.5) <= OFF * 0.5
     interval = f"{found.ratio:.3f} [{found.low:.3f}, {found.high:.3f}]"
-    rows.append([name, runtime, against, interval, found.verdict, f"{found.noise_floor:.1%}", str(found.pairs)])
-    return found
+    numbers = [interval, found.verdict, f"{found.noise_floor:.1%}", str(found.pairs)]
+    rows.append([name, runtime, against, *numbers, "yes" if good else "no"])
+    return good
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES_HERE)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_network_is_as_fast_as_its_copy(rows: list[list[str]], name: str, runtime: str) -> None:
-    assert timed(rows, name, runtime, "its copy").verdict == "same"
+    assert holds(rows, name, runtime, COPY), rows[-1]
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES_HERE)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_network_run_twice_takes_twice_the_time(rows: list[list[str]], name: str, runtime: str) -> None:
-    found = timed(rows, name, runtime, "itself twice")
-    assert found.verdict == "slower"
-    assert found.ratio == pytest.approx(0.5, rel=OFF)
+    assert holds(rows, name, runtime, "itself twice"), rows[-1]

@@ -45,6 +45,14 @@ def test_the_wheel_holds_every_file(wheel: set[str], pytestconfig: pytest.Config
     assert "lowrank_bench/methods/tucker.py" in installed
 
 
+def test_whoever_installs_the_tests_gets_what_they_would_else_skip(pytestconfig: pytest.Config) -> None:
+    extras = tomllib.loads((pytestconfig.rootpath / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    (others,) = [name for name in extras["test"] if name.startswith("lowrank-bench[")]
+    assert set(others.removeprefix("lowrank-bench[").removesuffix("]").split(",")) == {"cluster", "runtimes"}
+    wanted = (pytestconfig.rootpath / ".ci" / "run").read_text()
+    assert all(package in wanted for package in ("dataset-fashion-mnist", "chromium"))
+
+
 def test_the_citation_has_the_version_and_licence_of_the_package(pytestconfig: pytest.Config) -> None:
     project = tomllib.loads((pytestconfig.rootpath / "pyproject.toml").read_text())["project"]
     citation = (pytestconfig.rootpath / "CITATION.cff").read_text().splitlines()
