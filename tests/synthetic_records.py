@@ -29,7 +29,8 @@ ENVIRONMENT = {"cpu": "Testor 9000", "cores": 2, "os": "Linux 6.1", "torch": "2.
 def trial(method: str, ratio: float | None = None, **fields: Any) -> Trial:
     """A trial of charnet at a MACs budget, or the dense control."""
     budget = None if ratio is None else Budget(macs=ratio)
-    return Trial(**{"task": "chars36", "model": "charnet", "recipe": "standard"} | fields, method=method, budget=budget)
+    usual = {"task": "chars36", "model": "charnet", "recipe": "standard", "budget": budget}
+    return Trial(**usual | fields, method=method)
 
 
 def trial_record(of: Trial, loss: float = 0.0, **fields: Any) -> TrialRecord:

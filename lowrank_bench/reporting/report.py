@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -16,6 +16,7 @@ from lowrank_bench.reporting.cells import (
     method_text,
     practical_text,
     seeds_of,
+    setting_text,
     speedup_text,
     verdict_text,
     workload_text,
@@ -41,6 +42,7 @@ _SUMMARY = [
     "Method", "Target", "Practical [95 %]", "In", "Speedup there [95 %]", "Verdict there", "Loss, points [95 %]",
     "Seeds", "MACs ratio", "Realised",
 ]  # fmt: skip
+_SAME_MACS = ("macs/4", "macs/4 (convs)")
 BEGIN, END = "<!-- board:begin -->", "<!-- board:end -->"
 
 
@@ -86,10 +88,11 @@ def write_report(folder: Path | str, max_loss: float = 1.0, *, latex: bool = Fal
 
 
 def summary_board(frame: pd.DataFrame) -> str:
-    """The README's board, in markdown: of each method at each budget the variant of the largest practical speedup at
-    the headline's threads and batch, and the one with default options beside it.
+    """The README's board, in markdown: what 4x fewer MACs become, least and most; then of each method at each budget
+    the variant of the largest practical speedup at the headline's threads and batch, and the default one beside it.
     """
-    return "\n\n".join(_summary(board) for board in make_boards(frame) if not board.rows.empty)
+    boards = [board for board in make_boards(frame) if not board.rows.empty]
+    return "\n\n".join([*_spans(boards), *map(_summary, boards)])
 
 
 def update_readme(readme: Path | str, folder: Path | str) -> None:
@@ -125,6 +128,25 @@ def _slug(board: Board) -> str:
     names = (board.task, board.model, board.recipe, board.machine)
     digest = hashlib.sha256("\0".join(names).encode()).hexdigest()[:6]
     return "-".join([*map(plain_name, names), digest])
+
+
+def _spans(boards: Sequence[Board]) -> list[str]:
+    """On each machine the least and the largest speedup at one ratio of MACs, in float32, in runtimes that count for a
+    headline.
+    """
+    sentences = []
+    for machine in sorted({board.machine for board in boards}):
+        rows = [row for board in boards if board.machine == machine for row in rows_of(board.rows)]
+        rows = [row for row in rows if row.target in _SAME_MACS and row.headline and row.arithmetic == "float32"]
+        if rows:
+            ends = (pick(rows, key=lambda row: row.speedup) for pick in (min, max))
+            least, most = (
+                f"{speedup_text(row)} ({method_text(row)} on {row.model}, "
+                f"{setting_text(row.runtime, row.threads, row.batch)})"
+                for row in ends
+            )
+            sentences.append(escape(f"On {machine}, 4x fewer MACs are from {least} to {most} times as fast."))
+    return sentences
 
 
 def _summary(board: Board) -> str:

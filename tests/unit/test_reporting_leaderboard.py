@@ -16,6 +16,7 @@ from lowrank_bench.reporting.markdown import escape
 from lowrank_bench.reporting.records_frame import to_frame
 from lowrank_bench.reporting.report import BEGIN, END, summary_board, update_readme
 from lowrank_bench.reporting.tables import facts, runtimes_grid
+from lowrank_bench.trial import Budget
 
 
 def board_of(records, max_loss=1.0):
@@ -239,6 +240,19 @@ def test_the_summary_has_the_best_variant_of_each_method_and_budget_and_the_defa
         "tucker",
     ]
     assert lines[-1][0] == "identity (A/A control)"
+
+
+def test_the_summary_begins_with_both_ends_of_what_4x_fewer_macs_become():
+    records = sweep()
+    for ratio, speedup in ((40, 9.0), (4.5, 0.1)):  # other promises
+        of = trial("denton", ratio)
+        records += [trial_record(of), measurement_record(of, speedup)]
+    convs = trial("tucker", task="speed", model="vgg16", recipe="none", budget=Budget(macs=4, scope="convs"))
+    records += [trial_record(convs, quality=None), measurement_record(convs, 3.9, runtime="openvino", batch=1)]
+    assert summary_board(to_frame(records)).splitlines()[0] == (
+        "On bench-1, 4x fewer MACs are from 2.10 [2.08, 2.12] (channel_svd on charnet, onnxruntime 1t b64) to "
+        "3.90 [3.86, 3.94] (tucker on vgg16, openvino 1t b1) times as fast."
+    )
 
 
 def test_the_summary_says_of_how_many_seeds_each_row_is():
