@@ -53,13 +53,13 @@ def facts(board: Board) -> list[tuple[str, str]]:
 
 def _not_measured(board: Board) -> str:
     """Of a board without accuracies, with what its records tell of weights and ranks."""
-    told = ["not measured"]
+    told = []
     if in_zoo(board.model) and "@" not in board.model:
         told.append("random weights")
     targets = board.rows.loc[board.rows["method"] != CONTROL, "target"]
     if len(targets) and targets.str.startswith(("macs/", "params/")).all():
         told.append("ranks by one fraction for all layers")
-    return "; ".join(told)
+    return ": ".join(filter(None, ("not measured", ", ".join(told))))
 
 
 def settings_grid(board: Board) -> Grid:

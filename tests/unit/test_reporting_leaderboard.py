@@ -207,9 +207,9 @@ def unscored(model, **target):
 
 
 def test_why_accuracy_was_not_measured_is_told_as_it_is():
-    one_fraction = "; ranks by one fraction for all layers"
-    assert unscored("torchvision:resnet18", ratio=4) == f"not measured; random weights{one_fraction}"
-    assert unscored("torchvision:resnet18@mine.safetensors", ratio=4) == f"not measured{one_fraction}"
+    ranks = "ranks by one fraction for all layers"
+    assert unscored("torchvision:resnet18", ratio=4) == f"not measured: random weights, {ranks}"
+    assert unscored("torchvision:resnet18@mine.safetensors", ratio=4) == f"not measured: {ranks}"
     assert unscored("mine:Net", ranks={"conv1": (4, 4)}) == "not measured"
 
 
