@@ -28,6 +28,7 @@ def test_a_report_has_its_files_and_the_same_records_give_the_same_bytes(tmp_pat
         "denton", 4, seed=7, options={"init": "$\\frac{ & <b>"}
     )  # no control with this seed: no loss is known
     records += [trial_record(unjudged), measurement_record(unjudged, 0.5)]
+    records.append(measurement_record(trial("jaderberg", 4), 3.1, processes=5))  # enough for a paper's claim
     first, again = tmp_path / "first", tmp_path / "again"
     write(first, records)
     write(again, records)
