@@ -94,6 +94,15 @@ def test_a_shared_layer_is_swapped_under_every_name_and_stays_shared() -> None:
     assert isinstance(compressed.model.shared, nn.Sequential)
 
 
+@pytest.mark.parametrize("how", [{"budget": lrb.Budget(macs=4)}, {"ranks": 8}, {"ranks": {"": 8}}], ids=str)
+def test_a_model_that_is_itself_a_layer_is_refused_rather_than_left_dense(how: dict[str, Any]) -> None:
+    conv = nn.Conv2d(64, 64, 3)
+    with pytest.raises(lrb.UnsupportedLayer, match=r"itself a Conv2d: wrap it in nn\.Sequential"):
+        lrb.compress(conv, "tucker", input_size=(64, 32, 32), **how)
+    wrapped = lrb.compress(nn.Sequential(conv), "tucker", input_size=(64, 32, 32), ranks={"0": 8})
+    assert wrapped.cost.macs < wrapped.dense_cost.macs
+
+
 def test_full_rank_keeps_the_outputs_and_the_input_model() -> None:
     model = small().double()
     before = {name: value.clone() for name, value in model.state_dict().items()}
