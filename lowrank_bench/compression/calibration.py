@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lowrank_bench.compression.geometry import Geometry
+from lowrank_bench.errors import InvalidInput
 
 PATCHES_PER_IMAGE = 16  # per call of a layer; Zhang et al. 2016 draw 10 from each of 3,000 images
 DEAD = 1e-6
@@ -34,13 +35,15 @@ class PatchMoments:
 
 
 def first_images(batches: Iterable[Batch], limit: int) -> Iterator[Batch]:
-    """Batches cut off after ``limit`` images."""
+    """Batches cut off after ``limit`` images. Raises InvalidInput at the end where there was none."""
     left = limit
     for images, labels in batches:
         yield images[:left], labels[:left]
         left -= len(images)
         if left <= 0:
             return
+    if left == limit:
+        raise InvalidInput("data holds no image: batches of (images, labels) are wanted, the same ones at every reading")
 
 
 def patch_moments(

@@ -184,8 +184,20 @@ def test_responses_are_closer_in_the_covariance_metric_than_in_frobenius(method:
     assert off(metric="covariance") < off()
 
 
+@pytest.mark.parametrize("options", [*METRICS, {"allocation": "sensitivity"}], ids=str)
+def test_calibration_that_sees_no_image_says_so(options: dict[str, object]) -> None:
+    how = {"options": options, "input_size": (3, 12, 12)}
+    read = data()
+    list(read)
+    for batches in ([], lambda _epoch: read):
+        with pytest.raises(lrb.InvalidInput, match="holds no image"):
+            lrb.compress(net(), "tucker", lrb.Budget(macs=1.5), data=batches, **how)
+
+
 def test_calibration_without_data_says_what_to_give() -> None:
     with pytest.raises(lrb.InvalidInput, match="give data"):
         lrb.compress(net(), "tucker", ranks=2, options={"metric": "covariance"}, input_size=(3, 12, 12))
+    with pytest.raises(lrb.InvalidInput, match="generator, which can be read once only: give a list"):
+        lrb.compress(net(), "tucker", ranks=2, options={"metric": "covariance"}, input_size=(3, 12, 12), data=data())
     with pytest.raises(lrb.InvalidOptions, match="sequential belongs to"):
         lrb.compress(net(), "tucker", ranks=2, options={"sequential": True}, input_size=(3, 12, 12), data=list(data()))
