@@ -15,6 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import lowrank_bench as lrb
+from lowrank_bench.compression.cost import first_convolution
+from lowrank_bench.compression.method import Job
 
 SIZE = (3, 32, 32)
 
@@ -69,6 +71,55 @@ def _conv_sites(model: nn.Module, size: tuple[int, int, int]) -> dict[str, Any]:
     from lowrank_bench.compression.cost import trace
 
     return {name: site for name, site in trace(model, size).items() if site.geometry.kind == "conv2d"}
+
+
+class Stem(nn.Conv2d):
+    """A convolution that no method takes, as timm's subclasses are."""
+
+
+def refused_between() -> nn.Module:
+    """A refused stem, two convolutions, and a refused transposed one."""
+    torch.manual_seed(0)
+    convs = Stem(3, 32, 3, padding=1), nn.Conv2d(32, 32, 3, padding=1), nn.Conv2d(32, 48, 3, padding=1)
+    return nn.Sequential(*convs, nn.ConvTranspose2d(48, 32, 2, stride=2), nn.Flatten(), nn.LazyLinear(4)).eval()
+
+
+@pytest.mark.parametrize("budget", [lrb.Budget(macs=1.5, scope="convs"), lrb.Budget(params=1.5, scope="convs")])
+def test_scope_convs_counts_the_convolutions_that_no_method_takes(budget: lrb.Budget) -> None:
+    model = refused_between()
+    model(torch.zeros(1, 3, 8, 8))
+    compressed = lrb.compress(model, "channel_svd", budget, input_size=(3, 8, 8))
+    dense, cost = (lrb.count(m, (3, 8, 8), scope="convs") for m in (model, compressed.model))
+    per_pixel = 3 * 32 * 9 + 32 * 32 * 9 + 32 * 48 * 9 + 48 * 32 * 4
+    assert (dense.macs, dense.params) == (64 * per_pixel, per_pixel + 32 + 32 + 48 + 32)
+    assert getattr(dense, budget.metric) / getattr(cost, budget.metric) == pytest.approx(1.5, rel=0.05)
+
+
+def test_a_refused_stem_does_not_make_the_second_convolution_count_as_the_one_that_reads_the_image() -> None:
+    budget = lrb.Budget(macs=1.5)  # the last one alone would do
+    whole, rest = refused_between()[:3], refused_between()[1:3]
+    assert set(lrb.compress(whole, "channel_svd", budget, input_size=(3, 8, 8)).plan.layers) == {"1", "2"}
+    assert set(lrb.compress(rest, "channel_svd", budget, input_size=(32, 8, 8)).plan.layers) == {"1"}
+
+
+@pytest.mark.parametrize("method", ["channel_svd", "narrow"])
+def test_a_model_without_convolutions_has_no_ratio_of_them(method: str) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(48, 8), nn.Linear(8, 4))
+    with pytest.raises(lrb.InvalidBudget, match="no convolution: leave scope out"):
+        job = Job((3, 4, 4), lrb.Budget(macs=2, scope="convs"), speed_only=True)
+        lrb.methods()[method]().compress(model, job)
+
+
+@pytest.mark.parametrize(("name", "size"), [("vgg16", 224), ("resnet18", 224)])
+def test_of_plain_convolutions_the_scope_is_the_sum_over_the_sites_and_the_first_is_the_first(
+    name: str, size: int
+) -> None:
+    with torch.device("meta"):
+        model = torchvision.models.get_model(name)
+    sites, cost = _conv_sites(model, (3, size, size)), lrb.count(model, (3, size, size), scope="convs")
+    assert cost.macs == sum(site.dense_macs for site in sites.values())
+    assert cost.params == sum(site.dense_params for site in sites.values())
+    assert first_convolution(model, (3, size, size)) == next(iter(sites))
 
 
 def test_a_budget_out_of_reach_names_the_largest_that_is_not() -> None:
