@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import nn
 
 from lowrank_bench.atomic import drafts
+from lowrank_bench.compression.modules import Factored
 from lowrank_bench.errors import InvalidInput
 from lowrank_bench.measurement.cores import usable_cores
 from lowrank_bench.measurement.environment import fingerprint
@@ -45,9 +46,10 @@ class _Entry(BaseModel):
 class Clock:
     """The timer of latency budgets (see compression.latency.Timer).
 
-    What was timed once is not timed again on this machine: entries are named by a model's structure, its input's
+    A layer that was timed once is not timed again on this machine: entries are named by its structure, its input's
     shape, runtime, threads, and the machine with its versions; each is a file of its own that appears whole, so that
-    processes share them without a lock. ``alone``: entered around whatever is timed, to have the machine alone.
+    processes share them without a lock. A network is timed every time: what it prints does not tell what its forward
+    does. ``alone``: entered around whatever is timed, to have the machine alone.
     """
 
     def __init__(
@@ -61,8 +63,11 @@ class Clock:
         what ``prepare`` raises, and InvalidInput for more threads than cores.
         """
         runtime, threads = _setting(budget)
+        if not (type(model) in (nn.Conv2d, nn.Linear) or isinstance(model, Factored)):
+            return self._timed(model, shape, runtime, threads)
+        values = [(tuple(value.shape), str(value.dtype)) for value in model.state_dict().values()]
         facts = {
-            "model": f"{type(model).__qualname__}: {model} {[tuple(v.shape) for v in model.state_dict().values()]}",
+            "model": f"{type(model).__qualname__}: {model} {values}",
             "shape": shape,
             "runtime": runtime,
             "threads": threads,
@@ -73,9 +78,7 @@ class Clock:
             return _Entry.model_validate_json(path.read_bytes()).seconds
         except (OSError, ValidationError):
             pass  # not timed yet, or damaged
-        prepared = prepare(runtime, model, random_input(model, shape), threads)
-        with self.alone(), inference_state(threads), no_garbage_collection():
-            found = _least(prepared.run)
+        found = self._timed(model, shape, runtime, threads)
         with drafts(path) as (draft,):
             draft.write_text(_Entry.model_validate(facts | {"seconds": found}).model_dump_json(indent=1) + "\n")
         return found
@@ -87,6 +90,11 @@ class Clock:
         ours, theirs = (prepare(runtime, model, images, threads) for model in (dense, compressed))
         with self.alone(), inference_state(threads):
             return time_pairs(ours.run, theirs.run, precision=PRECISION, max_seconds=NETWORK_SECONDS).interval.ratio
+
+    def _timed(self, model: nn.Module, shape: tuple[int, ...], runtime: str, threads: int) -> float:
+        prepared = prepare(runtime, model, random_input(model, shape), threads)
+        with self.alone(), inference_state(threads), no_garbage_collection():
+            return _least(prepared.run)
 
 
 def _setting(budget: Budget) -> tuple[str, int]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from fake_timer import FakeTimer
 from toys import SIZE, toy_net
 
@@ -90,29 +90,56 @@ def test_a_latency_is_of_the_whole_network_and_needs_a_timer() -> None:
         method_class("tucker")().compress(toy_net(), Job(SIZE, BUDGET))
 
 
-class Counting(nn.Conv2d):
-    """A layer that counts its calls, in all copies."""
+@pytest.fixture
+def timed(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """What a clock really timed: made-up times of a second, two seconds, and so on."""
+    calls: list[object] = []
 
-    calls = 0
+    def least(run: object) -> float:
+        calls.append(run)
+        return float(len(calls))
 
-    def forward(self, x: Tensor) -> Tensor:
-        Counting.calls += 1
-        return super().forward(x)
+    monkeypatch.setattr(clock_module, "_least", least)
+    return calls
 
 
-def test_a_time_is_kept_on_disk_and_a_damaged_one_is_taken_again(tmp_path: Path) -> None:
-    layer, shape = Counting(3, 8, 3), (2, 3, 9, 9)
-    taken = Clock(folder=tmp_path).seconds(layer, shape, BUDGET)
-    assert 0 < taken < 1
-    calls = Counting.calls
-    assert Clock(folder=tmp_path).seconds(layer, shape, BUDGET) == taken
-    assert Counting.calls == calls
+def test_a_time_is_kept_on_disk_and_a_damaged_one_is_taken_again(tmp_path: Path, timed: list[object]) -> None:
+    layer, shape = nn.Conv2d(3, 8, 3), (2, 3, 9, 9)
+    for _ in range(2):
+        assert Clock(folder=tmp_path).seconds(layer, shape, BUDGET) == 1
     (entry,) = tmp_path.iterdir()
     entry.write_text('{"seconds": ')
-    Clock(folder=tmp_path).seconds(layer, shape, BUDGET)
-    assert Counting.calls > calls
-    Clock(folder=tmp_path).seconds(layer, (4, 3, 9, 9), BUDGET)
+    assert Clock(folder=tmp_path).seconds(layer, shape, BUDGET) == 2
+    assert Clock(folder=tmp_path).seconds(layer, (4, 3, 9, 9), BUDGET) == 3
     assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"stride": 2}, {"padding": 1}, {"dilation": 2}, {"padding": 1, "padding_mode": "reflect"}, {"dtype": torch.double}],
+    ids=str,
+)
+@pytest.mark.parametrize("method", [None, "tucker", "tt_conv"])
+def test_layers_that_differ_in_one_attribute_have_a_time_each(
+    method: str | None, other: dict[str, object], tmp_path: Path, timed: list[object]
+) -> None:
+    options = {"mode": "rebuild"} if method == "tt_conv" else {}
+    for attributes in ({}, other):
+        conv = nn.Conv2d(4, 8, 3, **attributes)  # type: ignore[arg-type]
+        layer = conv if method is None else lrb.factorize(conv, method, 2, **options)
+        Clock(folder=tmp_path).seconds(layer, (1, 4, 9, 9), BUDGET)
+    assert len(timed) == 2
+
+
+def test_a_network_is_timed_every_time_since_its_forward_may_have_changed(tmp_path: Path, timed: list[object]) -> None:
+    for _ in range(2):
+        Clock(folder=tmp_path).seconds(toy_net(), (1, *SIZE), BUDGET)
+    assert len(timed) == 2
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_layer_takes_some_time(tmp_path: Path) -> None:
+    assert 0 < Clock(folder=tmp_path).seconds(nn.Conv2d(3, 8, 3), (2, 3, 9, 9), BUDGET) < 1
 
 
 def test_timing_has_the_machine_alone_and_reading_does_not_ask_for_it(
