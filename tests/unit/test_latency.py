@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 from fake_timer import FakeTimer
+from torch import nn
 from toys import SIZE, toy_net
 
 import lowrank_bench as lrb
@@ -116,7 +116,13 @@ def test_a_time_is_kept_on_disk_and_a_damaged_one_is_taken_again(tmp_path: Path,
 
 @pytest.mark.parametrize(
     "other",
-    [{"stride": 2}, {"padding": 1}, {"dilation": 2}, {"padding": 1, "padding_mode": "reflect"}, {"dtype": torch.double}],
+    [
+        {"stride": 2},
+        {"padding": 1},
+        {"dilation": 2},
+        {"padding": 1, "padding_mode": "reflect"},
+        {"dtype": torch.double},
+    ],
     ids=str,
 )
 @pytest.mark.parametrize("method", [None, "tucker", "tt_conv"])
