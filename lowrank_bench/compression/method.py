@@ -124,11 +124,16 @@ class LayerMethod(Method):
         """
 
     def aligned_candidates(self, shape: KernelShape) -> list[tuple[int, ...]]:
-        """The candidates with every rank at a multiple of the option ``align``, or full."""
+        """The candidates with every rank at a multiple of the option ``align``, or full; a rank whose full value is
+        below that is left as it is.
+        """
         candidates = [tuple(ranks) for ranks in self.candidates(shape)]
         step, full = self.options.align, candidates[-1]
         rounded = (
-            tuple(min(limit, max(step, round(r / step) * step)) for r, limit in zip(ranks, full, strict=True))
+            tuple(
+                r if limit < step else min(limit, max(step, round(r / step) * step))
+                for r, limit in zip(ranks, full, strict=True)
+            )
             for ranks in candidates
         )
         return list(dict.fromkeys(rounded))
