@@ -63,9 +63,9 @@ def compress(
 
     Exactly one of ``budget`` and ``ranks`` ({layer: ranks}, "evbmf", "energy:0.9", or one rule for all).
     ``input_size``: (C, H, W) of one image. ``data``: batches of (images, labels) that can be read again and again, or a
-    function epoch -> batches, for methods that calibrate or train; ``recipe``: how those train. A budget in latency is met by timing on this machine,
-    which no run of lowrank-bench uses meanwhile. Raises InvalidInput, InvalidBudget, InvalidRanks,
-    UnsupportedLayer and what ``factorize`` raises.
+    function epoch -> batches, for methods that calibrate or train; ``recipe``: how those train. A budget in latency is
+    met by timing on this machine, which no run of lowrank-bench uses meanwhile. Raises InvalidInput, InvalidBudget,
+    InvalidRanks, UnsupportedLayer and what ``factorize`` raises.
     """
     cls = method_class(method)
     if (budget is None) == (ranks is None) and cls.name != CONTROL:

@@ -22,7 +22,6 @@ from lowrank_bench.training.from_scratch import StartOptions, compress_from_scra
 from lowrank_bench.training.loop import Regularizer, train
 from lowrank_bench.training.recipes import Recipe, get_recipe
 from lowrank_bench.training.regularizers import LearningCompression, NuclearNorm, RankPruning, UnfoldedKernel
-from lowrank_bench.trial import Ranks
 
 SCHEMES = {"channel": "channel_svd", "spatial": "jaderberg"}
 
@@ -94,13 +93,13 @@ class LowRankTraining(Method):
             )
         compressed = compress_layers(scheme, model, job)  # before training, so that a bad budget or rank costs no time
         if recipe.epochs and job.data is not None:
-            trained, skipped = copy.deepcopy(model), dict[str, str]()
+            trained, cut, skipped = copy.deepcopy(model), job, dict[str, str]()
             if self.options.regularizer == "lc" and job.budget is not None and job.budget.metric == "latency":
-                measured: dict[str, Ranks] = {name: layer.ranks for name, layer in compressed.plan.layers.items()}
-                job, skipped = replace(job, budget=None, ranks=measured), compressed.skipped
-            regularizer = self._regularizer(scheme, trained, list(compressed.plan.layers), job, recipe)
+                measured = {name: layer.ranks for name, layer in compressed.plan.layers.items()}
+                cut, skipped = replace(job, budget=None, ranks={**measured}), compressed.skipped
+            regularizer = self._regularizer(scheme, trained, list(compressed.plan.layers), cut, recipe)
             train(trained, job.data, recipe, seed=self.seed, regularizer=regularizer, teacher=model)
-            compressed = _noted(compress_layers(scheme, trained, job), recipe.epochs, skipped)
+            compressed = _noted(compress_layers(scheme, trained, cut), recipe.epochs, skipped)
         return self._signed(compressed)
 
     def _regularizer(

@@ -38,9 +38,9 @@ def ranks_for_budget(
     """Ranks for every open layer within the budget's scope; a linear layer is outside of ``scope="convs"``. ``norms``:
     the batch norms that weigh their output channels.
 
-    The convolution called first, which reads the image, stays dense wherever the budget can be met without it, as in the
-    papers (Garipov et al. 2016; Wang et al. 2021): its error counts for more than its share. Where sensitivities are
-    measured it is a layer like any other. Raises InvalidBudget.
+    The convolution called first, which reads the image, stays dense wherever the budget can be met without it, as in
+    the papers (Garipov et al. 2016; Wang et al. 2021): its error counts for more than its share. Where sensitivities
+    are measured it is a layer like any other. Raises InvalidBudget.
     """
     if budget.scope == "convs":
         open_sites = {name: site for name, site in open_sites.items() if site.geometry.kind == "conv2d"}
