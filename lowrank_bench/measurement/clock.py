@@ -18,7 +18,7 @@ from torch import nn
 from lowrank_bench.atomic import drafts
 from lowrank_bench.compression.modules import Factored
 from lowrank_bench.errors import InvalidInput
-from lowrank_bench.measurement.cores import usable_cores
+from lowrank_bench.measurement.cores import pinned, usable_cores
 from lowrank_bench.measurement.environment import fingerprint
 from lowrank_bench.measurement.runtimes import inference_state, prepare
 from lowrank_bench.measurement.speedup import random_input
@@ -49,7 +49,8 @@ class Clock:
     A layer that was timed once is not timed again on this machine: entries are named by its structure, its input's
     shape, runtime, threads, and the machine with its versions; each is a file of its own that appears whole, so that
     processes share them without a lock. A network is timed every time: what it prints does not tell what its forward
-    does. ``alone``: entered around whatever is timed, to have the machine alone.
+    does. Timed is on as many cores as there are threads, as published timings are. ``alone``: entered around whatever
+    is timed, to have the machine alone.
     """
 
     def __init__(
@@ -87,14 +88,17 @@ class Clock:
         """Median of pair ratios, dense over compressed, to 1 % or for 10 s; never kept. Raises as ``seconds`` does."""
         runtime, threads = _setting(budget)
         images = random_input(dense, shape)
-        ours, theirs = (prepare(runtime, model, images, threads) for model in (dense, compressed))
-        with self.alone(), inference_state(threads):
-            return time_pairs(ours.run, theirs.run, precision=PRECISION, max_seconds=NETWORK_SECONDS).interval.ratio
+        with pinned(threads):
+            ours, theirs = (prepare(runtime, model, images, threads) for model in (dense, compressed))
+            with self.alone(), inference_state(threads):
+                pairs = time_pairs(ours.run, theirs.run, precision=PRECISION, max_seconds=NETWORK_SECONDS)
+        return pairs.interval.ratio
 
     def _timed(self, model: nn.Module, shape: tuple[int, ...], runtime: str, threads: int) -> float:
-        prepared = prepare(runtime, model, random_input(model, shape), threads)
-        with self.alone(), inference_state(threads), no_garbage_collection():
-            return _least(prepared.run)
+        with pinned(threads):
+            prepared = prepare(runtime, model, random_input(model, shape), threads)
+            with self.alone(), inference_state(threads), no_garbage_collection():
+                return _least(prepared.run)
 
 
 def _setting(budget: Budget) -> tuple[str, int]:
