@@ -61,8 +61,8 @@ class LowRankTraining(Method):
     (Idelbayev & Carreira-Perpinan 2020). A dense copy is trained by the job's recipe while its kernels are pulled
     towards low rank, then cut to the common budget by ``scheme``. LC learns the ranks: each C step shares the budget
     out anew, and the price that the common allocation finds stands for lambda. Not so of a latency, which does not
-    depend on the values and takes up to a minute to meet: its ranks are those found before training. Only layers that the scheme would cut
-    before training are regularised; what the scheme refuses stays dense (spatial: linear layers).
+    depend on the values and takes up to a minute to meet: its ranks are those found before training. Only layers that
+    the scheme would cut before training are regularised; what the scheme refuses stays dense (spatial: linear layers).
 
     ``start="scratch"`` trains the factors of ``scheme`` from random values by ``scratch_recipe``, with one batch norm
     behind each pair and none inside it (Tai et al. 2016).
