@@ -268,6 +268,22 @@ def test_a_damaged_plan_is_named(tmp_path: Path) -> None:
         lrb.load(tmp_path / "nowhere", model)
 
 
+def test_plans_that_hold_what_was_always_one_still_load(tmp_path: Path) -> None:
+    compressed = lrb.compress(small(), "tt_conv", ranks={"shared": 4}, options={"mode": "rebuild"}, input_size=SIZE)
+    compressed.save(tmp_path)
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    (stage,) = plan["plan"]["layers"]["shared"]["stages"]
+    assert stage["kind"] == "rebuilt" and "groups_per_block" not in stage
+    x = torch.randn(2, *SIZE)
+    stage["groups_per_block"] = 1
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    assert torch.equal(lrb.load(tmp_path, small()).model(x), compressed.model(x))
+    stage["groups_per_block"] = 2
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    with pytest.raises(lrb.InvalidPlan, match="groups_per_block"):
+        lrb.load(tmp_path, small())
+
+
 def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
     model = saved(tmp_path)
     weights = load_file(tmp_path / "weights.safetensors")
