@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
@@ -22,10 +20,10 @@ from lowrank_bench.measurement.cores import pinned, usable_cores
 from lowrank_bench.measurement.environment import fingerprint
 from lowrank_bench.measurement.runtimes import inference_state, prepare
 from lowrank_bench.measurement.speedup import random_input
-from lowrank_bench.measurement.timing import no_garbage_collection, time_pairs
+from lowrank_bench.measurement.timing import least_ns, no_garbage_collection, time_pairs
 from lowrank_bench.trial import Budget
 
-LAYER_SECONDS = 0.2
+LAYER_NS = 200_000_000
 FEWEST_CALLS = 5
 PRECISION, NETWORK_SECONDS = 0.01, 10.0
 
@@ -98,7 +96,8 @@ class Clock:
         with pinned(threads):
             prepared = prepare(runtime, model, random_input(model, shape), threads)
             with self.alone(), inference_state(threads), no_garbage_collection():
-                return _least(prepared.run)
+                prepared.run()
+                return least_ns(prepared.run, duration=LAYER_NS, fewest=FEWEST_CALLS) / 1e9
 
 
 def _setting(budget: Budget) -> tuple[str, int]:
@@ -107,16 +106,6 @@ def _setting(budget: Budget) -> tuple[str, int]:
     if not 1 <= threads <= usable_cores():
         raise InvalidInput(f"budget {budget}: threads must be from 1 to this machine's {usable_cores()}, got {threads}")
     return runtime, threads
-
-
-def _least(run: Callable[[], object]) -> float:
-    run()
-    least, calls, end = math.inf, 0, time.perf_counter() + LAYER_SECONDS
-    while calls < FEWEST_CALLS or time.perf_counter() < end:
-        start = time.perf_counter()
-        run()
-        least, calls = min(least, time.perf_counter() - start), calls + 1
-    return max(least, 1e-9)
 
 
 @cache

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import math
-import time
 from statistics import fmean
 
 import torch
 from torch import nn
 
 from lowrank_bench.measurement.runtimes import inference_state, prepare
+from lowrank_bench.measurement.timing import least_ns
 
 CHANNELS, MAP = 128, 28
 WINDOW = range(65, 97)  # one whole turn of the largest step
 STEPS = (1, 2, 4, 8, 16, 32)
-SECONDS = 0.1  # for each rank
+NS = 100_000_000  # for each rank
 ENOUGH = 0.02  # a larger step must bring more than this
 
 
@@ -36,14 +35,10 @@ def best_step(gains: dict[int, float]) -> int:
     return min(step for step, gain in gains.items() if gain >= best * (1 - ENOUGH))
 
 
-def _best(runtime: str, rank: int, images: torch.Tensor) -> float:
+def _best(runtime: str, rank: int, images: torch.Tensor) -> int:
     layers = nn.Sequential(
         nn.Conv2d(CHANNELS, rank, (3, 1), padding=(1, 0), bias=False), nn.Conv2d(rank, CHANNELS, (1, 3), padding=(0, 1))
     )
     prepared = prepare(runtime, layers, images, 1)
     with inference_state(1):
-        best, end = math.inf, time.perf_counter() + SECONDS
-        while (start := time.perf_counter()) < end:
-            prepared.run()
-            best = min(best, time.perf_counter() - start)
-    return best
+        return least_ns(prepared.run, duration=NS)

@@ -114,11 +114,11 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """What a clock really timed: made-up times of a second, two seconds, and so on."""
     calls: list[object] = []
 
-    def least(run: object) -> float:
+    def least(run: object, **_: int) -> int:
         calls.append(run)
-        return float(len(calls))
+        return 10**9 * len(calls)
 
-    monkeypatch.setattr(clock_module, "_least", least)
+    monkeypatch.setattr(clock_module, "least_ns", least)
     return calls
 
 
@@ -174,7 +174,7 @@ def test_what_is_timed_is_pinned_to_as_many_cores_as_threads(
         return SimpleNamespace(interval=SimpleNamespace(ratio=1.0))
 
     monkeypatch.setattr(clock_module, "time_pairs", look)
-    monkeypatch.setattr(clock_module, "_least", lambda _: 1.0 if look() else 0.0)
+    monkeypatch.setattr(clock_module, "least_ns", lambda *_, **__: 1 if look() else 0)
     layer, clock = nn.Conv2d(3, 8, 3), Clock(folder=tmp_path)
     clock.seconds(layer, (1, 3, 9, 9), BUDGET)
     clock.ratio(layer, layer, (1, 3, 9, 9), BUDGET)

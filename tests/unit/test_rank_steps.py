@@ -18,7 +18,7 @@ def test_a_machine_of_vectors_is_found_out(width: int, monkeypatch: pytest.Monke
 
 
 def test_real_times_give_a_gain_for_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SECONDS", 0.002)
+    monkeypatch.setattr(module, "NS", 2_000_000)
     gains = rank_steps()
     assert set(gains) == set(STEPS)
     assert gains[1] == pytest.approx(1)
