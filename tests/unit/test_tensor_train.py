@@ -36,11 +36,9 @@ def channels(cores):
     """Cores (c_i, s_i, r, q) contracted over their ranks: (r_1, S, T) for the first core's rank r_1."""
     ins, outs, bonds = ([chr(ord(start) + i) for i in range(len(cores) + 1)] for start in "aAp")
     terms = [f"{ins[i]}{outs[i]}{bonds[i]}{bonds[i + 1]}" for i in range(len(cores))]
-    last, n = bonds[len(cores)], len(cores)
-    whole = torch.einsum(f"{','.join(terms)}->{bonds[0]}{''.join(ins[:n])}{''.join(outs[:n])}{last}", *cores).squeeze(
-        -1
-    )
-    return whole.flatten(1, n).flatten(2)
+    n = len(cores)
+    result = "".join([bonds[0], *ins[:n], *outs[:n], bonds[n]])
+    return torch.einsum(f"{','.join(terms)}->{result}", *cores).squeeze(-1).flatten(1, n).flatten(2)
 
 
 def tt_conv_kernel(cores):
