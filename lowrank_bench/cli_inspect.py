@@ -74,9 +74,7 @@ def _facts_table(diagnosis: Diagnosis) -> Table:
         )
     for runtime, steps in diagnosis.probe.steps.items():
         gains = ", ".join(f"{step}: {gain:.2f}x" for step, gain in steps.items() if step > 1)
-        table.add_row(
-            f"ranks in multiples of, {runtime}", f"{gains}; try options = {{ align = {best_step(steps)} }}"
-        )
+        table.add_row(f"ranks in multiples of, {runtime}", f"{gains}; try options = {{ align = {best_step(steps)} }}")
     return table
 
 

@@ -62,8 +62,8 @@ class Diagnosis(BaseModel):
 
 
 def probe(seconds: float = 10.0) -> Probe:
-    """Measure the peaks with one thread and with all cores, then the A/A for ``seconds`` and the steps of ranks, pinned to
-    one core.
+    """Measure the peaks with one thread and with all cores, then the A/A for ``seconds`` and the steps of ranks, pinned
+    to one core.
 
     For a fresh process: it stays pinned. Raises InvalidInput unless ``seconds`` is positive and finite.
     """

@@ -94,8 +94,8 @@ def profile(
     A layer is prepared and timed on its own, on a random input of the shape that reaches it, so any runtime can be
     asked; what stands between the layers (activations, pooling, batch norm) shows as the difference between their sum
     and the network. A layer that is called several times stands for its first call. The network's work is the sum of
-    its layers'. Raises what ``measure_speedup`` raises, and InvalidInput for a runtime of fewer bits than those in which
-    limits are counted.
+    its layers'. Raises what ``measure_speedup`` raises, and InvalidInput for a runtime of fewer bits than those in
+    which limits are counted.
     """
     check_setting(input_size, batch, threads)
     check_bounds(PRECISION, seconds)

@@ -70,7 +70,10 @@ def test_doctor_shows_every_check_and_the_remedy_of_those_that_fail(monkeypatch,
     cli_inspect.doctor(1.0, False)
     shown = capsys.readouterr().out
     assert "end what else runs" in shown and "enable it" not in shown
-    for line in ("of, eager +16: 1.20x, 32: 1.21x; .* align = 16 ", "of, openvino +16: 1.01x, 32: 1.00x; .* align = 1 "):
+    for line in (
+        "of, eager +16: 1.20x, 32: 1.21x; .* align = 16 ",
+        "of, openvino +16: 1.01x, 32: 1.00x; .* align = 1 ",
+    ):
         assert re.search(line, shown)
     assert "120 GFLOP/s, 11.0 GB/s" in shown and "not to be trusted because of: load" in shown
     cli_inspect.doctor(1.0, True)

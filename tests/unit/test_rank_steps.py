@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from lowrank_bench.measurement import rank_steps as module
 from lowrank_bench.errors import ExportFailed
+from lowrank_bench.measurement import rank_steps as module
 from lowrank_bench.measurement.rank_steps import SAMPLES, all_rank_steps, best_step, rank_steps
 
 
