@@ -47,8 +47,8 @@ class Clock:
     A layer that was timed once is not timed again on this machine: entries are named by its structure, its input's
     shape, runtime, threads, and the machine with its versions; each is a file of its own that appears whole, so that
     processes share them without a lock. A network is timed every time: what it prints does not tell what its forward
-    does. Timed is on as many cores as there are threads, as published timings are. ``alone``: entered around whatever
-    is timed, to have the machine alone.
+    does. The process is pinned to as many cores as there are threads meanwhile, as for published timings. ``alone``:
+    entered around whatever is timed, to have the machine alone.
     """
 
     def __init__(
