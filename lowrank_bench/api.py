@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -62,14 +62,19 @@ def compress(
     """A compressed copy of a model, which itself is not changed.
 
     Exactly one of ``budget`` and ``ranks`` ({layer: ranks}, "evbmf", "energy:0.9", or one rule for all).
-    ``input_size``: (C, H, W) of one image. ``data``: batches of (images, labels), or a function epoch -> batches, for
-    methods that calibrate or train; ``recipe``: how those train. A budget in latency is met by timing on this machine,
-    which no run of lowrank-bench uses meanwhile. Raises InvalidInput, InvalidBudget, InvalidRanks,
-    UnsupportedLayer and what ``factorize`` raises.
+    ``input_size``: (C, H, W) of one image. ``data``: batches of (images, labels) that can be read again and again, or a
+    function epoch -> batches, for methods that calibrate or train; ``recipe``: how those train. A budget in latency is
+    met by timing on this machine, which no run of lowrank-bench uses meanwhile. Raises InvalidInput, InvalidBudget,
+    InvalidRanks, UnsupportedLayer and what ``factorize`` raises.
     """
     cls = method_class(method)
     if (budget is None) == (ranks is None) and cls.name != CONTROL:
         raise InvalidInput("give exactly one of budget (e.g. Budget(macs=4)) and ranks (e.g. {'conv1': 16} or 'evbmf')")
+    if isinstance(data, Iterator):
+        raise InvalidInput(
+            f"data is a {type(data).__name__}, which can be read once only: give a list, a DataLoader, or a function "
+            "epoch -> batches that opens it anew"
+        )
     batches = data if data is None or callable(data) else lambda _epoch: data
     return cls(seed=seed, **(options or {})).compress(
         model, Job(input_size, budget, ranks, batches, recipe, timer=Clock(timing_lock))

@@ -72,9 +72,9 @@ def _facts_table(diagnosis: Diagnosis) -> Table:
         table.add_row(
             f"peak, {threads} thread{'s' * (threads > 1)}", f"{peak.gflops:.0f} GFLOP/s, {peak.gbytes:.1f} GB/s"
         )
-    steps = diagnosis.probe.steps
-    gains = ", ".join(f"{step}: {gain:.2f}x" for step, gain in steps.items() if step > 1)
-    table.add_row("ranks in multiples of", f"{gains}; try options = {{ align = {best_step(steps)} }}")
+    for runtime, steps in diagnosis.probe.steps.items():
+        gains = ", ".join(f"{step}: {gain:.2f}x" for step, gain in steps.items() if step > 1)
+        table.add_row(f"ranks in multiples of, {runtime}", f"{gains}; try options = {{ align = {best_step(steps)} }}")
     return table
 
 

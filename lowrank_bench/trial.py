@@ -19,6 +19,7 @@ Whole = Annotated[int, Field(ge=0, lt=2**63)]
 """What a table's integers hold."""
 Positive = Annotated[int, Field(ge=1, lt=2**63)]
 Metric = Literal["params", "macs", "latency"]
+Scope = Literal["all", "convs"]
 Ranks = int | str | tuple[int, ...]
 
 
@@ -49,7 +50,7 @@ class Budget(Noun):
     runtime: str | None = None
     threads: int | None = Field(None, ge=1)
     batch: int | None = Field(None, ge=1)
-    scope: Literal["all", "convs"] = "all"
+    scope: Scope = "all"
 
     @model_validator(mode="wrap")
     @classmethod

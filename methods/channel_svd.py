@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lowrank_bench.compression.chain import Chain, Factor, KernelShape
 from lowrank_bench.compression.method import LayerMethod, grid
-from lowrank_bench.decomposition.matrix import truncated_svd, weighted_svd
+from lowrank_bench.decomposition.matrix import balanced_svd, weighted_svd
 
 
 class ChannelSVD(LayerMethod):
@@ -34,9 +34,8 @@ class ChannelSVD(LayerMethod):
         matrix = weight.flatten(1)
         if statistics is not None:
             matrix = torch.linalg.multi_dot(weighted_svd(matrix, statistics, ranks[0]))
-        u, s, vh = truncated_svd(matrix, ranks[0])
-        filters = (s.sqrt()[:, None] * vh).reshape(-1, *weight.shape[1:])
-        return Chain([Factor(filters, "hw"), Factor((u * s.sqrt())[:, :, None, None])])
+        left, right = balanced_svd(matrix, ranks[0])
+        return Chain([Factor(right.reshape(-1, *weight.shape[1:]), "hw"), Factor(left[:, :, None, None])])
 
     def unfoldings(self, weight: Tensor) -> tuple[Tensor, ...]:
         """(T, S dh dw)."""

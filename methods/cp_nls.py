@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
@@ -14,6 +15,7 @@ from lowrank_bench.compression import method
 from lowrank_bench.compression.chain import Axes, Chain, Factor, KernelShape
 from lowrank_bench.compression.geometry import Geometry
 from lowrank_bench.compression.method import LayerMethod, grid
+from lowrank_bench.compression.metric import Target
 from lowrank_bench.decomposition import cp
 from lowrank_bench.decomposition.cp_closed_form import cp_full_rank
 from lowrank_bench.decomposition.cp_correction import cp_epc
@@ -29,8 +31,9 @@ class CPOptions(method.LayerOptions):
 
     ``algorithm``: "nls", all factors at once, "als", one mode at a time, or "greedy", term after term (Denton et al.
     2014). ``epc``: lower the terms' norms after it, at an error 1 % larger at most (Phan et al. 2020). ``max_iter``,
-    also of that correction, and ``max_seconds`` (None: no cap; with ``epc`` each of the two stages gets half) end "nls"
-    and "als" on a group's kernel; results under a time cap depend on the machine. ``embed_groups``: factor a grouped
+    also of that correction, and ``max_seconds`` for a layer (None: no cap; each of its groups gets an equal share, and
+    with ``epc`` each of the two stages half of that) end "nls" and "als"; results under a time cap depend on the
+    machine. ``embed_groups``: factor a grouped
     layer as one block-diagonal kernel, with one rank for all groups and dense 1x1 factors, as Lebedev et al. did with
     AlexNet.
     """
@@ -78,6 +81,20 @@ class CPNLS(LayerMethod):
         result = self._solve(weight.reshape(self._modes(shape)), ranks[0])
         notes = {"term_energy": result.degeneracy.term_energy, "cosine": result.degeneracy.cosine}
         return self._chain(result.factors, shape, notes)
+
+    def factorize_layer(
+        self,
+        weight: Tensor,
+        groups: int,
+        ranks: tuple[int, ...],
+        place: str = "layer",
+        target: Target | None = None,
+    ) -> Chain:
+        """Group by group, in ``max_seconds`` for all of them."""
+        each = copy.copy(self)
+        if (seconds := self.options.max_seconds) is not None:
+            each.options = self.options.model_copy(update={"max_seconds": seconds / groups})
+        return super(CPNLS, each).factorize_layer(weight, groups, ranks, place, target)
 
     def structure(self, shape: KernelShape, ranks: tuple[int, ...]) -> Chain:
         """The same chain without solving for it."""

@@ -14,7 +14,7 @@ from lowrank_bench.compression.chain import Chain, Factor, KernelShape, Permute,
 from lowrank_bench.compression.method import LayerMethod, grid
 from lowrank_bench.decomposition.blocks import double_svd, outer_products, split_blocks
 from lowrank_bench.decomposition.clustering import bicluster, monochromatic
-from lowrank_bench.decomposition.matrix import TINY, truncated_svd
+from lowrank_bench.decomposition.matrix import TINY, balanced_svd
 
 PROBED_TERMS = 16
 
@@ -65,7 +65,8 @@ class Denton(LayerMethod):
     def factorize(self, weight: Tensor, ranks: tuple[int, ...], statistics: Tensor | None = None) -> Chain:
         """Balanced k-means, then the variant's approximation in every block; norms are spread evenly over the chain."""
         if weight[0, 0].numel() == 1:
-            return _svd(weight, ranks[0])
+            left, right = balanced_svd(weight[:, :, 0, 0], ranks[0])
+            return Chain([Factor(right[:, :, None, None], "hw"), Factor(left[:, :, None, None])])
         if self.options.variant == "monochromatic":
             return self._monochromatic(weight, ranks[0])
         inputs, outputs, blocks = self._biclustered(weight)
@@ -139,12 +140,6 @@ def _by_cluster(statistics: Tensor, inputs: Tensor, clusters: int, taps: int) ->
     paired = statistics.reshape(len(inputs), taps, len(inputs), taps)[inputs][:, :, inputs]
     blocks = paired.reshape(clusters, s * taps, clusters, s * taps)
     return torch.stack([blocks[g, :, g] for g in range(clusters)])
-
-
-def _svd(matrix: Tensor, rank: int) -> Chain:
-    """A matrix in two factors that carry the same norm; ``matrix``: (T, S, 1, 1)."""
-    u, s, vh = truncated_svd(matrix[:, :, 0, 0], rank)
-    return Chain([Factor((s.sqrt()[:, None] * vh)[:, :, None, None], "hw"), Factor((u * s.sqrt())[:, :, None, None])])
 
 
 def _divisor(channels: int, wanted: int) -> int:

@@ -12,7 +12,7 @@ from lowrank_bench.compression import method
 from lowrank_bench.compression.chain import Chain, Factor, KernelShape
 from lowrank_bench.compression.method import Job, LayerMethod, grid
 from lowrank_bench.compression.model import Compressed
-from lowrank_bench.decomposition.matrix import TINY
+from lowrank_bench.decomposition.separable_basis import per_channel_losses
 from lowrank_bench.errors import UnsupportedLayer
 from lowrank_bench.training.from_scratch import StartOptions, compress_from_scratch
 
@@ -62,9 +62,7 @@ class DepthwiseSeparable(LayerMethod):
 
     def errors(self, weight: Tensor, candidates: Sequence[tuple[int, ...]]) -> Sequence[float]:
         """What the SVDs of all channels cut off."""
-        squares = torch.linalg.svdvals(weight.transpose(0, 1).flatten(2)).square().sum(0)  # of each (T, dh dw)
-        kept = squares.cumsum(0) / squares.sum().clamp(min=TINY)
-        return [max(0.0, 1 - float(kept[rank - 1])) for (rank,) in candidates]
+        return per_channel_losses(weight, [filters for (filters,) in candidates])
 
     def _chain(self, weight: Tensor, rank: int) -> Chain:
         T, S, dh, dw = weight.shape

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor
 
 from lowrank_bench.compression import method
 from lowrank_bench.compression.chain import Axes, Chain, Factor, KernelShape
 from lowrank_bench.compression.method import LayerMethod, grid
-from lowrank_bench.decomposition.matrix import TINY
 from lowrank_bench.decomposition.separable import separable
-from lowrank_bench.decomposition.separable_basis import separable_basis
+from lowrank_bench.decomposition.separable_basis import per_channel_losses, separable_basis
 
 
 class JaderbergOptions(method.LayerOptions):
@@ -69,6 +67,4 @@ class Jaderberg(LayerMethod):
         """Of scheme 1 the error of the best M filters per channel that need not be separable, a bound from below."""
         if self.options.scheme == 2:
             return super().errors(weight, candidates)
-        squares = torch.linalg.svdvals(weight.transpose(0, 1).flatten(2)).square().sum(0)  # of each (T, dh dw)
-        kept = squares.cumsum(0) / squares.sum().clamp(min=TINY)
-        return [max(0.0, 1 - float(kept[min(bases, len(kept)) - 1])) for (bases,) in candidates]
+        return per_channel_losses(weight, [bases for (bases,) in candidates])

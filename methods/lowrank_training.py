@@ -60,8 +60,9 @@ class LowRankTraining(Method):
     ``regularizer``: "nuclear" (Alvarez & Salzmann 2017), "trp" (trained rank pruning, Xu et al. 2020) or "lc"
     (Idelbayev & Carreira-Perpinan 2020). A dense copy is trained by the job's recipe while its kernels are pulled
     towards low rank, then cut to the common budget by ``scheme``. LC learns the ranks: each C step shares the budget
-    out anew, and the price that the common allocation finds stands for lambda. Only layers that the scheme would cut
-    before training are regularised; what the scheme refuses stays dense (spatial: linear layers).
+    out anew, and the price that the common allocation finds stands for lambda. Not so of a latency, which does not
+    depend on the values and takes up to a minute to meet: its ranks are those found before training. Only layers that
+    the scheme would cut before training are regularised; what the scheme refuses stays dense (spatial: linear layers).
 
     ``start="scratch"`` trains the factors of ``scheme`` from random values by ``scratch_recipe``, with one batch norm
     behind each pair and none inside it (Tai et al. 2016).
@@ -92,11 +93,13 @@ class LowRankTraining(Method):
             )
         compressed = compress_layers(scheme, model, job)  # before training, so that a bad budget or rank costs no time
         if recipe.epochs and job.data is not None:
-            trained = copy.deepcopy(model)
-            regularizer = self._regularizer(scheme, trained, list(compressed.plan.layers), job, recipe)
+            trained, cut, skipped = copy.deepcopy(model), job, dict[str, str]()
+            if self.options.regularizer == "lc" and job.budget is not None and job.budget.metric == "latency":
+                measured = {name: layer.ranks for name, layer in compressed.plan.layers.items()}
+                cut, skipped = replace(job, budget=None, ranks={**measured}), compressed.skipped
+            regularizer = self._regularizer(scheme, trained, list(compressed.plan.layers), cut, recipe)
             train(trained, job.data, recipe, seed=self.seed, regularizer=regularizer, teacher=model)
-            compressed = compress_layers(scheme, trained, job)
-            compressed = _noted(compressed, recipe.epochs)
+            compressed = _noted(compress_layers(scheme, trained, cut), recipe.epochs, skipped)
         return self._signed(compressed)
 
     def _regularizer(
@@ -132,8 +135,10 @@ def _unfolded(scheme: LayerMethod, kernel: Tensor) -> Tensor:
     return matrix
 
 
-def _noted(compressed: Compressed, epochs: int) -> Compressed:
-    """The epochs in the plan's notes. An error is one of truncation alone: the dense kernel was trained, too."""
+def _noted(compressed: Compressed, epochs: int, skipped: Mapping[str, str]) -> Compressed:
+    """The epochs in the plan's notes. An error is one of truncation alone: the dense kernel was trained, too.
+    ``skipped``: reasons from before the training, which hold where they are given.
+    """
     layers = {
         name: layer.model_copy(
             update={
@@ -143,7 +148,8 @@ def _noted(compressed: Compressed, epochs: int) -> Compressed:
         )
         for name, layer in compressed.plan.layers.items()
     }
-    return replace(compressed, plan=compressed.plan.model_copy(update={"layers": layers}))
+    update = {"layers": layers, "skipped": compressed.skipped | dict(skipped)}
+    return replace(compressed, plan=compressed.plan.model_copy(update=update))
 
 
 def _cut(scheme: LayerMethod, model: nn.Module, job: Job, values: Mapping[str, Tensor]) -> dict[str, Tensor]:

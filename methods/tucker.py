@@ -11,8 +11,10 @@ from lowrank_bench.compression.chain import Chain, Factor, KernelShape
 from lowrank_bench.compression.method import LayerMethod, cut_errors, grid
 from lowrank_bench.decomposition.tucker import tucker2
 
-IMAGE_CHANNELS = 4
-"""A layer that reads no more channels sees an image, and its input mode is left whole (Kim et al. 2016)."""
+IMAGE_CHANNELS = 3
+"""A layer that reads no more channels sees an image, and its input mode is left whole (Kim et al. 2016). The groups of
+ResNeXt have 4.
+"""
 
 
 class Tucker(LayerMethod):

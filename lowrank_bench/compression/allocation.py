@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lowrank_bench.compression.budget import Choice, LayerRanks, allocate
+from lowrank_bench.compression.budget import Choice, LayerRanks, allocate, spent
 from lowrank_bench.compression.chain import Chain
-from lowrank_bench.compression.cost import Cost, Site
+from lowrank_bench.compression.cost import Cost, Site, count, first_convolution
 from lowrank_bench.compression.latency import LayerTimes, meet_latency
 from lowrank_bench.compression.norms import output_scale, weigh_rows
 from lowrank_bench.compression.sensitivity import Sensitivity
@@ -38,13 +38,12 @@ def ranks_for_budget(
     """Ranks for every open layer within the budget's scope; a linear layer is outside of ``scope="convs"``. ``norms``:
     the batch norms that weigh their output channels.
 
-    The first convolution, which reads the image, stays dense wherever the budget can be met without it, as in the
-    papers (Garipov et al. 2016; Wang et al. 2021): its error counts for more than its share. Where sensitivities are
-    measured it is a layer like any other. Raises InvalidBudget.
+    The convolution called first, which reads the image, stays dense wherever the budget can be met without it, as in
+    the papers (Garipov et al. 2016; Wang et al. 2021): its error counts for more than its share. Where sensitivities
+    are measured it is a layer like any other. Raises InvalidBudget.
     """
-    convs = {name: site for name, site in sites.items() if site.geometry.kind == "conv2d"}
     if budget.scope == "convs":
-        open_sites = {name: site for name, site in open_sites.items() if name in convs}
+        open_sites = {name: site for name, site in open_sites.items() if site.geometry.kind == "conv2d"}
     sensitivity = Sensitivity(method, model, job) if _measures_sensitivity(method, job) else None
     costs = _costs(method, model, job, budget)
     timed = isinstance(costs, LayerTimes)
@@ -54,14 +53,12 @@ def ranks_for_budget(
             name: _choices(method, model, job, costs, name, site, sensitivity, norms.get(name))
             for name, site in open_sites.items()
         }
-        first = next(iter(convs), None)
+        first = first_convolution(model, job.input_size)
         rest = {name: options for name, options in choices.items() if name != first}
         preferred = [choices] if sensitivity is not None else [rest, choices]
         if isinstance(costs, LayerTimes):
             return meet_latency(costs, job, sites, preferred, costs.network(job.input_size, open_sites))
-    total = dense_cost.macs if budget.metric == "macs" else dense_cost.params
-    if budget.scope == "convs":
-        total = sum(costs.dense(name, site) for name, site in convs.items())
+    total = spent(dense_cost if budget.scope == "all" else count(model, job.input_size, budget.scope), budget)
     for some in preferred[:-1]:
         with suppress(InvalidBudget):
             return allocate(budget, total, some)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from lowrank_bench.compression.cost import Cost
 from lowrank_bench.errors import InvalidBudget
 from lowrank_bench.trial import Budget
 
@@ -32,6 +33,16 @@ class Choice:
 Ladder = list[Choice]
 LayerRanks = dict[str, tuple[int, ...] | None]
 Picks = dict[str, Choice]
+
+
+def spent(cost: Cost, budget: Budget) -> int:
+    """A model's cost, as it was counted in the budget's scope, in the budget's metric. Raises InvalidBudget where it is
+    none.
+    """
+    if found := cost.macs if budget.metric == "macs" else cost.params:
+        return found
+    whose = "the model has no convolution: leave scope out" if budget.scope == "convs" else "the model costs nothing"
+    raise InvalidBudget(f"budget {budget}: {whose}")
 
 
 def allocate(budget: Budget, total: int, choices: Mapping[str, Sequence[Choice]]) -> LayerRanks:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lowrank_bench.compression.geometry import Geometry
+from lowrank_bench.errors import InvalidInput
 
 PATCHES_PER_IMAGE = 16  # per call of a layer; Zhang et al. 2016 draw 10 from each of 3,000 images
 DEAD = 1e-6
@@ -34,13 +35,17 @@ class PatchMoments:
 
 
 def first_images(batches: Iterable[Batch], limit: int) -> Iterator[Batch]:
-    """Batches cut off after ``limit`` images."""
+    """Batches cut off after ``limit`` images. Raises InvalidInput at the end where there was none."""
     left = limit
     for images, labels in batches:
         yield images[:left], labels[:left]
         left -= len(images)
         if left <= 0:
             return
+    if left == limit:
+        raise InvalidInput(
+            "data holds no image: batches of (images, labels) are wanted, the same ones at every reading"
+        )
 
 
 def patch_moments(
@@ -87,21 +92,42 @@ def weight_importance(model: nn.Module, names: Iterable[str], batches: Iterable[
     """
     weights = {name: cast(Tensor, model.get_submodule(name).weight) for name in names}
     squares = {name: torch.zeros_like(weight, dtype=torch.float64) for name, weight in weights.items()}
-    required = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    for parameter, _ in required:
-        parameter.requires_grad_(any(parameter is weight for weight in weights.values()))
-    model.eval()
-    for images, labels in batches:
-        for image, label in zip(images, labels, strict=True):
-            logits = model(image[None])
-            wrong = logits.detach().clone()
-            wrong[0, label] = -torch.inf
-            loss = F.cross_entropy(logits, wrong.argmax(1))  # its gradient at the logits is U(I) - delta(l)
-            for name, gradient in zip(weights, torch.autograd.grad(loss, list(weights.values())), strict=True):
-                squares[name] += gradient.double().square()
-    for parameter, before in required:
-        parameter.requires_grad_(before)
+    with _evaluating(model), _only_with_gradient(model, weights.values()):
+        for images, labels in batches:
+            for image, label in zip(images, labels, strict=True):
+                logits = model(image[None])
+                wrong = logits.detach().clone()
+                wrong[0, label] = -torch.inf
+                loss = F.cross_entropy(logits, wrong.argmax(1))  # its gradient at the logits is U(I) - delta(l)
+                for name, gradient in zip(weights, torch.autograd.grad(loss, list(weights.values())), strict=True):
+                    squares[name] += gradient.double().square()
     return {name: total.sqrt() for name, total in squares.items()}
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """The model in eval mode within; every module's own mode comes back."""
+    before = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in before:
+            module.training = training
+
+
+@contextmanager
+def _only_with_gradient(model: nn.Module, parameters: Iterable[Tensor]) -> Iterator[None]:
+    """Gradients for these parameters only within; afterwards for those that had them before."""
+    before = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    wanted = {id(parameter) for parameter in parameters}
+    for parameter, _ in before:
+        parameter.requires_grad_(id(parameter) in wanted)
+    try:
+        yield
+    finally:
+        for parameter, required in before:
+            parameter.requires_grad_(required)
 
 
 def _patches(model: nn.Module, sites: Mapping[str, Geometry], images: Tensor, seed: int) -> dict[str, Tensor]:
@@ -120,8 +146,7 @@ def _listening(model: nn.Module, names: Iterable[str], hear: Callable[[str, Tens
 
     handles = [model.get_submodule(name).register_forward_pre_hook(hook(name)) for name in names]
     try:
-        with torch.inference_mode():
-            model.eval()
+        with _evaluating(model), torch.inference_mode():
             yield
     finally:
         for handle in handles:

@@ -88,14 +88,13 @@ class Rebuilt:
 
     ``torch.einsum(equation, *cores)`` reshaped to (blocks, out, in / groups, kh, kw) = (blocks, *block_shape); each
     block is repeated ``repeat`` times with tied weights. Every core, and the result, leads with the block axis (1 for
-    an ungrouped kernel). The convolution has ``blocks * repeat`` times ``groups`` groups.
+    an ungrouped kernel). The convolution has ``blocks * repeat`` groups.
     """
 
     cores: tuple[Tensor, ...]
     equation: str
     block_shape: tuple[int, int, int, int]
     axes: Axes = ""
-    groups_per_block: int = 1
     repeat: int = 1
 
     @property
@@ -106,7 +105,7 @@ class Rebuilt:
     @property
     def groups(self) -> int:
         """Groups of the convolution as it runs."""
-        return self.blocks * self.repeat * self.groups_per_block
+        return self.blocks * self.repeat
 
     @property
     def shape(self) -> tuple[int, int, int, int]:

@@ -12,12 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._ops import OpOverload
+from torch.nn.modules.conv import _ConvNd
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from lowrank_bench.compression.chain import Chain, Permute
 from lowrank_bench.compression.geometry import Geometry, Pair, refusal
 from lowrank_bench.errors import InvalidInput
+from lowrank_bench.trial import Scope
 
 
 @dataclass(frozen=True)
@@ -76,15 +78,17 @@ class Site:
         return chain.params + self.has_bias * self.geometry.kernel.T * self.geometry.groups
 
 
-def count(model: nn.Module, input_size: tuple[int, ...]) -> Cost:
-    """Cost of a model for one image of ``input_size`` (C, H, W). The model is not touched. Raises InvalidInput where it
-    does not take that size.
+def count(model: nn.Module, input_size: tuple[int, ...], scope: Scope = "all") -> Cost:
+    """Cost of a model for one image of ``input_size`` (C, H, W); with ``scope="convs"`` of its convolutions of every
+    kind: transposed, 1-D, 3-D and subclasses as well. The model is not touched. Raises InvalidInput where it does not
+    take that size.
     """
-    params = sum(p.numel() for p in model.parameters())
-    size = sum(t.numel() * t.element_size() for t in [*model.parameters(), *model.buffers()])
+    part = model if scope == "all" else nn.ModuleList(m for m in model.modules() if isinstance(m, _ConvNd))
+    params = sum(p.numel() for p in part.parameters())
+    size = sum(t.numel() * t.element_size() for t in [*part.parameters(), *part.buffers()])
     with _Multiplications() as counted:
         run_on_zeros(alias_of(model), input_size)
-    return Cost(params, counted.flops // 2, size)
+    return Cost(params, (counted.flops if scope == "all" else counted.convolutions) // 2, size)
 
 
 def trace(model: nn.Module, input_size: tuple[int, ...]) -> dict[str, Site]:
@@ -104,6 +108,18 @@ def trace(model: nn.Module, input_size: tuple[int, ...]) -> dict[str, Site]:
     return {name: sites[name] for name in called}
 
 
+def first_convolution(model: nn.Module, input_size: tuple[int, ...]) -> str | None:
+    """Name of the convolution, of any kind, that is called first and so reads the image; None where there is none.
+    Raises InvalidInput as ``count`` does.
+    """
+    alias, called = alias_of(model), list[str]()
+    for name, layer in alias.named_modules():
+        if isinstance(layer, _ConvNd):
+            layer.register_forward_pre_hook(lambda _layer, _inputs, name=name: called.append(name))
+    run_on_zeros(alias, input_size)
+    return next(iter(called), None)
+
+
 def _recorder(name: str, site: Site, called: dict[str, None]) -> Any:
     def record(_layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         x = inputs[0]
@@ -116,14 +132,14 @@ def _recorder(name: str, site: Site, called: dict[str, None]) -> Any:
 
 
 class _Multiplications(TorchDispatchMode):
-    """Twice the MACs of all that runs within, by the formulas of PyTorch's own flop counter.
+    """Twice the MACs of all that runs within, and of the convolutions, by the formulas of PyTorch's own flop counter.
 
     FlopCounterMode itself finds the same sum, but imports 800 modules to do so: 2 s in every child process.
     """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.flops = 0
+        self.flops = self.convolutions = 0
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -139,7 +155,10 @@ class _Multiplications(TorchDispatchMode):
                 parts = func.decompose(*args, **kwargs)
             return func(*args, **kwargs) if parts is NotImplemented else parts
         out = func(*args, **kwargs)
-        self.flops += formula(*args, **kwargs, out_val=out)
+        flops = formula(*args, **kwargs, out_val=out)
+        self.flops += flops
+        if formula is flop_registry[torch.ops.aten.convolution]:  # one formula for all of torch's convolutions
+            self.convolutions += flops
         return out
 
 

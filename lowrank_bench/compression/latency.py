@@ -110,8 +110,9 @@ def meet_latency(
 
     ``preferred``: what may be chosen from, costs in nanoseconds; the next is taken where one does not reach the target.
     ``total``: time of the dense network. As layers are not as fast side by side as on their own, the target is rescaled
-    by what was measured, and shared out anew, six times at most. Raises InvalidBudget, naming the nearest ratio
-    measured, where that is not within 5 %.
+    by what was measured, and shared out anew, six times at most. The nearest of so many measurements is near by luck as
+    well: its ranks are measured once more, and that ratio is judged. Raises InvalidBudget, naming the nearest, where it
+    is not within 5 %.
     """
     budget, last = times.budget, preferred[-1]
     measured: dict[float, LayerRanks] = {}
@@ -120,8 +121,11 @@ def meet_latency(
             continue
         measured |= _rescaled(times, job, sites, choices, total)
         best = min(measured, key=lambda found: abs(math.log(found / budget.ratio)))
+        ranks = measured[best]
         if abs(best / budget.ratio - 1) <= TOLERANCE:
-            return measured[best]
+            best = _measure(times, job, sites, ranks)
+            if abs(best / budget.ratio - 1) <= TOLERANCE:
+                return ranks
     raise InvalidBudget(
         f"budget {budget} cannot be met within 5 %: the nearest that these layers and this method reached on this "
         f"machine is {best:.4g}"

@@ -41,10 +41,11 @@ class LayerOptions(Options):
     wrong labels (Denton et al. 2014, section 3.1). "activation": every input channel weighted by the root of its mean
     absolute value (ASVD, Yuan et al. 2023, alpha = 1/2). All but the first need data, start from its factors or from a
     closed form and move all of a layer's factors together; layers with more than 8,192 weights per filter stay with it.
-    ``align``: a budget is met with ranks in multiples of it, which vector units like. ``allocation``: a budget is
-    shared at one "price" for all layers, weighed by their errors, or as the same "uniform" fraction of each one's cost.
-    "sensitivity": at one price, weighed by what the output loses when only this layer is cut, measured on training
-    images at a few ranks of every layer; no more of them are tried once a layer took ``probe_seconds``.
+    ``align``: a budget is met with ranks in multiples of it, which vector units like; a layer whose ranks cannot be so
+    large is free of it. ``allocation``: a budget is shared at one "price" for all layers, weighed by their errors, or
+    as the same "uniform" fraction of each one's cost. "sensitivity": at one price, weighed by what the output loses
+    when only this layer is cut, measured on training images at a few ranks of every layer; no more of them are tried
+    once a layer took ``probe_seconds``.
     ``batch_norm``: errors count as they leave the batch norm behind the layer ("folded"), or as they enter it
     ("ignored"); metric "mahalanobis" knows what it does to the output anyhow.
     """
@@ -124,9 +125,13 @@ class LayerMethod(Method):
         """
 
     def aligned_candidates(self, shape: KernelShape) -> list[tuple[int, ...]]:
-        """The candidates with every rank at a multiple of the option ``align``, or full."""
+        """The candidates with every rank at a multiple of the option ``align``, or full; as they are where no rank can
+        be so large.
+        """
         candidates = [tuple(ranks) for ranks in self.candidates(shape)]
         step, full = self.options.align, candidates[-1]
+        if max(full) < step:
+            return candidates
         rounded = (
             tuple(min(limit, max(step, round(r / step) * step)) for r, limit in zip(ranks, full, strict=True))
             for ranks in candidates

@@ -68,6 +68,11 @@ class RebuiltConv2d(_FromCores):
         )
         self.mode, self.margins = conv.padding_mode, list(conv._reversed_padding_repeated_twice)
 
+    def extra_repr(self) -> str:
+        """The contraction, the kernel it gives, and how that is applied."""
+        attributes = ("stride", "padding", "dilation", "mode")
+        return f"{super().extra_repr()}, {', '.join(f'{name}={getattr(self, name)}' for name in attributes)}"
+
     def forward(self, x: Tensor) -> Tensor:
         """(N, in, H, W) -> (N, out, H', W')."""
         if self.mode == "zeros":

@@ -41,7 +41,7 @@ class RebuiltSpec(_Spec):
     equation: str = Field(pattern=r"^[a-zA-Z]+(,[a-zA-Z]+)*->[a-zA-Z]+$")
     block_shape: Shape4
     axes: Axes
-    groups_per_block: PositiveInt
+    groups_per_block: Literal[1] = Field(1, exclude=True)  # older plans hold it
     repeat: PositiveInt
 
 
@@ -92,12 +92,7 @@ def describe_stage(stage: Stage) -> FactorSpec | PermuteSpec | RebuiltSpec:
     if isinstance(stage, Permute):
         return PermuteSpec(inputs=stage.inputs, outputs=stage.index.numel())
     cores = tuple(tuple(core.shape) for core in stage.cores)
-    contraction = {
-        "equation": stage.equation,
-        "block_shape": stage.block_shape,
-        "groups_per_block": stage.groups_per_block,
-        "repeat": stage.repeat,
-    }
+    contraction = {"equation": stage.equation, "block_shape": stage.block_shape, "repeat": stage.repeat}
     return RebuiltSpec.model_validate({"cores": cores, "axes": stage.axes, **contraction})
 
 
@@ -112,4 +107,4 @@ def _blank(spec: FactorSpec | PermuteSpec | RebuiltSpec) -> Stage:
     if isinstance(spec, PermuteSpec):
         return Permute(torch.empty(spec.outputs, dtype=torch.int64, device="meta"), spec.inputs)
     cores = tuple(torch.empty(shape, device="meta") for shape in spec.cores)
-    return Rebuilt(cores, spec.equation, spec.block_shape, spec.axes, spec.groups_per_block, spec.repeat)
+    return Rebuilt(cores, spec.equation, spec.block_shape, spec.axes, spec.repeat)

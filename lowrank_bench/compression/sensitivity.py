@@ -42,7 +42,7 @@ class Sensitivity:
     """
 
     def __init__(self, method: LayerMethod, dense: nn.Module, job: Job) -> None:
-        """Raises InvalidInput without data, or with a single image."""
+        """Raises InvalidInput without data, or with fewer than two images."""
         if job.data is None:
             raise InvalidInput(
                 "allocation 'sensitivity' is measured on images: give data, batches of (images, labels), or take "

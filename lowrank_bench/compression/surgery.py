@@ -8,7 +8,9 @@ from lowrank_bench.errors import UnknownName, UnsupportedLayer
 
 
 def named_layer(model: nn.Module, name: str) -> nn.Conv2d | nn.Linear:
-    """The convolution or linear layer of that name. Raises UnknownName or UnsupportedLayer."""
+    """The convolution or linear layer of that name. Raises UnknownName, and UnsupportedLayer for another module and for
+    a model that is itself the layer, in whose place nothing can be put.
+    """
     layers = dict(model.named_modules())
     if name not in layers:
         raise UnknownName("layer", name, (n for n, m in layers.items() if isinstance(m, nn.Conv2d | nn.Linear)))
@@ -16,6 +18,11 @@ def named_layer(model: nn.Module, name: str) -> nn.Conv2d | nn.Linear:
     if not isinstance(layer, nn.Conv2d | nn.Linear):
         raise UnsupportedLayer(
             f"layer {name!r} is a {type(layer).__name__}: only nn.Conv2d and nn.Linear layers are factored"
+        )
+    if not name:
+        raise UnsupportedLayer(
+            f"the model is itself a {type(layer).__name__}: wrap it in nn.Sequential, so that something can take its "
+            "place, or use lowrank_bench.factorize"
         )
     return layer
 

@@ -32,7 +32,7 @@ class Targets:
     """Targets of the layers named in ``sites``, calibrated as a method's options ask, on the first images of a job's
     data.
 
-    Raises InvalidInput where there are no data to calibrate on.
+    Raises InvalidInput where there are no data to calibrate on, or no image in them.
     """
 
     def __init__(self, options: LayerOptions, dense: nn.Module, job: Job, sites: Mapping[str, Geometry]) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lowrank_bench.compression.budget import TOLERANCE
+from lowrank_bench.compression.budget import TOLERANCE, spent
 from lowrank_bench.compression.cost import count, run_on_zeros, trace
 from lowrank_bench.compression.plan import Width
 from lowrank_bench.errors import InvalidBudget, InvalidInput, UnsupportedLayer
@@ -90,11 +90,17 @@ def share_for(model: nn.Module, size: tuple[int, int, int], budget: Budget) -> f
     """The share of the channels that meets a budget, by bisection. Raises InvalidBudget where none does, and what
     ``narrowed`` raises.
     """
-    dense, low, high = _spent(model, size, budget), 0.0, 1.0
+    if budget.metric == "latency":
+        raise InvalidBudget(f"budget {budget}: fewer channels meet budgets in MACs and parameters only")
+
+    def cost(network: nn.Module) -> int:
+        return spent(count(network, size, budget.scope), budget)
+
+    dense, low, high = cost(model), 0.0, 1.0
     ratios: dict[float, float] = {}
     for _ in range(HALVINGS):
         share = (low + high) / 2
-        ratios[share] = dense / _spent(narrowed(model, size, share)[0], size, budget)
+        ratios[share] = dense / cost(narrowed(model, size, share)[0])
         low, high = (share, high) if ratios[share] > budget.ratio else (low, share)
     best = min(ratios, key=lambda share: abs(ratios[share] / budget.ratio - 1))
     if abs(ratios[best] / budget.ratio - 1) > TOLERANCE:
@@ -132,14 +138,3 @@ def _draw(layer: nn.Conv2d | nn.Linear, shape: tuple[int, ...]) -> None:
 def _blank(like: Tensor, *shape: int) -> Tensor:
     blank = torch.empty(shape, dtype=like.dtype)
     return nn.Parameter(blank) if isinstance(like, nn.Parameter) else blank
-
-
-def _spent(network: nn.Module, size: tuple[int, int, int], budget: Budget) -> int:
-    """What a network costs in a budget's metric and scope."""
-    if budget.metric == "latency":
-        raise InvalidBudget(f"budget {budget}: fewer channels meet budgets in MACs and parameters only")
-    if budget.scope == "all":
-        cost = count(network, size)
-        return cost.macs if budget.metric == "macs" else cost.params
-    convs = [site for site in trace(network, size).values() if site.geometry.kind == "conv2d"]
-    return sum(site.dense_macs if budget.metric == "macs" else site.dense_params for site in convs)

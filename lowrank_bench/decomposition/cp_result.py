@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from lowrank_bench.decomposition.matrix import TINY
@@ -51,13 +49,3 @@ def cp_degeneracy(factors: Sequence[Tensor]) -> Degeneracy:
     cosines = terms / lengths.clamp_min(TINY)[:, None] / lengths.clamp_min(TINY)
     largest = float(cosines.fill_diagonal_(0).abs().max())
     return Degeneracy(float(lengths.square().sum()), min(largest, 1.0))
-
-
-def cp_sensitivity(factors: Sequence[Tensor]) -> float:
-    """E ||change of the tensor||^2 / sigma^2 for small Gaussian noise sigma on every factor entry (Phan et al. 2020).
-
-    sum_n n_n tr(Hadamard_{m != n} U_m^T U_m): three such traces for three modes.
-    """
-    squares = torch.stack([factor.square().sum(dim=0) for factor in factors])
-    others = [squares[[m for m in range(len(squares)) if m != n]].prod(dim=0).sum() for n in range(len(squares))]
-    return math.fsum(len(factor) * float(trace) for factor, trace in zip(factors, others, strict=True))

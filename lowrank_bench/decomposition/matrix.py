@@ -73,6 +73,15 @@ def truncated_svd(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
     return u * sign, s, vh * sign.mT
 
 
+def balanced_svd(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """Factors U sqrt(s) (..., m, rank) and sqrt(s) Vh (..., rank, n) of the best approximation: both carry the same
+    norm into fine-tuning. Raises InvalidRanks as ``truncated_svd`` does.
+    """
+    u, s, vh = truncated_svd(matrix, rank)
+    root = s.sqrt()
+    return u * root.unsqueeze(-2), root.unsqueeze(-1) * vh
+
+
 def weighted_svd(matrix: Tensor, covariance: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """Factors L (..., m, rank), R (..., rank, n) that minimise ||(W - L R) Sigma^(1/2)||_F over all of that rank.
 

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor
 
-from lowrank_bench.decomposition.matrix import as_float64, relative_error, truncated_svd
+from lowrank_bench.decomposition.matrix import as_float64, balanced_svd, relative_error
 from lowrank_bench.errors import InvalidOptions
 
 
@@ -34,8 +34,7 @@ def separable(kernel: Tensor, rank: int, order: Literal["vh", "hv"] = "vh") -> S
     t, s, dh, dw = kernel.shape
     # The theorem's bijection: M[(c, i), (n, j)] keeps the norm, and K separable pairs make its matrices of rank K.
     matrix = kernel.permute(1, 2, 0, 3).reshape(s * dh, t * dw)
-    u, d, vh = truncated_svd(matrix, rank)
-    left, right = u * d.sqrt(), d.sqrt().unsqueeze(1) * vh
+    left, right = balanced_svd(matrix, rank)
     vertical = left.T.reshape(rank, s, dh, 1)
     horizontal = right.reshape(rank, t, 1, dw).transpose(0, 1)
     return SeparablePair(vertical, horizontal, relative_error(left @ right, matrix))

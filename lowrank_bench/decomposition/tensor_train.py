@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from lowrank_bench.decomposition.balance import balance_factors
@@ -13,42 +12,28 @@ from lowrank_bench.decomposition.matrix import as_float64, check_rank, truncated
 from lowrank_bench.errors import InvalidRanks
 
 
-def tt_svd(tensor: Tensor, ranks: Sequence[int] | None = None, *, tolerance: float | None = None) -> list[Tensor]:
-    """Cores (r_k-1, n_k, r_k), r_0 = r_d = 1, of the given inner ranks, or of a relative error of at most `tolerance`.
+def tt_svd(tensor: Tensor, ranks: Sequence[int]) -> list[Tensor]:
+    """Cores (r_k-1, n_k, r_k), r_0 = r_d = 1, of the given inner ranks.
 
     One truncated SVD after another (Oseledets 2011, algorithm 1): the squared error is at most the sum of the squared
-    tails of the unfoldings, and zero at `tt_full_ranks`. The cores have equal norms.
-    Raises InvalidWeights, and InvalidRanks for ranks that no SVD can fill, or if not exactly one of ranks and tolerance
-    is given.
+    tails of the unfoldings, and zero at `tt_full_ranks`. The cores have equal norms. Raises InvalidWeights, and
+    InvalidRanks for ranks that no SVD can fill.
     """
     tensor = as_float64(tensor, "tensor")
     dims = tuple(tensor.shape)
     cuts = len(dims) - 1
-    if (ranks is None) == (tolerance is None):
-        raise InvalidRanks("TT-SVD needs either ranks or a tolerance, and not both")
-    if ranks is not None and len(ranks) != cuts:
+    if len(ranks) != cuts:
         raise InvalidRanks(f"{len(ranks)} TT ranks {tuple(ranks)} for shape {dims}: give {cuts}, one for each cut")
     cores: list[Tensor] = []
     rest, rank = tensor, 1
     for cut, size in enumerate(dims[:-1]):
         unfolding = rest.reshape(rank * size, -1)
-        if ranks is None:
-            rank = _smallest_rank(unfolding, tensor, tolerance or 0.0, cuts)
-        else:
-            rank = ranks[cut]
-            check_rank(f"TT rank {cut + 1} of {tuple(ranks)}", rank, min(unfolding.shape))
+        rank = ranks[cut]
+        check_rank(f"TT rank {cut + 1} of {tuple(ranks)}", rank, min(unfolding.shape))
         u, s, vh = truncated_svd(unfolding, rank)
         cores.append(u.reshape(-1, size, rank))
         rest = s.unsqueeze(1) * vh
     return balance_factors([*cores, rest.reshape(rank, dims[-1], 1)])
-
-
-def tt_tensor(cores: Sequence[Tensor]) -> Tensor:
-    """The tensor (n_1, ..., n_d) that the cores stand for."""
-    result = cores[0]
-    for core in cores[1:]:
-        result = torch.tensordot(result, core, dims=1)
-    return result.squeeze(0).squeeze(-1)
 
 
 def tt_full_ranks(dims: Sequence[int]) -> tuple[int, ...]:
@@ -79,10 +64,3 @@ def tt_kernel_shapes(shape: Sequence[int], ranks: Sequence[int]) -> list[tuple[i
         raise InvalidRanks(f"{len(ranks)} TT ranks {tuple(ranks)} for a kernel of four axes: give 3, one for each cut")
     (t, s, dh, dw), (r1, r2, r3) = shape, ranks
     return [(r1, s, 1, 1), (r2, r1, dh, 1), (r3, r2, 1, dw), (t, r3, 1, 1)]
-
-
-def _smallest_rank(unfolding: Tensor, tensor: Tensor, tolerance: float, cuts: int) -> int:
-    """Every cut may lose tolerance / sqrt(cuts) of the tensor's norm."""
-    s = torch.linalg.svdvals(unfolding)
-    tails = s.square().flip(0).cumsum(0).flip(0).sqrt()  # tails[k]: lost when k values are kept
-    return max(1, int((tails > tolerance / math.sqrt(cuts) * torch.linalg.vector_norm(tensor)).sum()))

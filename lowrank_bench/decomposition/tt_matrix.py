@@ -9,7 +9,6 @@ import math
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-import torch
 from torch import Tensor
 
 from lowrank_bench.decomposition.tensor_train import tt_svd
@@ -27,14 +26,6 @@ def tt_conv(kernel: Tensor, in_modes: Sequence[int], out_modes: Sequence[int], r
     pairs = interleave_channels(kernel.permute(2, 3, 1, 0), in_modes, out_modes)
     first, *rest = tt_svd(pairs.flatten(0, 1), ranks)
     return [first.reshape(dh, dw, -1), *_split_pairs(rest, in_modes, out_modes)]
-
-
-def tt_conv_kernel(cores: Sequence[Tensor]) -> Tensor:
-    """The kernel (T, S, dh, dw) that TT-conv cores stand for; differentiable, so that `forward` may rebuild it."""
-    first, *rest = cores
-    dh, dw, rank = first.shape
-    taps = _contract(first.reshape(dh * dw, 1, 1, rank), rest)
-    return taps.permute(2, 1, 0).reshape(taps.shape[2], taps.shape[1], dh, dw)
 
 
 def tt_conv_shapes(
@@ -57,11 +48,6 @@ def tt_matrix(weight: Tensor, in_modes: Sequence[int], out_modes: Sequence[int],
     _check_modes(in_modes, out_modes, s, t)
     pairs = interleave_channels(weight.T, in_modes, out_modes)
     return _split_pairs(tt_svd(pairs, ranks), in_modes, out_modes)
-
-
-def tt_matrix_weight(cores: Sequence[Tensor]) -> Tensor:
-    """The weight (T, S) that TT-matrix cores stand for; differentiable."""
-    return _contract(cores[0].new_ones(1, 1, 1, 1), cores).squeeze(0).T
 
 
 def tt_matrix_shapes(in_modes: Sequence[int], out_modes: Sequence[int], ranks: Sequence[int]) -> list[tuple[int, ...]]:
@@ -112,14 +98,6 @@ def _split_pairs(cores: Sequence[Tensor], in_modes: Sequence[int], out_modes: Se
     return [
         core.unflatten(1, (c, s)).permute(1, 2, 0, 3) for core, c, s in zip(cores, in_modes, out_modes, strict=True)
     ]
-
-
-def _contract(start: Tensor, cores: Sequence[Tensor]) -> Tensor:
-    """(d, 1, 1, r1) and the cores (c_i, s_i, r_i, r_i+1) -> (d, S, T)."""
-    result = start
-    for core in cores:
-        result = torch.einsum("dabr,csrq->dacbsq", result, core).flatten(3, 4).flatten(1, 2)
-    return result.squeeze(-1)
 
 
 def _shapes(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
@@ -16,15 +14,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import nn
 
 from lowrank_bench.atomic import drafts
+from lowrank_bench.compression.modules import Factored
 from lowrank_bench.errors import InvalidInput
-from lowrank_bench.measurement.cores import usable_cores
+from lowrank_bench.measurement.cores import pinned, usable_cores
 from lowrank_bench.measurement.environment import fingerprint
 from lowrank_bench.measurement.runtimes import inference_state, prepare
 from lowrank_bench.measurement.speedup import random_input
-from lowrank_bench.measurement.timing import no_garbage_collection, time_pairs
+from lowrank_bench.measurement.timing import least_ns, no_garbage_collection, time_pairs
 from lowrank_bench.trial import Budget
 
-LAYER_SECONDS = 0.2
+LAYER_NS = 200_000_000
 FEWEST_CALLS = 5
 PRECISION, NETWORK_SECONDS = 0.01, 10.0
 
@@ -45,9 +44,11 @@ class _Entry(BaseModel):
 class Clock:
     """The timer of latency budgets (see compression.latency.Timer).
 
-    What was timed once is not timed again on this machine: entries are named by a model's structure, its input's
+    A layer that was timed once is not timed again on this machine: entries are named by its structure, its input's
     shape, runtime, threads, and the machine with its versions; each is a file of its own that appears whole, so that
-    processes share them without a lock. ``alone``: entered around whatever is timed, to have the machine alone.
+    processes share them without a lock. A network is timed every time: what it prints does not tell what its forward
+    does. The process is pinned to as many cores as there are threads meanwhile, as for published timings. ``alone``:
+    entered around whatever is timed, to have the machine alone.
     """
 
     def __init__(
@@ -61,8 +62,11 @@ class Clock:
         what ``prepare`` raises, and InvalidInput for more threads than cores.
         """
         runtime, threads = _setting(budget)
+        if not (type(model) in (nn.Conv2d, nn.Linear) or isinstance(model, Factored)):
+            return self._timed(model, shape, runtime, threads)
+        values = [(tuple(value.shape), str(value.dtype)) for value in model.state_dict().values()]
         facts = {
-            "model": f"{type(model).__qualname__}: {model} {[tuple(v.shape) for v in model.state_dict().values()]}",
+            "model": f"{type(model).__qualname__}: {model} {values}",
             "shape": shape,
             "runtime": runtime,
             "threads": threads,
@@ -73,9 +77,7 @@ class Clock:
             return _Entry.model_validate_json(path.read_bytes()).seconds
         except (OSError, ValidationError):
             pass  # not timed yet, or damaged
-        prepared = prepare(runtime, model, random_input(model, shape), threads)
-        with self.alone(), inference_state(threads), no_garbage_collection():
-            found = _least(prepared.run)
+        found = self._timed(model, shape, runtime, threads)
         with drafts(path) as (draft,):
             draft.write_text(_Entry.model_validate(facts | {"seconds": found}).model_dump_json(indent=1) + "\n")
         return found
@@ -84,9 +86,18 @@ class Clock:
         """Median of pair ratios, dense over compressed, to 1 % or for 10 s; never kept. Raises as ``seconds`` does."""
         runtime, threads = _setting(budget)
         images = random_input(dense, shape)
-        ours, theirs = (prepare(runtime, model, images, threads) for model in (dense, compressed))
-        with self.alone(), inference_state(threads):
-            return time_pairs(ours.run, theirs.run, precision=PRECISION, max_seconds=NETWORK_SECONDS).interval.ratio
+        with pinned(threads):
+            ours, theirs = (prepare(runtime, model, images, threads) for model in (dense, compressed))
+            with self.alone(), inference_state(threads):
+                pairs = time_pairs(ours.run, theirs.run, precision=PRECISION, max_seconds=NETWORK_SECONDS)
+        return pairs.interval.ratio
+
+    def _timed(self, model: nn.Module, shape: tuple[int, ...], runtime: str, threads: int) -> float:
+        with pinned(threads):
+            prepared = prepare(runtime, model, random_input(model, shape), threads)
+            with self.alone(), inference_state(threads), no_garbage_collection():
+                prepared.run()
+                return least_ns(prepared.run, duration=LAYER_NS, fewest=FEWEST_CALLS) / 1e9
 
 
 def _setting(budget: Budget) -> tuple[str, int]:
@@ -95,16 +106,6 @@ def _setting(budget: Budget) -> tuple[str, int]:
     if not 1 <= threads <= usable_cores():
         raise InvalidInput(f"budget {budget}: threads must be from 1 to this machine's {usable_cores()}, got {threads}")
     return runtime, threads
-
-
-def _least(run: Callable[[], object]) -> float:
-    run()
-    least, calls, end = math.inf, 0, time.perf_counter() + LAYER_SECONDS
-    while calls < FEWEST_CALLS or time.perf_counter() < end:
-        start = time.perf_counter()
-        run()
-        least, calls = min(least, time.perf_counter() - start), calls + 1
-    return max(least, 1e-9)
 
 
 @cache

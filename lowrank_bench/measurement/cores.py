@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lowrank_bench.errors import InvalidInput
@@ -55,12 +56,43 @@ def pin_cores(n: int) -> tuple[int, ...]:
     return tuple(sorted(chosen))
 
 
+@contextmanager
+def pinned(n: int) -> Iterator[None]:
+    """On n cores within, chosen as ``pin_cores`` does, with every thread of this process: those that run already, too.
+    Afterwards each may run where it could before, and new ones where their maker could. Raises InvalidInput.
+    """
+    own, before = visible_cores(), _threads()
+    chosen = pin_cores(n)
+    try:
+        for thread in before if chosen else ():
+            _bind(thread, chosen)
+        yield
+    finally:
+        for thread in _threads() if chosen else ():
+            _bind(thread, before.get(thread, own))
+
+
 def read(path: Path) -> str:
     """Text of a small system file, stripped; empty where there is no such file."""
     try:
         return path.read_text().strip()
     except OSError:
         return ""
+
+
+def _threads() -> dict[int, Iterable[int]]:
+    """This process's threads by their numbers, each with the cores on which it may run."""
+    found: dict[int, Iterable[int]] = {}
+    if sys.platform == "linux":
+        for thread in map(int, os.listdir("/proc/self/task")):
+            with suppress(ProcessLookupError):  # it has just ended
+                found[thread] = os.sched_getaffinity(thread)
+    return found
+
+
+def _bind(thread: int, cores: Iterable[int]) -> None:
+    with suppress(ProcessLookupError):
+        os.sched_setaffinity(thread, cores)
 
 
 def _cgroup_folders() -> Iterator[Path]:

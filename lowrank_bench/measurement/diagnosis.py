@@ -11,7 +11,7 @@ from torch import nn
 from lowrank_bench.measurement.cores import pin_cores, usable_cores
 from lowrank_bench.measurement.environment import Check, Environment
 from lowrank_bench.measurement.peak import Peak, peak
-from lowrank_bench.measurement.rank_steps import rank_steps
+from lowrank_bench.measurement.rank_steps import all_rank_steps
 from lowrank_bench.measurement.runtimes import inference_state, prepare
 from lowrank_bench.measurement.statistics import noise_floor
 from lowrank_bench.measurement.timing import check_bounds, time_pairs
@@ -38,8 +38,8 @@ class Probe(BaseModel):
     """CPU time over wall time of the timed calls; below 1, others had the core meanwhile."""
     peaks: dict[int, Peak]
     """By number of threads."""
-    steps: dict[int, float]
-    """How many times less time per rank multiples of each step take: see rank_steps."""
+    steps: dict[str, dict[int, float]]
+    """By runtime, how many times less time per rank multiples of each step take: see rank_steps."""
 
 
 class Diagnosis(BaseModel):
@@ -62,7 +62,8 @@ class Diagnosis(BaseModel):
 
 
 def probe(seconds: float = 10.0) -> Probe:
-    """Measure the peaks with one thread and with all cores, then the A/A for ``seconds``, pinned to one core.
+    """Measure the peaks with one thread and with all cores, then the A/A for ``seconds`` and the steps of ranks, pinned
+    to one core.
 
     For a fresh process: it stays pinned. Raises InvalidInput unless ``seconds`` is positive and finite.
     """
@@ -84,7 +85,7 @@ def probe(seconds: float = 10.0) -> Probe:
         pairs=len(pairs),
         core_share=cpu / wall,
         peaks=dict(sorted(peaks.items())),
-        steps=rank_steps(),
+        steps=all_rank_steps(),
     )
 
 

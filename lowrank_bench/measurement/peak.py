@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch.nn import functional as F
 
 from lowrank_bench.measurement.runtimes import inference_state
+from lowrank_bench.measurement.timing import least_ns
 
 # Large enough that it is arithmetic only (each operand is used 1024 times), and a copy larger than any cache; short
 # enough, some 20 ms, that on a machine with other tenants some of them run undisturbed.
@@ -19,7 +17,7 @@ COPY_BYTES = 2**27
 # A matrix product alone is no limit: on an AMD processor (torch 2.15 with MKL) it reached 51 GFLOP/s on one thread
 # where oneDNN's convolution of these channels and maps reached 205.
 CHANNELS, MAP = 256, 28
-SECONDS = 1.0
+NS = 1_000_000_000
 
 
 @dataclass(frozen=True)
@@ -39,18 +37,9 @@ def peak(threads: int) -> Peak:
         source = torch.ones(COPY_BYTES, dtype=torch.uint8)
         product, target = torch.empty_like(a), torch.empty_like(source)
         gflops = max(
-            2 * GEMM_SIZE**3 / _best(lambda: torch.mm(a, b, out=product)) / 1e9,
-            2 * 9 * CHANNELS**2 * MAP**2 / _best(lambda: F.conv2d(maps, kernel, padding=1)) / 1e9,
+            2 * GEMM_SIZE**3 / least_ns(lambda: torch.mm(a, b, out=product), duration=NS),
+            2 * 9 * CHANNELS**2 * MAP**2 / least_ns(lambda: F.conv2d(maps, kernel, padding=1), duration=NS),
         )
-        copy_seconds = _best(lambda: target.copy_(source))
+        copy_ns = least_ns(lambda: target.copy_(source), duration=NS)
     # A copy reads and writes each byte.
-    return Peak(gflops, 2 * COPY_BYTES / copy_seconds / 1e9)
-
-
-def _best(call: Callable[[], object]) -> float:
-    """Least seconds of a call."""
-    best, end = math.inf, time.perf_counter() + SECONDS
-    while (start := time.perf_counter()) < end:
-        call()
-        best = min(best, time.perf_counter() - start)
-    return best
+    return Peak(gflops, 2 * COPY_BYTES / copy_ns)

@@ -10,9 +10,10 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from lowrank_bench.errors import InvalidInput
 from lowrank_bench.measurement.limits import Work, work_of
 from lowrank_bench.measurement.peak import Peak, peak
-from lowrank_bench.measurement.runtimes import inference_state, prepare
+from lowrank_bench.measurement.runtimes import RUNTIMES, arithmetic_of, inference_state, prepare
 from lowrank_bench.measurement.speedup import check_setting, random_input
 from lowrank_bench.measurement.timing import Pairs, check_bounds, time_pairs
 
@@ -93,10 +94,16 @@ def profile(
     A layer is prepared and timed on its own, on a random input of the shape that reaches it, so any runtime can be
     asked; what stands between the layers (activations, pooling, batch norm) shows as the difference between their sum
     and the network. A layer that is called several times stands for its first call. The network's work is the sum of
-    its layers'. Raises what ``measure_speedup`` raises.
+    its layers'. Raises what ``measure_speedup`` raises, and InvalidInput for a runtime of fewer bits than those in
+    which limits are counted.
     """
     check_setting(input_size, batch, threads)
     check_bounds(PRECISION, seconds)
+    if (arithmetic := arithmetic_of(runtime)) != "float32":
+        like = [name for name in RUNTIMES if arithmetic_of(name) == "float32"]
+        raise InvalidInput(
+            f"runtime {runtime!r} computes in {arithmetic}, and limits are those of float32: profile {', '.join(like)}"
+        )
     images = random_input(dense, (batch, *input_size))
     timer = _Timer(runtime, threads, seconds)
     before = peak(threads)

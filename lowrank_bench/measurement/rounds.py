@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from itertools import pairwise
 from statistics import median
 from typing import NamedTuple
 
 from lowrank_bench.errors import InvalidInput
 from lowrank_bench.measurement.statistics import RatioInterval, fewest_values, median_ratio_interval
-from lowrank_bench.measurement.timing import LEAD_IN_NS, LOOPED_NS, SHORT_NS, Call, Clock
+from lowrank_bench.measurement.timing import LEAD_IN_NS, LOOPED_NS, SHORT_NS, Call, Clock, least_ns
 
 WARM_UPS = 3
 
@@ -26,16 +25,18 @@ class Round(NamedTuple):
 class Rounds:
     """Rounds of dense, compressed, dense: call ``before``, ``compressed`` and ``after`` in turn.
 
-    A round's dense time is the mean of the two around, so that a drift within the round cancels; one over the other is
-    its A/A control. As in ``time_pairs``, sides of under 1 ms are looped to 2 ms, the faster side is repeated until
-    both take about equally long, and each timed side follows untimed calls of its own. ``compressed_calls``: calls of
-    the compressed model in one round. ``clock`` returns nanoseconds.
+    The dense time before is compared in one round, that after in the next, so that a drift within the rounds cancels;
+    one over the other is a round's A/A control. Their mean would be less noisy than the single time it is divided by,
+    and where noise only adds time, the median of such ratios is above 1 for a model against itself. As in
+    ``time_pairs``, sides of under 1 ms are looped to 2 ms, the faster side is repeated until both take about equally
+    long, and each timed side follows untimed calls of its own. ``compressed_calls``: calls of the compressed model in
+    one round. ``clock`` returns nanoseconds.
     """
 
     def __init__(self, dense: Call, compressed: Call, clock: Clock = time.perf_counter_ns) -> None:
         """Warm both sides up."""
         self._dense, self._compressed, self._clock = dense, compressed, clock
-        warm = [(self._warm_up(dense), self._warm_up(compressed)) for _ in range(WARM_UPS)]
+        warm = [(least_ns(dense, clock), least_ns(compressed, clock)) for _ in range(WARM_UPS)]
         times = min(ns for ns, _ in warm), min(ns for _, ns in warm)
         loops = math.ceil(LOOPED_NS / min(times)) if min(times) < SHORT_NS else 1
         self._dense_calls, self.compressed_calls = (loops * round(max(times) / t) for t in times)
@@ -63,7 +64,8 @@ class Rounds:
         """Median of dense over compressed, round by round, with its 95 % interval. Raises InvalidInput for fewer than
         6 rounds.
         """
-        return median_ratio_interval([(r.before + r.after) / 2 / r.compressed for r in self.rounds])
+        dense = [r.after if number % 2 else r.before for number, r in enumerate(self.rounds)]
+        return median_ratio_interval([ns / r.compressed for ns, r in zip(dense, self.rounds, strict=True)])
 
     @property
     def control(self) -> RatioInterval:
@@ -74,14 +76,6 @@ class Rounds:
     def dense_ms(self) -> float:
         """p50 of the dense model's time per call."""
         return median([ns for r in self.rounds for ns in (r.before, r.after)]) / 1e6
-
-    def _warm_up(self, call: Call) -> int:
-        """Call for LEAD_IN_NS, at least once; the least time of a call in ns."""
-        marks = [self._clock()]
-        while len(marks) == 1 or marks[-1] - marks[0] < LEAD_IN_NS:
-            call()
-            marks.append(self._clock())
-        return max(min(end - begun for begun, end in pairwise(marks)), 1)
 
     def _timed_dense(self) -> float:
         _repeat(self._dense, self._dense_lead_in)

@@ -87,14 +87,6 @@ class _Side:
         self.cpu: list[int] = []
         self.switches: list[int] = []
 
-    def warm_up(self) -> int:
-        """Call for LEAD_IN_NS, at least once; the least time of a call in ns."""
-        marks = [self.clock()]
-        while len(marks) == 1 or marks[-1] - marks[0] < LEAD_IN_NS:
-            self.call()
-            marks.append(self.clock())
-        return max(min(end - begun for begun, end in pairwise(marks)), 1)
-
     def sample(self, loops: int) -> None:
         """``lead_in`` untimed calls, then ``repeats`` wall times over ``loops`` calls each."""
         for _ in range(self.lead_in):
@@ -175,6 +167,15 @@ def time_pairs(
     )
 
 
+def least_ns(call: Call, clock: Clock = time.perf_counter_ns, duration: int = LEAD_IN_NS, fewest: int = 1) -> int:
+    """The least time of a call in ns, over ``duration`` ns and at least so many calls."""
+    marks = [clock()]
+    while len(marks) <= fewest or marks[-1] - marks[0] < duration:
+        call()
+        marks.append(clock())
+    return max(min(end - begun for begun, end in pairwise(marks)), 1)
+
+
 def check_bounds(precision: float, max_seconds: float) -> None:
     """Raise InvalidInput unless both are positive and finite."""
     for name, value in (("precision", precision), ("max_seconds", max_seconds)):
@@ -184,9 +185,9 @@ def check_bounds(precision: float, max_seconds: float) -> None:
 
 def _warm_up(a: _Side, b: _Side, pairs: int, seconds: float, clock: Clock) -> tuple[int, int]:
     """Run at least one pair, and no more than the bounds allow; the least time per call of each side, in ns."""
-    start, times = clock(), [(a.warm_up(), b.warm_up())]
+    start, times = clock(), [(least_ns(a.call, clock), least_ns(b.call, clock))]
     while len(times) < pairs and clock() - start < seconds * 1e9:
-        times.append((a.warm_up(), b.warm_up()))
+        times.append((least_ns(a.call, clock), least_ns(b.call, clock)))
     return min(t[0] for t in times), min(t[1] for t in times)
 
 

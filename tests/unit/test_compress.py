@@ -15,6 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import lowrank_bench as lrb
+from lowrank_bench.compression.cost import first_convolution
+from lowrank_bench.compression.method import Job
 
 SIZE = (3, 32, 32)
 
@@ -71,6 +73,55 @@ def _conv_sites(model: nn.Module, size: tuple[int, int, int]) -> dict[str, Any]:
     return {name: site for name, site in trace(model, size).items() if site.geometry.kind == "conv2d"}
 
 
+class Stem(nn.Conv2d):
+    """A convolution that no method takes, as timm's subclasses are."""
+
+
+def refused_between() -> nn.Module:
+    """A refused stem, two convolutions, and a refused transposed one."""
+    torch.manual_seed(0)
+    convs = Stem(3, 32, 3, padding=1), nn.Conv2d(32, 32, 3, padding=1), nn.Conv2d(32, 48, 3, padding=1)
+    return nn.Sequential(*convs, nn.ConvTranspose2d(48, 32, 2, stride=2), nn.Flatten(), nn.LazyLinear(4)).eval()
+
+
+@pytest.mark.parametrize("budget", [lrb.Budget(macs=1.5, scope="convs"), lrb.Budget(params=1.5, scope="convs")])
+def test_scope_convs_counts_the_convolutions_that_no_method_takes(budget: lrb.Budget) -> None:
+    model = refused_between()
+    model(torch.zeros(1, 3, 8, 8))
+    compressed = lrb.compress(model, "channel_svd", budget, input_size=(3, 8, 8))
+    dense, cost = (lrb.count(m, (3, 8, 8), scope="convs") for m in (model, compressed.model))
+    per_pixel = 3 * 32 * 9 + 32 * 32 * 9 + 32 * 48 * 9 + 48 * 32 * 4
+    assert (dense.macs, dense.params) == (64 * per_pixel, per_pixel + 32 + 32 + 48 + 32)
+    assert getattr(dense, budget.metric) / getattr(cost, budget.metric) == pytest.approx(1.5, rel=0.05)
+
+
+def test_a_refused_stem_does_not_make_the_second_convolution_count_as_the_one_that_reads_the_image() -> None:
+    budget = lrb.Budget(macs=1.5)  # the last one alone would do
+    whole, rest = refused_between()[:3], refused_between()[1:3]
+    assert set(lrb.compress(whole, "channel_svd", budget, input_size=(3, 8, 8)).plan.layers) == {"1", "2"}
+    assert set(lrb.compress(rest, "channel_svd", budget, input_size=(32, 8, 8)).plan.layers) == {"2"}
+
+
+@pytest.mark.parametrize("method", ["channel_svd", "narrow"])
+def test_a_model_without_convolutions_has_no_ratio_of_them(method: str) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(48, 8), nn.Linear(8, 4))
+    with pytest.raises(lrb.InvalidBudget, match="no convolution: leave scope out"):
+        job = Job((3, 4, 4), lrb.Budget(macs=2, scope="convs"), speed_only=True)
+        lrb.methods()[method]().compress(model, job)
+
+
+@pytest.mark.parametrize(("name", "size"), [("vgg16", 224), ("resnet18", 224)])
+def test_of_plain_convolutions_the_scope_is_the_sum_over_the_sites_and_the_first_is_the_first(
+    name: str, size: int
+) -> None:
+    with torch.device("meta"):
+        model = torchvision.models.get_model(name)
+    sites, cost = _conv_sites(model, (3, size, size)), lrb.count(model, (3, size, size), scope="convs")
+    assert cost.macs == sum(site.dense_macs for site in sites.values())
+    assert cost.params == sum(site.dense_params for site in sites.values())
+    assert first_convolution(model, (3, size, size)) == next(iter(sites))
+
+
 def test_a_budget_out_of_reach_names_the_largest_that_is_not() -> None:
     with pytest.raises(lrb.InvalidBudget, match=r"largest ratio .* is (\d+)") as caught:
         lrb.compress(small(), "tucker", lrb.Budget(macs=1e6), input_size=SIZE)
@@ -92,6 +143,15 @@ def test_a_shared_layer_is_swapped_under_every_name_and_stays_shared() -> None:
     compressed = lrb.compress(small(), "jaderberg", ranks={"shared": 5}, input_size=SIZE)
     assert compressed.model.shared is compressed.model.again
     assert isinstance(compressed.model.shared, nn.Sequential)
+
+
+@pytest.mark.parametrize("how", [{"budget": lrb.Budget(macs=4)}, {"ranks": 8}, {"ranks": {"": 8}}], ids=str)
+def test_a_model_that_is_itself_a_layer_is_refused_rather_than_left_dense(how: dict[str, Any]) -> None:
+    conv = nn.Conv2d(64, 64, 3)
+    with pytest.raises(lrb.UnsupportedLayer, match=r"itself a Conv2d: wrap it in nn\.Sequential"):
+        lrb.compress(conv, "tucker", input_size=(64, 32, 32), **how)
+    wrapped = lrb.compress(nn.Sequential(conv), "tucker", input_size=(64, 32, 32), ranks={"0": 8})
+    assert wrapped.cost.macs < wrapped.dense_cost.macs
 
 
 def test_full_rank_keeps_the_outputs_and_the_input_model() -> None:
@@ -206,6 +266,22 @@ def test_a_damaged_plan_is_named(tmp_path: Path) -> None:
         lrb.load(tmp_path, model)
     with pytest.raises(lrb.InvalidPlan, match="does not hold"):
         lrb.load(tmp_path / "nowhere", model)
+
+
+def test_plans_that_hold_what_was_always_one_still_load(tmp_path: Path) -> None:
+    compressed = lrb.compress(small(), "tt_conv", ranks={"shared": 4}, options={"mode": "rebuild"}, input_size=SIZE)
+    compressed.save(tmp_path)
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    (stage,) = plan["plan"]["layers"]["shared"]["stages"]
+    assert stage["kind"] == "rebuilt" and "groups_per_block" not in stage
+    x = torch.randn(2, *SIZE)
+    stage["groups_per_block"] = 1
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    assert torch.equal(lrb.load(tmp_path, small()).model(x), compressed.model(x))
+    stage["groups_per_block"] = 2
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    with pytest.raises(lrb.InvalidPlan, match="groups_per_block"):
+        lrb.load(tmp_path, small())
 
 
 def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:

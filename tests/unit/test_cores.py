@@ -3,13 +3,13 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 
 import pytest
 
 from lowrank_bench.errors import InvalidInput
 from lowrank_bench.measurement import cores
-from lowrank_bench.measurement.cores import cgroup_cores, pin_cores, usable_cores, visible_cores
+from lowrank_bench.measurement.cores import cgroup_cores, pin_cores, pinned, usable_cores, visible_cores
 
 
 @pytest.fixture
@@ -89,3 +89,23 @@ def test_what_is_pinned_runs_on_those_cores_only():
     thread.join()
     pinned, visible = seen
     assert pinned in (visible, ())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems cannot pin")
+def test_all_threads_are_pinned_for_a_while_and_then_free_again():
+    done = Event()
+    running, started = (Thread(target=done.wait) for _ in range(2))
+    running.start()
+    before = visible_cores()
+    with pinned(1):
+        (core,) = visible_cores()
+        assert os.sched_getaffinity(running.native_id) == {core}
+        started.start()
+        assert os.sched_getaffinity(started.native_id) == {core}
+    assert visible_cores() == before
+    for thread in (running, started):
+        assert sorted(os.sched_getaffinity(thread.native_id)) == before
+    with pytest.raises(InvalidInput, match="cannot pin"), pinned(10**6):
+        pass
+    done.set()
+    running.join(), started.join()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 
 import pytest
 from rich.console import Console
@@ -21,7 +22,7 @@ QUIET = Probe(
     pairs=200,
     core_share=0.999,
     peaks={1: Peak(120.0, 11.0)},
-    steps={1: 1.0, 16: 1.2, 32: 1.21},
+    steps={"eager": {1: 1.0, 16: 1.2, 32: 1.21}, "openvino": {1: 1.0, 16: 1.01, 32: 1.0}},
 )
 NOISY = QUIET.model_copy(update={"low": 0.9, "high": 1.1, "noise_floor": 0.111, "core_share": 0.6})
 GOOD, BAD = Check("oneDNN", True, "on", "enable it"), Check("load", False, "9 running on 2 cores", "end what else runs")
@@ -31,6 +32,7 @@ def test_a_probe_is_an_a_a_on_one_pinned_core_and_peaks_of_one_thread_and_of_all
     pinned = []
     monkeypatch.setattr(diagnosis, "pin_cores", pinned.append)
     monkeypatch.setattr(diagnosis, "usable_cores", lambda: 3)
+    monkeypatch.setattr(diagnosis, "all_rank_steps", lambda: QUIET.steps)
     monkeypatch.setattr(diagnosis, "peak", lambda threads: Peak(100.0 * threads, 10.0))
     found = probe(0.5)
     assert pinned == [1]
@@ -68,6 +70,11 @@ def test_doctor_shows_every_check_and_the_remedy_of_those_that_fail(monkeypatch,
     cli_inspect.doctor(1.0, False)
     shown = capsys.readouterr().out
     assert "end what else runs" in shown and "enable it" not in shown
+    for line in (
+        "of, eager +16: 1.20x, 32: 1.21x; .* align = 16 ",
+        "of, openvino +16: 1.01x, 32: 1.00x; .* align = 1 ",
+    ):
+        assert re.search(line, shown)
     assert "120 GFLOP/s, 11.0 GB/s" in shown and "not to be trusted because of: load" in shown
     cli_inspect.doctor(1.0, True)
     assert json.loads(capsys.readouterr().out)["checks"][1]["remedy"] == "end what else runs"

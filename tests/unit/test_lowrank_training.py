@@ -4,10 +4,12 @@ from itertools import product
 
 import pytest
 import torch
+from fake_timer import FakeTimer
 from toys import SIZE, toy_batches, toy_net
 
 import lowrank_bench as lrb
 from lowrank_bench.compression.budget import Choice, allocate
+from lowrank_bench.compression.method import Job
 from lowrank_bench.compression.ranks import energy_rank
 from lowrank_bench.compression.registry import method_class
 from lowrank_bench.decomposition.separable_basis import singular_value_threshold
@@ -240,6 +242,20 @@ def test_the_same_seed_gives_the_same_model(regularizer, options):
 def test_ranks_instead_of_a_budget_hold_in_the_c_step_and_in_the_cut():
     compressed = compress(budget=None, ranks={"4": 3}, regularizer="lc", scheme="channel")
     assert {name: layer.ranks for name, layer in compressed.plan.layers.items()} == {"4": (3,)}
+
+
+def test_lc_trains_for_a_latency_at_the_ranks_that_were_measured_before_and_measures_no_more(monkeypatch):
+    timer = FakeTimer()
+    budget = lrb.Budget(latency=2, runtime="eager", threads=1, batch=1)
+    before = method_class("channel_svd")().compress(toy_net(), Job(SIZE, budget, timer=timer))
+    plain, timer = len(timer.ratios), FakeTimer()
+    job = Job(SIZE, budget, data=toy_batches, recipe="toy", timer=timer)
+    trained = method_class("lowrank_training")(regularizer="lc", scheme="channel", every=4).compress(toy_net(), job)
+    assert len(timer.ratios) == plain
+    ranks = [{name: layer.ranks for name, layer in made.plan.layers.items()} for made in (before, trained)]
+    assert ranks[0] == ranks[1]
+    assert before.skipped == trained.skipped
+    assert trained.plan.layers["4"].notes["regularised_epochs"] == TOY.epochs
 
 
 def test_no_epochs_is_plain_truncation():

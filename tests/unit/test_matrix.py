@@ -7,7 +7,7 @@ import torch
 from torch.linalg import matrix_norm, svdvals, vector_norm
 
 from lowrank_bench.decomposition.balance import balance_factors, balance_terms
-from lowrank_bench.decomposition.matrix import as_float64, relative_error, truncated_svd, weighted_svd
+from lowrank_bench.decomposition.matrix import as_float64, balanced_svd, relative_error, truncated_svd, weighted_svd
 from lowrank_bench.errors import InvalidRanks, InvalidWeights
 
 
@@ -23,6 +23,15 @@ def test_truncated_svd_leaves_the_tail_of_the_singular_values(shape):
         tail = svdvals(matrix)[..., rank:].square().sum(-1).sqrt()
         torch.testing.assert_close(matrix_norm(matrix - (u * s.unsqueeze(-2)) @ vh), tail, rtol=1e-9, atol=1e-12)
         torch.testing.assert_close(u.mT @ u, torch.eye(rank).to(u).expand_as(u.mT @ u))
+
+
+@pytest.mark.parametrize("shape", [(6, 9), (9, 6), (3, 4, 7)])
+def test_balanced_factors_are_the_best_approximation_with_even_norms_term_by_term(shape):
+    matrix = normal(*shape)
+    left, right = balanced_svd(matrix, 3)
+    u, s, vh = truncated_svd(matrix, 3)
+    torch.testing.assert_close(left @ right, (u * s.unsqueeze(-2)) @ vh)
+    torch.testing.assert_close(vector_norm(left, dim=-2), vector_norm(right, dim=-1))
 
 
 def test_the_sign_of_singular_vectors_is_fixed():

@@ -11,7 +11,8 @@ import lowrank_bench as lrb
 from lowrank_bench.compression.chain import Factor, KernelShape
 from lowrank_bench.compression.compose import chain_error, compose_chain
 from lowrank_bench.compression.method import LayerMethod
-from lowrank_bench.decomposition.cp_result import cp_tensor
+from lowrank_bench.decomposition import cp as decomposition
+from lowrank_bench.decomposition.cp_result import CPResult, cp_tensor
 
 
 def cp(**options: Any) -> LayerMethod:
@@ -91,6 +92,22 @@ def test_expected_errors_fall_from_below_one_to_zero() -> None:
 def test_the_same_seed_gives_the_same_factors() -> None:
     first, second = (cp().factorize(kernel(), (5,)) for _ in range(2))
     assert all(torch.equal(a.tensors[0], b.tensors[0]) for a, b in zip(first.stages, second.stages, strict=True))
+
+
+@pytest.mark.parametrize(("groups", "options", "share"), [(1, {}, 1), (4, {}, 4), (4, {"embed_groups": True}, 1)])
+def test_seconds_are_those_of_a_layer_and_shared_by_its_groups(
+    groups: int, options: dict[str, Any], share: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caps: list[float] = []
+
+    def solver(*args: Any, max_seconds: float, **rest: Any) -> CPResult:
+        caps.append(max_seconds)
+        return solve(*args, **rest)
+
+    solve = decomposition.cp_nls
+    monkeypatch.setattr(decomposition, "cp_nls", solver)
+    lrb.factorize(nn.Conv2d(8, 8, 3, groups=groups), "cp_nls", 2, max_seconds=60, **options)
+    assert caps == [60 / share] * share
 
 
 @pytest.mark.parametrize("options", [{"algorithm": "greedy", "max_iter": 9}, {"max_seconds": 0}, {"spatial": "both"}])

@@ -184,8 +184,39 @@ def test_responses_are_closer_in_the_covariance_metric_than_in_frobenius(method:
     assert off(metric="covariance") < off()
 
 
+def _state(model: nn.Module) -> list[object]:
+    return [[m.training for m in model.modules()], [p.requires_grad for p in model.parameters()]]
+
+
+@pytest.mark.parametrize("options", METRICS, ids=str)
+def test_calibration_leaves_the_model_in_its_mode_also_where_it_fails(options: dict[str, object]) -> None:
+    model = net().train()
+    model.second.eval()
+    model.head.weight.requires_grad_(False)
+    before = _state(model)
+    good, bad = list(data(32)), [(torch.zeros(4, 7, 12, 12), torch.zeros(4, dtype=torch.int64))]
+    how = {"ranks": {"second": 3}, "options": options, "input_size": (3, 12, 12)}
+    lrb.compress(model, "tucker", data=good, **how)
+    assert _state(model) == before
+    with pytest.raises(RuntimeError, match="channels"):
+        lrb.compress(model, "tucker", data=bad, **how)
+    assert _state(model) == before
+
+
+@pytest.mark.parametrize("options", [*METRICS, {"allocation": "sensitivity"}], ids=str)
+def test_calibration_that_sees_no_image_says_so(options: dict[str, object]) -> None:
+    how = {"options": options, "input_size": (3, 12, 12)}
+    read = data()
+    list(read)
+    for batches in ([], lambda _epoch: read):
+        with pytest.raises(lrb.InvalidInput, match="holds no image"):
+            lrb.compress(net(), "tucker", lrb.Budget(macs=1.5), data=batches, **how)
+
+
 def test_calibration_without_data_says_what_to_give() -> None:
     with pytest.raises(lrb.InvalidInput, match="give data"):
         lrb.compress(net(), "tucker", ranks=2, options={"metric": "covariance"}, input_size=(3, 12, 12))
+    with pytest.raises(lrb.InvalidInput, match="generator, which can be read once only: give a list"):
+        lrb.compress(net(), "tucker", ranks=2, options={"metric": "covariance"}, input_size=(3, 12, 12), data=data())
     with pytest.raises(lrb.InvalidOptions, match="sequential belongs to"):
         lrb.compress(net(), "tucker", ranks=2, options={"sequential": True}, input_size=(3, 12, 12), data=list(data()))

@@ -63,6 +63,12 @@ def test_work_of_a_factored_layer_is_that_of_its_stages_each_at_its_own_resoluti
     assert sorted(work.macs for work in works) == sorted([16 * 6 * 64, 6 * 4 * 9 * 16, 4 * 24 * 16])
 
 
+@pytest.mark.parametrize("runtime", ["openvino-bf16", "onnxruntime-int8"])
+def test_a_runtime_of_fewer_bits_is_not_held_against_limits_in_float32(runtime: str):
+    with pytest.raises(InvalidInput, match=f"{runtime}.*float32: profile eager, eager-nhwc"):
+        profile(network(), network(), (3, 8, 8), runtime=runtime)
+
+
 def test_the_limit_is_the_larger_of_arithmetic_and_traffic_at_the_measured_peak():
     arithmetic, traffic = Work(macs=10**9, bytes=10**6), Work(macs=10**6, bytes=10**9)
     assert (arithmetic.mac_ms(PEAK), arithmetic.traffic_ms(PEAK)) == pytest.approx((20.0, 0.1))

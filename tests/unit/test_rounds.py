@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 
 from lowrank_bench.errors import InvalidInput
@@ -9,14 +11,17 @@ from lowrank_bench.measurement.rounds import Rounds, check_rounds
 
 
 class Machine:
-    """A clock that moves when a model is called, slower and slower by ``drift`` per call."""
+    """A clock that moves when a model is called, slower and slower by ``drift`` per call, and by exponential noise of
+    mean ``noise`` times the call's own time.
+    """
 
-    def __init__(self, drift: float = 0.0) -> None:
-        self.now, self.pace, self.drift = 0.0, 1.0, drift
+    def __init__(self, drift: float = 0.0, noise: float = 0.0) -> None:
+        self.now, self.pace, self.drift, self.noise = 0.0, 1.0, drift, noise
+        self.random = Random(0)
 
     def model(self, milliseconds: float):
         def call() -> None:
-            self.now += milliseconds * 1e6 * self.pace
+            self.now += milliseconds * 1e6 * self.pace * (1 + self.noise * self.random.expovariate(1))
             self.pace *= 1 + self.drift
 
         return call
@@ -45,6 +50,12 @@ def test_a_drift_cancels_but_for_its_square_and_shows_in_the_control() -> None:
     rounds = run(Machine(drift=1e-3), 30, 30)
     assert rounds.speedup.ratio == pytest.approx(1, abs=1e-4)
     assert rounds.control.ratio < 0.999
+
+
+def test_noise_that_only_adds_time_does_not_make_a_model_faster_than_itself() -> None:
+    rounds = run(Machine(noise=0.1), 30, 30, count=4000)
+    assert rounds.speedup.low < 1 < rounds.speedup.high
+    assert rounds.speedup.half_width < 0.01
 
 
 def test_short_calls_are_looped_to_two_milliseconds() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 import lowrank_bench as lrb
 from lowrank_bench.compression.chain import KernelShape
@@ -71,6 +72,21 @@ def test_aligned_candidates_are_multiples_or_full() -> None:
     assert isinstance(made, LayerMethod)
     ranks = [rank for (rank,) in made.aligned_candidates(KernelShape(40, 30, 3, 3))]
     assert ranks == [16, 32, 48, 64, 80, 90]
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [("depthwise_separable", {}), ("jaderberg", {"scheme": 1}), ("tucker", {}), ("channel_svd", {})],
+)
+def test_a_layer_whose_ranks_cannot_reach_the_step_is_free_of_it_so_that_budgets_are_met(
+    method: str, options: dict[str, object]
+) -> None:
+    made = method_class(method)(align=16, **options)
+    assert isinstance(made, LayerMethod)
+    shape = KernelShape(8, 8, 3, 3)
+    assert made.aligned_candidates(shape) == made.candidates(shape)
+    model = nn.Sequential(nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 3, padding=1))
+    lrb.compress(model, method, lrb.Budget(macs=1.7), options={"align": 16} | options, input_size=(8, 12, 12))
 
 
 def test_a_trial_stores_a_plan_and_no_weights_and_loads_again(tmp_path: Path) -> None:

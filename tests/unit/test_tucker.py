@@ -12,6 +12,7 @@ from torch.linalg import svdvals, vector_norm
 import lowrank_bench as lrb
 from lowrank_bench.compression.chain import KernelShape
 from lowrank_bench.compression.compose import chain_error
+from lowrank_bench.compression.geometry import Geometry
 from lowrank_bench.decomposition.matrix import relative_error
 from lowrank_bench.decomposition.tucker import tucker2, tucker_kernel
 from lowrank_bench.errors import InvalidRanks, InvalidWeights
@@ -138,3 +139,11 @@ def test_expected_errors_lie_between_the_largest_tail_and_the_sum_and_never_satu
         for ranks, error in zip(candidates, told, strict=True):
             chain = method.factorize(weight, ranks)
             assert error == pytest.approx(chain_error(weight, chain, 1) ** 2, abs=1e-12)
+
+
+def test_the_input_mode_of_images_is_left_whole_and_that_of_narrow_groups_is_cut():
+    method = lrb.methods()["tucker"]()
+    assert {inputs for _, inputs in method.candidates(KernelShape(64, 3, 7, 7))} == {3}
+    conv = torch.nn.Conv2d(64, 64, 3, groups=16)  # as in the first stage of ResNeXt-50, 32x4d: 4 channels in each group
+    assert {inputs for _, inputs in method.candidates(Geometry.of(conv).kernel)} == {1, 2, 3, 4}
+    assert lrb.factorize(conv, "tucker", (2, 2))[0].out_channels == 16 * 2
