@@ -12,7 +12,7 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from lowrank_bench.errors import InvalidRecord, LowRankBenchError
-from lowrank_bench.record import RECORD, MeasurementRecord, TrialRecord
+from lowrank_bench.record import RECORD, MeasurementRecord, Status, TrialRecord
 
 
 class Line(NamedTuple):
@@ -52,8 +52,20 @@ def read_records(folder: Path | str, *, allow_empty: bool = False) -> list[Trial
 
 
 def latest(records: Iterable[TrialRecord | MeasurementRecord]) -> dict[str, TrialRecord | MeasurementRecord]:
-    """The record that counts for each key: the last one, as a retry replaces what it repeats."""
-    return {record.key: record for record in records}
+    """The record that counts for each key: see ``counts``."""
+    kept: dict[str, TrialRecord | MeasurementRecord] = {}
+    for record in records:
+        before = kept.get(record.key)
+        if counts(record.status, None if before is None else before.status):
+            kept[record.key] = record
+    return kept
+
+
+def counts(status: Status, before: Status | None) -> bool:
+    """Whether a record takes the place of an earlier one of its key: a retry replaces what it repeats, but one that did
+    not end well hides nothing that did.
+    """
+    return status is Status.OK or before is not Status.OK
 
 
 def lines_below(folder: Path) -> list[list[Line]]:

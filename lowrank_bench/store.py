@@ -15,6 +15,7 @@ from lowrank_bench.errors import InvalidInput, InvalidRecord, NotWritten
 from lowrank_bench.reading import (
     Line,
     NoRecord,
+    counts,
     in_order,
     lines_below,
     parse_record,
@@ -26,6 +27,13 @@ from lowrank_bench.record import MeasurementRecord, Status, TrialRecord
 
 FILE_NAME = "records.jsonl"
 ASIDE_SUFFIX = ".unreadable"
+
+
+class End(NamedTuple):
+    """How a trial or measurement ended, and why."""
+
+    status: Status
+    reason: str
 
 
 class Merged(NamedTuple):
@@ -82,10 +90,16 @@ class Store:
         """Every readable record in this folder and below, oldest first."""
         return read_records(self.folder, allow_empty=True)
 
-    def statuses(self) -> dict[str, Status]:
-        """How each key ended: by its last record. No more than a record of each file is in memory at a time."""
-        lines = in_order(streams_below(self.folder))
-        return {line.record.key: line.record.status for line in lines if line.record}
+    def ends(self) -> dict[str, End]:
+        """How each key ended: by the record that counts. No more than a record of each file is in memory at a time."""
+        ends: dict[str, End] = {}
+        for line in in_order(streams_below(self.folder)):
+            if (record := line.record) is None:
+                continue
+            before = ends.get(record.key)
+            if counts(record.status, None if before is None else before.status):
+                ends[record.key] = End(record.status, record.reason)
+        return ends
 
     def _mend_last_line(self, handle: int) -> None:
         """A last line without an end is ended where it is a whole record, and set aside where it is not."""

@@ -14,14 +14,16 @@ from filelock import FileLock, Timeout
 
 from lowrank_bench.atomic import remove_drafts
 from lowrank_bench.compression.model import PLAN
-from lowrank_bench.errors import InvalidInput, InvalidRecord
+from lowrank_bench.errors import DataMissing, InvalidInput, InvalidRecord, RuntimeMissing
 from lowrank_bench.measurement.environment import Environment
+from lowrank_bench.measurement.runtimes import available_runtimes
 from lowrank_bench.record import MeasurementRecord, Status, TrialRecord
 from lowrank_bench.running.code import code_fingerprint
 from lowrank_bench.running.crew import Crew, LocalCrew, Timed
 from lowrank_bench.running.host import EXPORTS, RUN_LOCK, Host
 from lowrank_bench.running.stages import remove_stages
-from lowrank_bench.store import Store
+from lowrank_bench.store import End, Store
+from lowrank_bench.tasks.catalog import get_task
 from lowrank_bench.trial import Measurement, Trial
 
 DONE = (Status.OK, Status.SKIPPED)
@@ -92,7 +94,7 @@ class Engine:
             shutil.rmtree(exports, ignore_errors=True)
 
     def _run(self, trials: Sequence[Trial], measurements: Sequence[Measurement]) -> Summary:
-        known = self.store.statuses()
+        known = self.store.ends()
         to_try, to_time = self._missing(known, trials, measurements)
         titles = {trial.key: str(trial) for trial in to_try} | {m.key: f"{t} on {m.setting}" for t, m in to_time}
         total = len(titles)
@@ -112,20 +114,32 @@ class Engine:
         return summary
 
     def _missing(
-        self, known: Mapping[str, Status], trials: Sequence[Trial], measurements: Sequence[Measurement]
+        self, known: Mapping[str, End], trials: Sequence[Trial], measurements: Sequence[Measurement]
     ) -> tuple[list[Trial], list[Timed]]:
-        to_measure = [m for m in measurements if known.get(m.key) in (None, *self.retry)]
+        by_key = {t.key: t for t in trials}
+        to_measure = [m for m in measurements if self._is_open(known.get(m.key), by_key[m.trial], m.runtime)]
         needed = {m.trial for m in to_measure}
         to_try = [
             t
             for t in trials
-            if known.get(t.key) in (None, *self.retry)
-            or (t.key in needed and known[t.key] is Status.OK and not self._has_model(t))
+            if self._is_open(known.get(t.key), t, None if t.budget is None else t.budget.runtime)
+            or (t.key in needed and known[t.key].status is Status.OK and not self._has_model(t))
         ]
-        by_key, tried = {t.key: t for t in trials}, {t.key for t in to_try}
+        tried = {t.key for t in to_try}
         # of a trial that went wrong before, its own record says why there is nothing to time
-        to_time = [m for m in to_measure if m.trial in tried or known[m.trial] is Status.OK]
+        to_time = [m for m in to_measure if m.trial in tried or known[m.trial].status is Status.OK]
         return to_try, [(by_key[m.trial], m) for m in to_time]
+
+    def _is_open(self, end: End | None, trial: Trial, runtime: str | None) -> bool:
+        """Whether it was never done, is to be tried again, or was skipped for want of what is there now: its runtime's
+        package, or data, without which no run comes so far. A task without images never has any.
+        """
+        if end is None or end.status in self.retry:
+            return True
+        lacked = end.reason.partition(":")[0] if end.status is Status.SKIPPED else ""
+        if lacked == RuntimeMissing.__name__:
+            return runtime is not None and available_runtimes()[runtime] is None
+        return lacked == DataMissing.__name__ and get_task(trial.task).scored
 
     def _has_model(self, trial: Trial) -> bool:
         return (self.host.models / trial.key / PLAN).exists()

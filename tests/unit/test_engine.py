@@ -20,7 +20,7 @@ import lowrank_bench as lrb
 from lowrank_bench.measurement.environment import fingerprint
 from lowrank_bench.reading import latest
 from lowrank_bench.record import MeasurementRecord, RuntimeQuality, Status
-from lowrank_bench.running import child, crew, host
+from lowrank_bench.running import child, crew, engine, host
 from lowrank_bench.running.child import Ended, run_child
 from lowrank_bench.running.crew import LocalCrew
 from lowrank_bench.running.engine import Engine, Event
@@ -114,6 +114,54 @@ def test_a_run_cut_off_loses_nothing_that_was_recorded(tmp_path: Path, children:
     children.ends = lambda key: Outcome(status=Status.OK)
     summary = Engine(tmp_path, fingerprint()).run(trials, [])
     assert (summary.kept, summary.ran) == (2, 2)
+
+
+@pytest.mark.parametrize("lacked", ["RuntimeMissing: pip install it", "DataMissing: no such folder"])
+def test_what_was_skipped_for_want_of_something_is_tried_again_once_that_is_there(
+    tmp_path: Path, children: FakeChildren, monkeypatch: pytest.MonkeyPatch, lacked: str
+) -> None:
+    of_data = lacked.startswith("DataMissing")
+    skipped = Outcome(status=Status.SKIPPED, reason=lacked)
+    children.ends = lambda key: skipped if of_data or key != trial().key else Outcome(status=Status.OK)
+    installed: dict[str, str | None] = {"eager": "pip install it"}
+    monkeypatch.setattr(engine, "available_runtimes", lambda: installed)
+
+    def run() -> int:
+        return Engine(tmp_path, fingerprint()).run([trial()], [measurement(trial())]).ran
+
+    assert run() == (1 if of_data else 2)
+    children.ends = lambda key: Outcome(status=Status.OK)
+    if not of_data:
+        assert run() == 0
+        installed["eager"] = None
+    assert run() == (2 if of_data else 1)
+    assert run() == 0
+    ends = Engine(tmp_path, fingerprint()).store.ends()
+    assert {end.status for end in ends.values()} == {Status.OK}
+
+
+@pytest.mark.parametrize(
+    ("task", "reason"),
+    [("chars36", "InvalidBudget: out of reach"), ("speed", "DataMissing: task 'speed' has no images")],
+)
+def test_a_refusal_is_not_tried_again(tmp_path: Path, children: FakeChildren, task: str, reason: str) -> None:
+    refused = trial().model_copy(update={"task": task})
+    children.ends = lambda key: Outcome(status=Status.SKIPPED, reason=reason)
+    assert [Engine(tmp_path, fingerprint()).run([refused], []).ran for _ in range(2)] == [1, 0]
+
+
+def test_a_model_that_cannot_be_made_again_leaves_its_good_record_and_is_tried_again(
+    tmp_path: Path, children: FakeChildren
+) -> None:
+    Engine(tmp_path, fingerprint()).run([trial()], [])
+    (tmp_path / "models" / trial().key / "plan.json").unlink()
+    children.ends = lambda key: Outcome(status=Status.OUT_OF_MEMORY, reason="killed")
+    assert Engine(tmp_path, fingerprint()).run([trial()], [measurement(trial())]).failed
+    store = Engine(tmp_path, fingerprint()).store
+    assert len(store.records()) == 2
+    assert latest(store.records())[trial().key].status is store.ends()[trial().key].status is Status.OK
+    children.ends = lambda key: Outcome(status=Status.OK)
+    assert Engine(tmp_path, fingerprint()).run([trial()], [measurement(trial())]).ran == 2
 
 
 def test_a_model_that_is_gone_is_made_again_when_it_is_to_be_timed(tmp_path: Path, children: FakeChildren) -> None:

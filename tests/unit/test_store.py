@@ -44,6 +44,14 @@ def test_the_last_record_of_a_key_counts() -> None:
     assert latest([first, record(1), second])[first.key] is second
 
 
+def test_a_record_that_did_not_end_well_hides_none_that_did(tmp_path: Path) -> None:
+    good, again, failed = record(0), record(0), record(0, Status.CRASHED)
+    assert latest([good, failed])[good.key] is good
+    assert latest([good, failed, again])[good.key] is again
+    store = Store(put(tmp_path, good, failed))
+    assert store.ends() == {good.key: (Status.OK, "")}
+
+
 def test_a_half_written_line_is_set_aside_and_kept(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.append(record(0))
@@ -100,7 +108,7 @@ def test_how_each_key_ended_is_read_without_holding_the_records(tmp_path: Path) 
     store.path.write_bytes(line * count)
     tracemalloc.start()
     try:
-        assert store.statuses() == {record(0).key: Status.TIMEOUT}
+        assert store.ends() == {record(0).key: (Status.TIMEOUT, "why")}
         assert tracemalloc.get_traced_memory()[1] < len(line) * count / 4
     finally:
         tracemalloc.stop()
