@@ -15,6 +15,10 @@ from lowrank_bench.errors import InvalidBudget, explain
 CONTROL = "identity"
 """The method that leaves the model dense: its speedup is the noise, and every loss is counted from its accuracy."""
 
+MACHINE = "machine"
+"""Among the versions of a trial whose budget is met by timing: its ranks belong to the machine that was timed."""
+_OWN = ("method", MACHINE)
+
 Whole = Annotated[int, Field(ge=0, lt=2**63)]
 """What a table's integers hold."""
 Positive = Annotated[int, Field(ge=1, lt=2**63)]
@@ -111,7 +115,9 @@ class Trial(Noun):
     recipe: str
     seed: Whole = 0
     versions: Mapping[str, int] = Field(
-        default={}, description="declared version of the method and of each stage behind it"
+        default={},
+        description="declared version of the method and of each stage behind it; checksums of what the user brought, and "
+        "of the machine where ranks belong to one",
     )
 
     @property
@@ -127,9 +133,12 @@ class Trial(Noun):
         return " ".join(f"{name}={value}" for name, value in sorted(self.options.items()))
 
     @property
-    def control(self) -> tuple[str, str, str, int]:
-        """What this trial shares with its dense control: task, model, recipe, seed."""
-        return self.task, self.model, self.recipe, self.seed
+    def control(self) -> tuple[str, str, str, int, frozenset[tuple[str, int]]]:
+        """What this trial shares with its dense control: task, model, recipe, seed, and the versions of the stages that
+        both go through.
+        """
+        shared = frozenset((stage, number) for stage, number in self.versions.items() if stage not in _OWN)
+        return self.task, self.model, self.recipe, self.seed, shared
 
     def __str__(self) -> str:
         """A line for people: model, method, target and seed."""

@@ -16,7 +16,7 @@ from lowrank_bench.record import MeasurementRecord, Quality, RuntimeQuality, Siz
 from lowrank_bench.reporting.columns import COLUMNS, EMPTY
 from lowrank_bench.reporting.pareto import pareto_front
 from lowrank_bench.reporting.practical import with_practical
-from lowrank_bench.trial import CONTROL, Measurement, Trial
+from lowrank_bench.trial import CONTROL, MACHINE, Measurement, Trial
 
 _SAME_CONDITIONS = ["task", "model", "recipe", "seed", "machine", "runtime", "threads", "batch"]
 _SAME_MACHINE = ["task", "model", "recipe", "machine", "threads", "batch"]
@@ -31,7 +31,7 @@ def load_records(folder: Path | str) -> pd.DataFrame:
     each trial that has none because it failed, was skipped or was not timed.
 
     Top-1 is in percent; ``top1_dense`` is that of the dense control after the same tuning, and ``top1_drop`` the loss
-    against it in points with its paired 95 % interval (NaN without a control; ``note`` says why). Where a runtime
+    against it in points with its paired 95 % interval (NaN without a control of the same versions; ``note`` says why). Where a runtime
     computes in fewer bits (``arithmetic``), ``top1_after`` is what it came to there; the control is in float32 always.
     Ratios are dense over compressed; ``realised = speedup / macs_ratio``; ``images_per_s`` is the compressed model's;
     ``decompose_s`` and ``finetune_s`` are seconds, ``bytes`` the model's. ``kind`` is "measurement" or "trial", ``key``
@@ -39,8 +39,8 @@ def load_records(folder: Path | str) -> pd.DataFrame:
     as accurate. ``practical`` and ``headline``: see ``with_practical``. Of the compressed model in its runtime:
     ``runtime_error``, the relative difference from eager's output (the larger of both models'), ``convert_s``, seconds
     of conversion, and ``runtime_bytes``. Text that does not apply is empty, numbers NA. Of what was recorded twice the
-    last record counts, and of what was recorded under several declared versions the last version. Raises InvalidRecord
-    where there is no readable record.
+    last record that ended well counts, else the last, and of what was recorded under several declared versions the last
+    version. Raises InvalidRecord where there is no readable record.
     """
     return to_frame(read_records(folder))
 
@@ -51,7 +51,7 @@ def to_frame(records: Iterable[TrialRecord | MeasurementRecord]) -> pd.DataFrame
     trials = _last_version([r for r in counting if isinstance(r, TrialRecord)])
     measured = _last_version([r for r in counting if isinstance(r, MeasurementRecord)])
     outdated = {r.key for r in counting if isinstance(r, TrialRecord)} - trials.keys()
-    controls = {r.trial.control: r for r in trials.values() if r.trial.method == CONTROL}
+    controls = {r.trial.control: r for r in counting if isinstance(r, TrialRecord) and r.trial.method == CONTROL}
 
     of_trial = {key: _trial_columns(r, controls.get(r.trial.control)) for key, r in trials.items()}
     rows = []
@@ -69,12 +69,19 @@ def to_frame(records: Iterable[TrialRecord | MeasurementRecord]) -> pd.DataFrame
 
 
 def _last_version(records: Iterable[_Record]) -> dict[str, _Record]:
-    """By key, in order: of nouns that differ in declared versions only, the one that was recorded last."""
+    """By key, in order: of nouns that differ in declared versions only, the one that was recorded last; another
+    machine is no other version.
+    """
     last: dict[str, _Record] = {}
     for record in records:
+        same: Trial | Measurement
         noun: Trial | Measurement = record.trial if isinstance(record, TrialRecord) else record.measurement
-        blank: dict[str, Any] = {"versions": {}} if isinstance(noun, Trial) else {"version": 0}
-        last[noun.model_copy(update=blank).key] = record
+        if isinstance(noun, Trial):
+            lasting = {name: number for name, number in noun.versions.items() if name == MACHINE}
+            same = noun.model_copy(update={"versions": lasting})
+        else:
+            same = noun.model_copy(update={"version": 0})
+        last[same.key] = record
     return {record.key: record for record in last.values()}
 
 
@@ -151,7 +158,7 @@ def _quality_columns(quality: Quality | None, control: TrialRecord | None) -> di
         "agreement": quality.agreement,
     }
     if control is None:
-        return own | {"note": f"no dense control ({CONTROL}) with this task, model, recipe and seed"}
+        return own | {"note": f"no dense control ({CONTROL}) with this task, model, recipe, seed and versions"}
     if control.quality is None:
         return own | {"note": f"the dense control has no accuracy: {control.status}"}
     dense = control.quality

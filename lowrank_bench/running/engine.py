@@ -24,7 +24,7 @@ from lowrank_bench.running.host import EXPORTS, RUN_LOCK, Host
 from lowrank_bench.running.stages import remove_stages
 from lowrank_bench.store import End, Store
 from lowrank_bench.tasks.catalog import get_task
-from lowrank_bench.trial import Measurement, Trial
+from lowrank_bench.trial import CONTROL, Measurement, Trial
 
 DONE = (Status.OK, Status.SKIPPED)
 
@@ -148,15 +148,17 @@ class Engine:
 def select(
     trials: Sequence[Trial], measurements: Sequence[Measurement], pattern: str
 ) -> tuple[list[Trial], list[Measurement]]:
-    """Those trials whose line or method matches a shell pattern, and their measurements. Raises InvalidInput where none
-    does.
+    """Those trials whose line or method matches a shell pattern, the dense controls that their losses are counted from,
+    and the measurements of both. Raises InvalidInput where none matches.
     """
-    chosen = [t for t in trials if fnmatch.fnmatch(str(t), pattern) or fnmatch.fnmatch(t.method, pattern)]
-    if not chosen:
+    matching = [t for t in trials if fnmatch.fnmatch(str(t), pattern) or fnmatch.fnmatch(t.method, pattern)]
+    if not matching:
         lines = "; ".join(str(trial) for trial in trials)
         raise InvalidInput(
             f"--only {pattern!r} matches no trial; a pattern such as '*tucker*' is matched against: {lines}"
         )
+    wanted, controls = {t.key for t in matching}, {t.control for t in matching}
+    chosen = [t for t in trials if t.key in wanted or (t.method == CONTROL and t.control in controls)]
     keys = {trial.key for trial in chosen}
     return chosen, [m for m in measurements if m.trial in keys]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+import zlib
 from collections.abc import Iterable
 from importlib.resources import files
 from itertools import product
@@ -15,10 +16,11 @@ from lowrank_bench.compression import layerwise
 from lowrank_bench.compression.registry import method_class
 from lowrank_bench.errors import InvalidSweep, LowRankBenchError, UnknownName, explain
 from lowrank_bench.measurement.cores import usable_cores
+from lowrank_bench.measurement.environment import fingerprint
 from lowrank_bench.measurement.runtimes import RUNTIMES
 from lowrank_bench.tasks.catalog import get_task
 from lowrank_bench.training.recipes import get_recipe
-from lowrank_bench.trial import CONTROL, Budget, Measurement, Ranks, Trial
+from lowrank_bench.trial import CONTROL, MACHINE, Budget, Measurement, Ranks, Trial
 
 SHIPPED = files("lowrank_bench.running") / "sweeps"
 Parsed = TypeVar("Parsed", bound=BaseModel)
@@ -82,9 +84,10 @@ class Sweep(_Table):
     sweep: TrialTable
     measure: MeasureTable | None = None
 
-    def trials(self) -> list[Trial]:
-        """The dense control of each model and seed first, then every method at every target. Raises what names and
-        options that do not exist raise.
+    def trials(self, machine: str | None = None) -> list[Trial]:
+        """The dense control of each model and seed first, then every method at every target. ``machine``: where it is
+        done, by default here; it is part of what a budget in latency asks for. Raises what names and options that do
+        not exist raise.
         """
         table = self.sweep
         task, recipe = get_task(table.task), get_recipe(table.recipe)
@@ -96,6 +99,9 @@ class Sweep(_Table):
         for model in table.models:
             task.check_model(model)
         brought = {model: {"brought": number} if (number := task.brought(model)) else {} for model in table.models}
+        here = {}
+        if any(map(_timed, table.budgets)):
+            here = {MACHINE: zlib.crc32((machine or fingerprint().machine).encode())}
         trials = []
         for model, seed, method in product(table.models, table.seeds, [MethodChoice(name=CONTROL), *table.methods]):
             cls = method_class(method.name)
@@ -111,7 +117,7 @@ class Sweep(_Table):
                         ranks=ranks,
                         recipe=table.recipe,
                         seed=seed,
-                        versions={"method": cls.version, **stages, **brought[model]},
+                        versions={"method": cls.version, **stages, **brought[model]} | (here if _timed(budget) else {}),
                     )
                 )
         return list({trial.key: trial for trial in trials}.values())
@@ -157,6 +163,10 @@ class Sweep(_Table):
         return targets
 
 
+def _timed(budget: Budget | None) -> bool:
+    return budget is not None and budget.metric == "latency"
+
+
 def shipped_sweeps() -> list[str]:
     """Names of the sweeps that come with the package."""
     return sorted(entry.name.removesuffix(".toml") for entry in SHIPPED.iterdir() if entry.name.endswith(".toml"))
@@ -174,7 +184,7 @@ def plan(
     try:
         cores = cores or usable_cores()
         _check_latency(sweep.sweep.budgets, cores)
-        trials = sweep.trials()
+        trials = sweep.trials(machine)
         return trials, sweep.measurements(trials, machine, cores)
     except LowRankBenchError as error:
         raise InvalidSweep(f"{source}: {error}") from None

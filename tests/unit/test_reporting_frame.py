@@ -124,6 +124,29 @@ def test_a_raised_version_replaces_the_older_one_and_its_measurements():
     assert row_of(to_frame(records))["speedup"] == 2.0
 
 
+def test_no_loss_is_counted_from_a_control_of_other_versions():
+    def of(method, ratio=None, **versions):
+        return trial(method, ratio, versions={"method": 1, "recipe": 1} | versions)
+
+    controls = [trial_record(of("identity")), trial_record(of("identity", recipe=2), loss=3.0)]
+    frame = to_frame([*controls, trial_record(of("tucker", 4, method=7), 0.5)])
+    assert row_of(frame, method="tucker")["top1_drop"] == pytest.approx(0.5)  # from the older one, which is its own
+    row = row_of(to_frame([controls[1], trial_record(of("tucker", 4), 0.5)]), method="tucker")
+    assert pd.isna(row["top1_drop"])
+    assert "versions" in row["note"]
+
+
+def test_models_made_for_two_machines_are_two_models():
+    here, there = (trial("tucker", 4, versions={"method": 1, "machine": number}) for number in (1, 2))
+    records = [trial_record(CONTROL.model_copy(update={"versions": {"method": 1}}))]
+    for number, of in enumerate((here, there)):
+        records += [trial_record(of, 0.5), measurement_record(of, 2.0 + number, machine=f"m{number}")]
+    frame = to_frame(records)
+    timed = frame[frame["kind"] == "measurement"]
+    assert dict(zip(timed["machine"], timed["speedup"], strict=True)) == {"m0": 2.0, "m1": 3.0}
+    assert timed["top1_drop"].tolist() == pytest.approx([0.5, 0.5])
+
+
 def test_a_measurement_without_its_trial_is_a_row_that_says_so():
     row = row_of(to_frame([measurement_record(TUCKER, 2.0)]))
     assert "trial is not among the records" in row["note"]

@@ -57,6 +57,15 @@ def test_the_key_changes_with_the_declared_version_of_the_method(
     assert not before & after
 
 
+def test_only_a_budget_in_latency_belongs_to_a_machine(tmp_path: Path) -> None:
+    timed = GOOD.replace("macs = 4", 'latency = 2, runtime = "eager", threads = 1, batch = 1')
+    one, other = (plan(written(tmp_path, timed), machine)[0] for machine in ("one", "other"))
+    for mine, theirs in zip(one, other, strict=True):
+        latency = mine.budget is not None and mine.budget.metric == "latency"
+        assert (mine.key != theirs.key) is ("machine" in mine.versions) is latency
+        assert mine.control == theirs.control
+
+
 @pytest.mark.parametrize("name", shipped_sweeps())
 def test_shipped_sweeps_are_valid(name: str) -> None:
     trials, measurements = plan(name, "m")
@@ -115,8 +124,9 @@ def test_a_sweep_without_targets_or_that_is_not_there_is_named(tmp_path: Path) -
 
 def test_only_selects_by_pattern_and_a_pattern_without_a_match_is_named(tmp_path: Path) -> None:
     trials, measurements = plan(written(tmp_path, GOOD), "m")
-    chosen, timed = select(trials, measurements, "*evbmf*")
-    assert chosen and all(t.ranks == "evbmf" for t in chosen)
+    chosen, timed = select(trials, measurements, "*evbmf*seed 1")
+    assert [t.method for t in chosen] == ["identity", "tucker", "jaderberg"]  # with the control that belongs to them
+    assert {t.seed for t in chosen} == {1} and {t.ranks for t in chosen[1:]} == {"evbmf"}
     assert {m.trial for m in timed} == {t.key for t in chosen}
     with pytest.raises(lrb.InvalidInput, match="matches no trial"):
         select(trials, measurements, "*resnet*")
