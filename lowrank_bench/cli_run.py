@@ -38,7 +38,9 @@ def run(
     cluster: Annotated[
         str | None, typer.Option(help="Run on many hosts: a dask scheduler's address, 'local', or a slurm.toml.")
     ] = None,
-    only: Annotated[str | None, typer.Option(help="Only trials that match, such as '*tucker*', and their control.")] = None,
+    only: Annotated[
+        str | None, typer.Option(help="Only trials that match, such as '*tucker*', and their control.")
+    ] = None,
     timeout: Annotated[float, typer.Option(help="Seconds for each trial or timing.")] = 3600.0,
     memory: Annotated[float | None, typer.Option(help="GB for each trial or timing (Linux).")] = None,
     retry: Annotated[str | None, typer.Option(help="'failed': try again what did not end well.")] = None,

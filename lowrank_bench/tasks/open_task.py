@@ -45,10 +45,15 @@ class OpenTask(Task):
             super().check_model(name)
 
     def brought(self, model: str) -> int:
-        """Checksum of the weights and of the user's own module, or of the recipe that trained the task's own."""
+        """Checksum of the weights and of the user's own module; of the task's own network that of the weights which were
+        trained on this machine, and of their recipe.
+        """
         name, weights = split_model(model)
         said = b"" if weights is None else weights.read_bytes()
         if name in self.baselines:
+            trained = self.baselines[name].path(self.name, self.version, name)
+            if weights is None and trained.is_file():  # no two trainings give the same
+                said = trained.read_bytes()
             said += self.baselines[name].hash(self.name, self.version, name).encode()
         elif not in_zoo(name):
             said += str(source_checksum(name)).encode()

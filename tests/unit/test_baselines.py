@@ -12,7 +12,8 @@ from torch import nn
 
 import lowrank_bench as lrb
 from lowrank_bench.recipe import Recipe
-from lowrank_bench.tasks.checkpoint import checkpoint_facts
+from lowrank_bench.tasks.catalog import get_task
+from lowrank_bench.tasks.checkpoint import checkpoint_facts, save_checkpoint
 from lowrank_bench.tasks.fashion_mnist import FashionMnist
 from lowrank_bench.training import baselines
 from lowrank_bench.training.baselines import train_model
@@ -52,6 +53,15 @@ def test_a_network_is_trained_once_and_loaded_by_its_task() -> None:
     facts = checkpoint_facts(first.path)
     assert facts["top1"] == first.top1 and Recipe.model_validate(facts["recipe"]) == TINY and len(facts["epochs"]) == 3
     assert not FashionMnist().load("resnet18").training
+
+
+def test_another_training_of_the_same_network_is_another_trial_and_what_comes_with_the_package_is_none() -> None:
+    task, path = FashionMnist(), train_model("fashion_mnist", "resnet18").path
+    before = task.brought("resnet18")
+    assert task.brought("resnet18") == before
+    save_checkpoint(tiny(), path, top1={})
+    assert task.brought("resnet18") != before
+    assert get_task("chars36").brought("charnet") == 0
 
 
 def test_another_recipe_or_seed_is_another_file() -> None:
