@@ -116,8 +116,8 @@ class Trial(Noun):
     seed: Whole = 0
     versions: Mapping[str, int] = Field(
         default={},
-        description="declared version of the method and of each stage behind it; checksums of what the user brought, and "
-        "of the machine where ranks belong to one",
+        description="declared version of the method and of each stage behind it; checksums of what the user brought, "
+        "and of the machine where ranks belong to one",
     )
 
     @property
