@@ -28,8 +28,11 @@ def save_checkpoint(network: nn.Module, path: Path, **facts: Any) -> None:
         write_tensors(state, draft, {name: json.dumps(fact) for name, fact in facts.items()})
 
 
-def load_checkpoint(model: nn.Module, path: Path, remedy: str = "name another file") -> nn.Module:
-    """Fill ``model`` from a safetensors file; returns it in float32 and eval mode.
+def load_checkpoint(
+    model: nn.Module, path: Path, remedy: str = "name another file", spare: tuple[str, ...] = ()
+) -> nn.Module:
+    """Fill ``model`` from a safetensors file; returns it in float32 and eval mode. ``spare``: modules whose weights the
+    file may hold though the model has no such module.
 
     Raises DataMissing, with the ``remedy``, where there is none, and InvalidWeights where the file is not of that
     format, holds values that are not finite, or belongs to another architecture.
@@ -44,7 +47,12 @@ def load_checkpoint(model: nn.Module, path: Path, remedy: str = "name another fi
             f"{path} is not a safetensors file ({error}): write one with "
             "safetensors.torch.save_file(model.state_dict(), FILE); pickled checkpoints are not read"
         ) from None
-    state = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
+    idle = [module for module in spare if getattr(model, module, None) is None]
+    state = {
+        name: value.float() if value.is_floating_point() else value
+        for name, value in state.items()
+        if name.partition(".")[0] not in idle
+    }
     _check_fit(model, state, path)
     model.float().load_state_dict(state)
     return model.eval()

@@ -12,7 +12,7 @@ from lowrank_bench.errors import DataMissing, InvalidInput
 from lowrank_bench.tasks.checkpoint import load_checkpoint
 from lowrank_bench.tasks.own_model import find_factory, make_own_model, source_checksum
 from lowrank_bench.tasks.task import Task
-from lowrank_bench.tasks.zoo import Wanted, build_zoo_model, check_zoo_model, in_zoo
+from lowrank_bench.tasks.zoo import HEADS, Wanted, build_zoo_model, check_zoo_model, in_zoo
 
 ANY_MODEL = ("timm:NAME", "torchvision:NAME", "PACKAGE.MODULE:FACTORY")
 FORMS = ", ".join(ANY_MODEL)
@@ -70,7 +70,7 @@ class OpenTask(Task):
         """
         name, weights = split_model(model)
         if weights is not None:
-            return load_checkpoint(self._build(name), weights)
+            return load_checkpoint(self._build(name, filled=True), weights, spare=HEADS if in_zoo(name) else ())
         if name in self.baselines:
             path = self.baselines[name].path(self.name, self.version, name)
             return load_checkpoint(self._build(name), path, f"make it with `lowrank-bench train {name}`")
@@ -83,12 +83,12 @@ class OpenTask(Task):
         """None where the zoo's own, red, green and blue, will do."""
         return None if self.input_size[0] == 3 else self.input_size[0]
 
-    def _build(self, name: str) -> nn.Module:
+    def _build(self, name: str, *, filled: bool = False) -> nn.Module:
         self.check_model(name)
         if name in self.baselines:
             return self.baselines[name].build()
         if in_zoo(name):
-            return build_zoo_model(name, Wanted(self.classes or None, self._channels))
+            return build_zoo_model(name, Wanted(self.classes or None, self._channels, filled=filled))
         return make_own_model(name)
 
 

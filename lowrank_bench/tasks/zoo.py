@@ -17,17 +17,21 @@ from torch import nn
 from lowrank_bench.errors import DataMissing, InvalidInput, UnknownName
 
 SEED = 0
+HEADS = ("AuxLogits", "aux1", "aux2")
+"""Auxiliary heads of GoogLeNet and Inception: for training only, where they make a tuple of the output."""
 
 
 @dataclass(frozen=True)
 class Wanted:
     """How a network is asked for: its number of ``classes`` and of image ``channels`` (None: as the library has it), or
-    with the library's ``pretrained`` weights and their classes.
+    with the library's ``pretrained`` weights and their classes. ``filled``: it will get weights from a file, and so has
+    what the library sets with its own ones.
     """
 
     classes: int | None = None
     channels: int | None = None
     pretrained: bool = False
+    filled: bool = False
 
 
 def in_zoo(name: str) -> bool:
@@ -103,14 +107,23 @@ def _torchvision(name: str, wanted: Wanted) -> Callable[[], nn.Module]:
     if name not in known:
         raise UnknownName("model of torchvision", name, known)
     if wanted.pretrained:
-        return lambda: models.get_model(name, weights="DEFAULT")
+        return lambda: _without_heads(models.get_model(name, weights="DEFAULT"))
     builder = models.get_model_builder(name)
-    # GoogLeNet's and Inception's own start takes a minute, and their auxiliary heads are for training only
-    spare: dict[str, Any] = {"init_weights": False, "aux_logits": False}
+    # GoogLeNet's and Inception's own start takes a minute, and published weights want their images scaled anew
+    spare: dict[str, Any] = {"init_weights": False, "aux_logits": False, "transform_input": wanted.filled}
     accepted = inspect.signature(builder).parameters
     old_nets = "aux_logits" in inspect.signature(_class_of(builder)).parameters if "kwargs" in accepted else False
     options = (spare if old_nets else {}) | ({} if wanted.classes is None else {"num_classes": wanted.classes})
     return lambda: models.get_model(name, weights=None, **options)
+
+
+def _without_heads(model: nn.Module) -> nn.Module:
+    if getattr(model, "aux_logits", False):
+        model.aux_logits = False  # type: ignore[assignment]
+        for name in HEADS:
+            if hasattr(model, name):
+                setattr(model, name, None)
+    return model
 
 
 def _class_of(builder: Callable[..., nn.Module]) -> Callable[..., nn.Module]:

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
+from torchvision import models
 
 import lowrank_bench as lrb
 from lowrank_bench.compression.chain import KernelShape
@@ -16,7 +18,7 @@ from lowrank_bench.running.stages import run_trial
 from lowrank_bench.running.stopwatch import Stopwatch
 from lowrank_bench.running.sweep import Sweep
 from lowrank_bench.tasks.catalog import get_task
-from lowrank_bench.tasks.zoo import build_zoo_model, check_zoo_model
+from lowrank_bench.tasks.zoo import Wanted, build_zoo_model, check_zoo_model
 
 RESNET = "torchvision:resnet18"
 
@@ -51,6 +53,24 @@ def test_unknown_names_suggest_the_nearest(name: str, words: str) -> None:
 def test_networks_with_and_without_heads_for_training_give_one_output(name: str) -> None:
     with torch.no_grad():
         assert build_zoo_model(name)(torch.zeros(1, 3, 224, 224)).shape == (1, 1000)
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_weights_from_a_file_compute_what_the_library_computes_with_its_own(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    builder = models.get_model_builder(name)
+    published = builder(init_weights=False, transform_input=True, aux_logits=True)  # as with weights="DEFAULT"
+    nn.init.zeros_(published.fc.bias)  # it would hide what comes through random layers
+    save_file(published.state_dict(), tmp_path / "w.safetensors")
+    images = torch.randn(1, 3, 299, 299)
+    with torch.inference_mode():
+        wanted = published.eval()(images)
+        loaded = get_task("speed:3x299x299").load(f"torchvision:{name}@{tmp_path / 'w.safetensors'}")
+        assert (loaded(images) - wanted).norm() <= 1e-4 * wanted.norm()
+    monkeypatch.setattr(models, "get_model", lambda *_, **__: published.train())
+    pretrained = build_zoo_model(f"torchvision:{name}", Wanted(pretrained=True)).train()
+    assert isinstance(pretrained(images.expand(2, -1, -1, -1)), torch.Tensor)
 
 
 @pytest.mark.parametrize("align", [1, 16])
