@@ -51,6 +51,17 @@ def drafts(*paths: Path) -> Iterator[list[Path]]:
                 draft.unlink()
 
 
+@contextmanager
+def told_of_disk(place: Path | str) -> Iterator[None]:
+    """Raise NotWritten, naming the place, for whatever the system will not write there in this block."""
+    try:
+        yield
+    except OSError as error:
+        raise NotWritten(
+            f"{place} cannot be written ({error.strerror or error}): make room or make it writable, then run again"
+        ) from None
+
+
 def write_tensors(tensors: Mapping[str, Tensor], draft: Path, metadata: dict[str, str] | None = None) -> None:
     """Write tensors to a draft as safetensors. Raises OSError where the disk is full."""
     values = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import errno
 import shutil
 import sys
 import time
@@ -17,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lowrank_bench.errors import ExportFailed, InvalidInput, RuntimeMissing, UnknownName
+from lowrank_bench.errors import ExportFailed, InvalidInput, NotWritten, RuntimeMissing, UnknownName
 from lowrank_bench.measurement.converters import (
     Run,
     Wish,
@@ -37,6 +38,8 @@ Arithmetic = Literal["float32", "bfloat16", "int8"]
 # bits the difference is what was asked for, and its price is measured as accuracy: CharNet came within 4e-2 in int8,
 # a wrong conversion is off by about 1.
 OUTPUT_TOLERANCE: dict[Arithmetic, float] = {"float32": 1e-4, "bfloat16": 5e-2, "int8": 3e-1}
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 @dataclass(frozen=True)
@@ -90,8 +93,8 @@ def prepare(
     number of threads from there. ``calibration``: images (M, C, H, W) from which a runtime that quantizes learns the
     ranges of activations; without them the example input has to do. ``exports``: where its ONNX file may be found, by
     default nowhere. Raises UnknownName, RuntimeMissing, InvalidInput
-    where the model itself rejects the input, and ExportFailed where the runtime rejects the model or computes something
-    else.
+    where the model itself rejects the input, ExportFailed where the runtime rejects the model or computes something
+    else, and NotWritten where a disk is full.
     """
     if name not in RUNTIMES:
         raise UnknownName("runtime", name, RUNTIMES)
@@ -113,8 +116,13 @@ def prepare(
                 run, model_bytes = runtime.convert(own, wish)
                 output = run()
         except Exception as error:
-            if _out_of_memory(error):
+            if _out_of_memory(error) or isinstance(error, NotWritten):
                 raise
+            if isinstance(error, OSError) and error.errno in DISK_FULL:
+                raise NotWritten(
+                    f"runtime {name!r} cannot write what it makes of the model ({error}): make room there, then run "
+                    "again"
+                ) from error
             raise ExportFailed(f"runtime {name!r} cannot take this model: {type(error).__name__}: {error}") from error
         seconds = time.perf_counter() - start + wish.exports.spared - spared
         output_error = relative_error(output, reference)

@@ -15,6 +15,7 @@ from typing import IO
 
 from pydantic import ValidationError
 
+from lowrank_bench.atomic import told_of_disk
 from lowrank_bench.errors import NotWritten
 from lowrank_bench.measurement.environment import THREAD_VARIABLES
 from lowrank_bench.record import Status
@@ -72,13 +73,16 @@ def run_child(job: Job, threads: int, timeout: float, progress: Progress, family
     """Run a job in a child with so many threads, at most ``timeout`` seconds; whatever it does, an outcome comes back.
 
     The parent sleeps in a read meanwhile. On any way out, Ctrl-C too, the child's whole process group is gone. Raises
-    NotWritten where the child could not save what it made, and Stopped where the family was ended.
+    NotWritten where the child could not save what it made or its log has no room, and Stopped where the family was
+    ended.
     """
     family = family or Family()
     environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads))
     command = [sys.executable, "-P", "-m", START]  # -P: in a clone, ./lowrank_bench has no methods
     killed_before = killed_for_memory()
-    with tempfile.TemporaryFile() as errors:
+    with told_of_disk("the folder for temporary files (TMPDIR)"):
+        log = tempfile.TemporaryFile()  # noqa: SIM115  closed below
+    with log as errors:
         child = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,

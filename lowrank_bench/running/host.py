@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from lowrank_bench.atomic import told_of_disk
 from lowrank_bench.measurement.environment import Environment
 from lowrank_bench.measurement.runtimes import arithmetic_of
 from lowrank_bench.record import MeasurementRecord, ProcessTiming, RuntimeQuality, TrialRecord
@@ -54,14 +55,13 @@ class Host:
         return TrialRecord(key=trial.key, trial=trial, size=outcome.size, quality=outcome.quality, **facts)
 
     def measure(self, trial: Trial, measurement: Measurement, progress: Progress, family: Family) -> MeasurementRecord:
-        """Time a trial's model, alone on this machine, in as many fresh processes as are wanted."""
+        """Time a trial's model, alone on this machine, in as many fresh processes as are wanted. Raises NotWritten."""
         changes_top1 = arithmetic_of(measurement.runtime) != "float32" and get_task(trial.task).scored
         timings: list[ProcessTiming] = []
         quality: RuntimeQuality | None = None
         seconds: dict[str, float] = {}
         progress(WAITS, 0.0)
-        self.models.mkdir(parents=True, exist_ok=True)
-        with timing_lock(family.ended), TemporaryDirectory(prefix=EXPORTS, dir=self.models) as exports:
+        with timing_lock(family.ended), self._shared_folder() as exports:
             for number in range(measurement.processes):
                 judge = changes_top1 and number == 0  # top-1 is the same in every process
                 job = TimingJob(
@@ -86,6 +86,11 @@ class Host:
             quality=quality,
             **self._facts(ended, seconds),
         )
+
+    def _shared_folder(self) -> TemporaryDirectory[str]:
+        with told_of_disk(self.models):
+            self.models.mkdir(parents=True, exist_ok=True)
+            return TemporaryDirectory(prefix=EXPORTS, dir=self.models, ignore_cleanup_errors=True)
 
     def _facts(self, ended: Ended, seconds: dict[str, float]) -> dict[str, Any]:
         return {

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -256,6 +258,24 @@ def test_a_disk_that_is_full_stops_the_run_and_is_no_failure_of_the_trial(
     with pytest.raises(lrb.NotWritten, match="No space left"):
         Engine(tmp_path, fingerprint()).run([trial()], [])
     assert Engine(tmp_path, fingerprint()).store.records() == []
+
+
+def test_a_disk_without_room_for_what_a_measurement_shares_stops_the_run(tmp_path: Path, children: FakeChildren) -> None:
+    Engine(tmp_path, fingerprint()).run([trial()], [])
+    shutil.move(tmp_path / "models", tmp_path / "moved")
+    here = Engine(tmp_path, fingerprint()).host
+    (tmp_path / "models").write_text("no folder can be made here")
+    with pytest.raises(lrb.NotWritten, match=r"models cannot be written .*make room"):
+        here.measure(trial(), measurement(trial()), lambda stage, share: None, child.Family())
+
+
+def test_a_disk_without_room_for_a_childs_log_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(child.tempfile, "TemporaryFile", full)
+    with pytest.raises(lrb.NotWritten, match=r"TMPDIR.*No space left"):
+        run_child(TrialJob(trial=trial(), models=tmp_path), 1, 1, lambda stage, share: None)
 
 
 @pytest.mark.parametrize(("status", "kept"), [(Status.OK, False), (Status.SKIPPED, False), (Status.TIMEOUT, True)])

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import copy
+import errno
 import sys
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from lowrank_bench.errors import ExportFailed, InvalidInput, RuntimeMissing, UnknownName
+from lowrank_bench.errors import ExportFailed, InvalidInput, NotWritten, RuntimeMissing, UnknownName
 from lowrank_bench.measurement import runtimes
 from lowrank_bench.measurement.converters import Wish
 from lowrank_bench.measurement.runtimes import (
@@ -68,6 +69,16 @@ def test_every_runtime_that_is_installed_computes_what_eager_computes_and_the_ot
         if most <= 1e-5:  # batches of two, the last one not full
             assert prepared.predict(others).tolist() == model(others).argmax(dim=1).tolist()
         assert prepared.predict(others).shape == (5,)
+
+
+@pytest.mark.parametrize("error", [NotWritten("x.onnx cannot be written"), OSError(errno.ENOSPC, "No space left")])
+def test_a_full_disk_is_no_fault_of_the_model(monkeypatch, error):
+    def convert(model, wish):
+        raise error
+
+    monkeypatch.setitem(RUNTIMES, "stub", Runtime(convert))
+    with pytest.raises(NotWritten, match=r"cannot (be written|write)"):
+        prepare("stub", network(), IMAGES, 1)
 
 
 def test_compile_takes_more_models_of_one_class_than_torch_keeps_and_freezes_each_for_itself():
