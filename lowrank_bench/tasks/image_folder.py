@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from lowrank_bench.errors import DataMissing, InvalidData
+from lowrank_bench.tasks.decoded import THREADS, check_images, unreadable
 from lowrank_bench.tasks.open_task import OpenTask, split_model
 from lowrank_bench.tasks.places import find_folder
 from lowrank_bench.tasks.preparation import Preparation, preparation_of
@@ -27,7 +28,6 @@ REMEDY = (
     "name a folder as image_folder:FOLDER, or set LOWRANK_BENCH_DATA to it; it holds train and val, and each of them a "
     "folder of images for every class"
 )
-THREADS = 8
 Sample = tuple[str, int]
 
 
@@ -60,20 +60,8 @@ class ImageFolder(OpenTask):
         return bound
 
     def check_ready(self, model: str) -> None:
-        """See Task.check_ready; the header of every image is read. Raises InvalidData naming the first that is none."""
-        from PIL import Image
-
-        def problem(sample: Sample) -> str | None:
-            try:
-                with Image.open(sample[0]):
-                    return None
-            except (OSError, ValueError, SyntaxError) as error:
-                return f"{sample[0]} is not an image that can be read ({error}): remove it, or get it again"
-
-        with ThreadPoolExecutor(THREADS) as pool:
-            for found in pool.map(problem, [*self._train, *self._test]):
-                if found is not None:
-                    raise InvalidData(found)
+        """See Task.check_ready; every image is decoded once, see check_images."""
+        check_images(self._folder, [path for path, _ in (*self._train, *self._test)])
         super().check_ready(model)
 
     def brought(self, model: str) -> int:
@@ -167,7 +155,7 @@ def _reading(prepare: Callable[..., Tensor]) -> Callable[..., Tensor]:
         try:
             with Image.open(sample[0]) as image:
                 return prepare(image.convert("RGB"), *draws)
-        except (OSError, SyntaxError) as error:
+        except unreadable() as error:
             raise InvalidData(f"{sample[0]} cannot be read ({error}): remove it, or get it again") from None
 
     return read

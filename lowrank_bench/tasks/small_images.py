@@ -45,6 +45,11 @@ class SmallImages(OpenTask):
     def read(self, training: bool) -> Labelled:
         """Read the training or the test images. Raises DataMissing and InvalidData."""
 
+    def check_ready(self, model: str) -> None:
+        """See Task.check_ready; the test images are read too."""
+        next(self.batches("test", 1, limit=1))
+        super().check_ready(model)
+
     def batches(
         self, split: Split, batch_size: int = 256, *, seed: int = 0, epoch: int = 0, limit: int | None = None
     ) -> Iterator[Batch]:

@@ -12,14 +12,17 @@ from timm.data import create_transform, resolve_data_config
 from torchvision import models
 
 import lowrank_bench as lrb
+from lowrank_bench.tasks import decoded
 from lowrank_bench.tasks.catalog import get_task
+from lowrank_bench.tasks.decoded import check_images
 from lowrank_bench.tasks.preparation import preparation_of
 
 SMALL = "timm:test_vit"  # 160x160 images
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("LOWRANK_BENCH_CACHE", str(tmp_path / "cache"))
     return stand_ins.image_folder(tmp_path / "images")
 
 
@@ -92,6 +95,46 @@ def test_an_image_that_cannot_be_read_is_named_before_any_work(folder: Path) -> 
     bad.write_bytes((folder / "train" / "dog" / "006.png").read_bytes()[:-30])  # the header is whole
     with pytest.raises(lrb.InvalidData, match=r"dog.007.png cannot be read"):
         list(get_task(f"image_folder:{folder}", SMALL).batches("train"))
+    with pytest.raises(lrb.InvalidData, match=r"dog.007.png is not an image"):
+        get_task(f"image_folder:{folder}", SMALL).check_ready(SMALL)
+
+
+def test_a_jpeg_that_was_cut_short_and_one_of_billions_of_pixels_are_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photograph = folder / "val" / "dog" / "photograph.jpg"
+    Image.effect_noise((200, 200), 60).save(photograph)
+    whole = photograph.read_bytes()
+    paths = [str(photograph)]
+    check_images(folder, paths)
+    photograph.write_bytes(whole[:-500])
+    with pytest.raises(lrb.InvalidData, match=r"photograph.jpg .*truncated"):
+        check_images(folder, paths)
+    photograph.write_bytes(whole + b"\n")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10_000)
+    with pytest.raises(lrb.InvalidData, match=r"photograph.jpg .*decompression bomb"):
+        check_images(folder, paths)
+    with pytest.raises(lrb.InvalidData, match=r"photograph.jpg .*decompression bomb"):
+        list(get_task(f"image_folder:{folder}", SMALL).batches("test"))
+
+
+def test_an_image_is_decoded_once_for_every_change_of_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at: list[str] = []
+    problem = decoded._problem
+    monkeypatch.setattr(decoded, "_problem", lambda path: looked_at.append(Path(path).name) or problem(path))
+    task = get_task(f"image_folder:{folder}", SMALL)
+    paths = [path for path, _ in (*task._train, *task._test)]
+    check_images(folder, paths)
+    assert len(looked_at) == 48
+    check_images(folder, paths)
+    assert len(looked_at) == 48
+    Image.new("L", (41, 31)).save(folder / "val" / "cat" / "003.png")
+    check_images(folder, paths)
+    assert looked_at[48:] == ["003.png"]
+    (memory,) = (folder.parent / "cache" / "decoded").iterdir()
+    memory.write_bytes(b"damaged")
+    check_images(folder, paths)
+    assert len(looked_at) == 97
 
 
 def test_another_image_is_another_trial(folder: Path) -> None:

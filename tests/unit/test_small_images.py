@@ -130,6 +130,12 @@ def test_damaged_files_are_named(fashion: FashionMnist, tmp_path: Path, file: st
         next(fashion.batches("train"))
 
 
+def test_a_damaged_test_file_is_named_before_any_work(fashion: FashionMnist, tmp_path: Path) -> None:
+    (tmp_path / "files" / "t10k-images-idx3-ubyte.gz").write_bytes(b"no gzip")
+    with pytest.raises(lrb.InvalidData, match="t10k-images"):
+        fashion.check_ready("resnet18")
+
+
 @pytest.mark.parametrize("task", [Cifar10(), Cifar100()], ids=["cifar10", "cifar100"])
 def test_the_binary_version_of_cifar_is_read(
     task: Cifar10 | Cifar100, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

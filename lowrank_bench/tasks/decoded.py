@@ -1,0 +1,88 @@
+"""Images that are decoded once, before any work, and not again until they change."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+import zlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lowrank_bench.atomic import drafts
+from lowrank_bench.errors import InvalidData, NotWritten
+from lowrank_bench.tasks.baseline import cache_folder
+
+THREADS = 8
+AT_A_TIME = 4096  # images between two looks at how far it came
+
+Marks = NDArray[np.uint64]
+
+
+@cache
+def unreadable() -> tuple[type[Exception], ...]:
+    """What Pillow raises for a file that is no whole image, or one so large that it may be an attack."""
+    from PIL.Image import DecompressionBombError
+
+    return OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, DecompressionBombError
+
+
+def check_images(folder: Path, paths: Sequence[str]) -> None:
+    """Decode every image of a folder that has not been decoded before as it is now, by name, size and time of change.
+
+    What was decoded is remembered in the cache folder, also where this is cut short. Raises InvalidData naming the
+    first image that cannot be decoded.
+    """
+    memory = cache_folder() / "decoded" / f"{hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]}.npy"
+    marks = np.array([_mark(path) for path in paths], np.uint64)
+    known = _remembered(memory)
+    fresh = np.flatnonzero(~np.isin(marks, known)).tolist()
+    with ThreadPoolExecutor(THREADS) as pool:
+        for start in range(0, len(fresh), AT_A_TIME):
+            rows = fresh[start : start + AT_A_TIME]
+            problems = [*pool.map(_problem, (paths[row] for row in rows))]
+            well = [marks[row] for row, problem in zip(rows, problems, strict=True) if problem is None]
+            known = np.union1d(known, np.array(well, np.uint64))
+            _remember(memory, known)
+            if found := next(filter(None, problems), None):
+                raise InvalidData(found)
+
+
+def _problem(path: str) -> str | None:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            image.draft(None, (1, 1))  # type: ignore[arg-type]  # a JPEG is then read whole, and computed at an eighth
+            image.load()
+    except unreadable() as error:
+        return f"{path} is not an image that can be read ({error}): remove it, or get it again"
+    return None
+
+
+def _mark(path: str) -> int:
+    try:
+        facts = Path(path).stat()
+    except OSError as error:
+        raise InvalidData(f"{path} cannot be read ({error.strerror}): remove it, or get it again") from None
+    said = f"{os.path.abspath(path)} {facts.st_size} {facts.st_mtime_ns}"
+    return int.from_bytes(hashlib.blake2b(os.fsencode(said), digest_size=8).digest(), "little")
+
+
+def _remembered(memory: Path) -> Marks:
+    with suppress(OSError, ValueError, EOFError):  # not there yet, or damaged
+        found = np.load(memory, allow_pickle=False)
+        if found.dtype == np.uint64 and found.ndim == 1:
+            return found
+    return np.empty(0, np.uint64)
+
+
+def _remember(memory: Path, marks: Marks) -> None:
+    with suppress(NotWritten), drafts(memory) as (draft,), draft.open("wb") as file:  # then they are decoded again
+        np.save(file, marks)
