@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from typing import NoReturn
 
 from lowrank_bench.errors import DataMissing, InvalidInput
-from lowrank_bench.tasks.open_task import OpenTask, split_model
+from lowrank_bench.tasks.open_task import OpenTask
 from lowrank_bench.tasks.task import Batch, Split
-from lowrank_bench.tasks.zoo import in_zoo
 
 
 class Speed(OpenTask):
@@ -31,11 +30,6 @@ class Speed(OpenTask):
                 raise InvalidInput(f"task 'speed:{argument}': channels, height, width are wanted, as speed:3x224x224")
             channels, height, width = map(int, parts)
             self.input_size = channels, height, width
-
-    def check_ready(self, model: str) -> None:
-        """Try the user's own network on an image of that size; those of the zoos take theirs."""
-        if not in_zoo(split_model(model)[0]) or self.input_size != Speed.input_size:
-            super().check_ready(model)
 
     def batches(
         self, split: Split, batch_size: int = 256, *, seed: int = 0, epoch: int = 0, limit: int | None = None

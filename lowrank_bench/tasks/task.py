@@ -59,9 +59,11 @@ class Task(ABC):
         try:
             with torch.inference_mode():
                 outputs = network(images)
-        except (AssertionError, IndexError, RuntimeError, ValueError) as error:  # what layers raise at a wrong shape
-            size, reason = tuple(images.shape[1:]), (str(error).splitlines() or [type(error).__name__])[0]
-            raise InvalidInput(f"model {model!r} does not take images of size {size}, (C, H, W): {reason}") from None
+        except Exception as error:  # whatever a layer raises at a wrong shape, or the user's code
+            size, reason = tuple(images.shape[1:]), next(iter(str(error).splitlines()), "")
+            raise InvalidInput(
+                f"model {model!r} does not take images of size {size}, (C, H, W): {type(error).__name__}: {reason}"
+            ) from error
         if not isinstance(outputs, Tensor):
             raise InvalidInput(f"model {model!r} gives a {type(outputs).__name__}, and one tensor of logits is wanted")
         if self.scored and tuple(outputs.shape) != (1, self.classes):

@@ -158,6 +158,23 @@ def test_a_sweep_that_cannot_start_says_so_at_once(here: Path) -> None:
         plan(sweep(here, "own_nets:net@w.safetensors"), "m", weights=Path("v.safetensors"))
 
 
+@pytest.mark.parametrize("error", ["TypeError", "KeyError", "AttributeError", "ZeroDivisionError"])
+def test_whatever_the_forward_pass_of_ones_own_network_raises_is_named(here: Path, error: str) -> None:
+    lines = ("class Net(nn.Sequential):", "    def forward(self, x):", f"        raise {error}('why')")
+    (here / "own_nets.py").write_text("\n".join((OWN, *lines)))
+    for task in ("fashion_mnist", "speed:1x32x32"):
+        with pytest.raises(lrb.InvalidInput, match=rf"own_nets:Net.*\(1, 32, 32\).*{error}: '?why"):
+            get_task(task).check_ready("own_nets:Net")
+
+
+def test_speed_names_a_wrong_part_and_a_network_of_one_size_before_any_work(here: Path) -> None:
+    with pytest.raises(lrb.InvalidInput, match="has no part 'feature'; its parts are features"):
+        get_task("speed").check_ready("torchvision:squeezenet1_1/feature")
+    with pytest.raises(lrb.InvalidInput, match=r"test_vit.*does not take images of size \(3, 224, 224\)"):
+        get_task("speed").check_ready("timm:test_vit")
+    get_task("speed").check_ready("torchvision:squeezenet1_1/features")
+
+
 def test_speed_takes_any_size(here: Path) -> None:
     task = get_task("speed:1x32x32")
     assert task.input_size == (1, 32, 32) and get_task("speed").input_size == (3, 224, 224)
