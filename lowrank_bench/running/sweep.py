@@ -18,6 +18,7 @@ from lowrank_bench.errors import InvalidSweep, LowRankBenchError, UnknownName, e
 from lowrank_bench.measurement.cores import usable_cores
 from lowrank_bench.measurement.environment import fingerprint
 from lowrank_bench.measurement.runtimes import RUNTIMES
+from lowrank_bench.running.targets import check_latency, check_ranks
 from lowrank_bench.tasks.catalog import get_task
 from lowrank_bench.training.recipes import get_recipe
 from lowrank_bench.trial import CONTROL, MACHINE, Budget, Measurement, Ranks, Trial
@@ -96,6 +97,8 @@ class Sweep(_Table):
                 f"sweep.recipe = {table.recipe!r}: task {task.name!r} has no images to tune on: use 'none'"
             )
         stages = {"task": task.version, "recipe": recipe.version, "compression": layerwise.VERSION}
+        for ranks in table.ranks:
+            check_ranks(ranks)
         for model in table.models:
             task.check_model(model)
         brought = {model: {"brought": number} if (number := task.brought(model)) else {} for model in table.models}
@@ -129,6 +132,11 @@ class Sweep(_Table):
         table = self.measure
         if table is None:
             return []
+        if odd := sorted(set(table.seeds) - set(self.sweep.seeds)):
+            raise InvalidSweep(
+                f"measure.seeds = {table.seeds}: {odd} are not among sweep.seeds = {self.sweep.seeds}, so nothing of them "
+                "would be timed"
+            )
         threads = list(dict.fromkeys(cores if count == "all" else count for count in table.threads))
         if max(threads) > cores:
             raise InvalidSweep(
@@ -183,7 +191,7 @@ def plan(
         sweep = _with_weights(sweep, weights, source)
     try:
         cores = cores or usable_cores()
-        _check_latency(sweep.sweep.budgets, cores)
+        check_latency(sweep.sweep.budgets, cores)
         trials = sweep.trials(machine)
         return trials, sweep.measurements(trials, machine, cores)
     except LowRankBenchError as error:
@@ -196,15 +204,6 @@ def check_ready(trials: Iterable[Trial]) -> None:
     """
     for task, model in dict.fromkeys((trial.task, trial.model) for trial in trials):
         get_task(task, model).check_ready(model)
-
-
-def _check_latency(budgets: Iterable[Budget], cores: int) -> None:
-    """Raise UnknownName or InvalidSweep for a budget whose setting cannot be timed on a machine of so many cores."""
-    for budget in budgets:
-        if budget.runtime is not None and budget.runtime not in RUNTIMES:
-            raise UnknownName("runtime", budget.runtime, RUNTIMES)
-        if (budget.threads or 1) > cores:
-            raise InvalidSweep(f"sweep.budgets: {budget}: this machine has {cores} cores; use at most that")
 
 
 def load_sweep(source: str) -> Sweep:

@@ -45,7 +45,7 @@ class OpenTask(Task):
             super().check_model(name)
 
     def brought(self, model: str) -> int:
-        """Checksum of the weights and of the user's own module; of the task's own network that of the weights which were
+        """Checksum of the weights and of the user's own module; of the task's own network that of the weights
         trained on this machine, and of their recipe.
         """
         name, weights = split_model(model)

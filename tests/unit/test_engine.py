@@ -260,7 +260,9 @@ def test_a_disk_that_is_full_stops_the_run_and_is_no_failure_of_the_trial(
     assert Engine(tmp_path, fingerprint()).store.records() == []
 
 
-def test_a_disk_without_room_for_what_a_measurement_shares_stops_the_run(tmp_path: Path, children: FakeChildren) -> None:
+def test_a_disk_without_room_for_what_a_measurement_shares_stops_the_run(
+    tmp_path: Path, children: FakeChildren
+) -> None:
     Engine(tmp_path, fingerprint()).run([trial()], [])
     shutil.move(tmp_path / "models", tmp_path / "moved")
     here = Engine(tmp_path, fingerprint()).host
