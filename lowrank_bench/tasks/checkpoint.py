@@ -16,6 +16,20 @@ from lowrank_bench.atomic import drafts, write_tensors
 from lowrank_bench.errors import DataMissing, InvalidWeights
 
 SHOWN = 3
+NAME_ANOTHER = "name another file"
+
+
+def round_to_half(network: nn.Module) -> None:
+    """Round weights and buffers, in place, to what float16 holds. Raises InvalidWeights for values beyond it."""
+    for name, value in network.state_dict().items():
+        if value.is_floating_point():
+            half = value.to(torch.float16)
+            if not torch.isfinite(half).all():
+                raise InvalidWeights(
+                    f"{name} of the trained network holds values that float16 cannot hold, up to "
+                    f"{float(value.abs().max()):.3g}: train it with another seed"
+                )
+            value.copy_(half)
 
 
 def save_checkpoint(network: nn.Module, path: Path, **facts: Any) -> None:
@@ -28,9 +42,7 @@ def save_checkpoint(network: nn.Module, path: Path, **facts: Any) -> None:
         write_tensors(state, draft, {name: json.dumps(fact) for name, fact in facts.items()})
 
 
-def load_checkpoint(
-    model: nn.Module, path: Path, remedy: str = "name another file", spare: tuple[str, ...] = ()
-) -> nn.Module:
+def load_checkpoint(model: nn.Module, path: Path, remedy: str = NAME_ANOTHER, spare: tuple[str, ...] = ()) -> nn.Module:
     """Fill ``model`` from a safetensors file; returns it in float32 and eval mode. ``spare``: modules whose weights the
     file may hold though the model has no such module.
 
@@ -42,10 +54,14 @@ def load_checkpoint(
     try:
         with safe_open(path, framework="pt") as file:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no dict
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise InvalidWeights(
-            f"{path} is not a safetensors file ({error}): write one with "
-            "safetensors.torch.save_file(model.state_dict(), FILE); pickled checkpoints are not read"
+            f"{path} is not a safetensors file ({error}): "
+            + (
+                "write one with safetensors.torch.save_file(model.state_dict(), FILE); pickled checkpoints are not read"
+                if remedy == NAME_ANOTHER
+                else f"remove it, then {remedy}"
+            )
         ) from None
     idle = [module for module in spare if getattr(model, module, None) is None]
     state = {
@@ -59,9 +75,14 @@ def load_checkpoint(
 
 
 def checkpoint_facts(path: Path) -> dict[str, Any]:
-    """Read what was saved beside the weights, such as the recipe and the accuracy on the test split."""
-    with safe_open(path, framework="pt") as file:
-        return {name: json.loads(fact) for name, fact in file.metadata().items()}
+    """Read what was saved beside the weights, such as the recipe and the accuracy on the test split. Raises
+    InvalidWeights for a damaged file.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: json.loads(fact) for name, fact in (file.metadata() or {}).items()}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InvalidWeights(f"{path} is damaged ({error}): remove it, then train again") from None
 
 
 def _check_fit(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from lowrank_bench.errors import InvalidInput, UnknownName
+from lowrank_bench.errors import InvalidInput, InvalidWeights, UnknownName
 from lowrank_bench.tasks.catalog import TASKS, get_task
-from lowrank_bench.tasks.checkpoint import checkpoint_facts, save_checkpoint
+from lowrank_bench.tasks.checkpoint import checkpoint_facts, round_to_half, save_checkpoint
 from lowrank_bench.tasks.task import Split
 from lowrank_bench.training.evaluate import top1
 from lowrank_bench.training.loop import Progress, train
@@ -54,8 +54,11 @@ def train_model(
     Without ``out`` it goes to the cache, under a name that holds the hash of all that decides it, and is not trained
     again where it is there; tasks load it from there (that of seed 0). A training that was cut short goes on from its
     last whole epoch. ``progress`` is told (steps done, steps in all, loss). Raises UnknownName for what does not exist,
-    InvalidInput where ``out`` is there already, and DataMissing.
+    InvalidInput where ``out`` is there already or for a seed below 0, DataMissing, and InvalidWeights for a file in the
+    cache that is damaged and for weights that float16 cannot hold.
     """
+    if not 0 <= seed < 2**32:
+        raise InvalidInput(f"--seed {seed}: a whole number from 0 to {2**32 - 1} is wanted")
     task = get_task(task_name)
     if model_name not in task.baselines:
         raise UnknownName(f"network that task {task_name!r} trains", model_name, task.baselines)
@@ -65,7 +68,7 @@ def train_model(
     if path.exists():
         if out is not None:
             raise InvalidInput(f"{path} exists: name another --out, or remove it")
-        return Trained(path, checkpoint_facts(path)["top1"], expected, None)
+        return Trained(path, _told_top1(path), expected, None)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = task.build(model_name).to(memory_format=torch.channels_last)  # a tenth to a fifth faster
@@ -79,6 +82,7 @@ def train_model(
         progress=progress,
         resume=resume,
     )
+    round_to_half(model)  # what is written is what is measured
     found: dict[str, float] = {split: round(top1(model, task.batches(split)), 2) for split in SPLITS}
     save_checkpoint(
         model,
@@ -93,3 +97,10 @@ def train_model(
     )
     resume.unlink(missing_ok=True)
     return Trained(path, found, expected, history.seconds)
+
+
+def _told_top1(path: Path) -> dict[str, float]:
+    told = checkpoint_facts(path).get("top1")
+    if not isinstance(told, dict) or not all(isinstance(told.get(split), int | float) for split in SPLITS):
+        raise InvalidWeights(f"{path} does not tell its top-1: remove it, then train again")
+    return told

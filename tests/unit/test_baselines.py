@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import stand_ins
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 import lowrank_bench as lrb
@@ -17,6 +18,8 @@ from lowrank_bench.tasks.checkpoint import checkpoint_facts, save_checkpoint
 from lowrank_bench.tasks.fashion_mnist import FashionMnist
 from lowrank_bench.training import baselines
 from lowrank_bench.training.baselines import train_model
+from lowrank_bench.training.evaluate import predictions
+from lowrank_bench.training.loop import History
 
 TINY = Recipe(name="resnet18", epochs=3, images_per_epoch=128, batch_size=64, learning_rate=3e-3)
 
@@ -86,6 +89,53 @@ def test_a_training_that_was_cut_short_goes_on_from_its_last_epoch(tmp_path: Pat
     assert steps == [1, 2, 3, 4, 5, 5, 6]
     assert resumed.top1 == whole.top1
     assert not list(resumed.path.parent.glob("*.resume*"))
+
+
+def test_the_accuracy_is_that_of_the_weights_as_they_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    def tilt(model: nn.Module, *_: object, **__: object) -> History:
+        with torch.no_grad():
+            model[3][2].weight.zero_()
+            model[3][2].bias.copy_(1 + 1e-5 * torch.arange(10.0))  # class 9, and in float16 all alike: class 0
+        return History(())
+
+    seen: list[list[int]] = []
+    monkeypatch.setattr(baselines, "train", tilt)
+    monkeypatch.setattr(baselines, "top1", lambda *given: seen.append(predictions(*given).unique().tolist()) or 0.0)
+    train_model("fashion_mnist", "resnet18")
+    written = predictions(FashionMnist().load("resnet18"), FashionMnist().batches("test"))
+    assert seen == [[0], [0]] and written.unique().tolist() == [0]
+
+
+def test_weights_that_float16_cannot_hold_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def blow_up(model: nn.Module, *_: object, **__: object) -> History:
+        model[1].running_var.fill_(1e6)
+        return History(())
+
+    monkeypatch.setattr(baselines, "train", blow_up)
+    with pytest.raises(lrb.InvalidWeights, match=r"1.running_var .* float16 cannot hold, up to 1e\+06"):
+        train_model("fashion_mnist", "resnet18", tmp_path / "w.safetensors")
+    assert not (tmp_path / "w.safetensors").exists()
+
+
+@pytest.mark.parametrize("left", ["bytes", "no facts", "other facts"])
+def test_damaged_weights_in_the_cache_are_named_with_the_remedy(left: str) -> None:
+    path = FashionMnist.baselines["resnet18"].path("fashion_mnist", 1, "resnet18")
+    path.parent.mkdir(parents=True)
+    if left == "bytes":
+        path.write_bytes(b"damaged")
+        with pytest.raises(lrb.InvalidWeights, match=r"remove it, then make it with `lowrank-bench train resnet18`"):
+            FashionMnist().load("resnet18")
+    else:
+        save_file({"a": torch.zeros(1)}, path, {"top1": "3"} if left == "other facts" else None)
+    with pytest.raises(
+        lrb.InvalidWeights, match=r"safetensors (is damaged|does not tell).*remove it, then train again"
+    ):
+        train_model("fashion_mnist", "resnet18")
+
+
+def test_a_seed_below_zero_is_refused() -> None:
+    with pytest.raises(lrb.InvalidInput, match="--seed -1: a whole number from 0"):
+        train_model("fashion_mnist", "resnet18", seed=-1)
 
 
 def test_an_accuracy_below_what_was_expected_is_told() -> None:

@@ -170,8 +170,8 @@ def test_whatever_the_forward_pass_of_ones_own_network_raises_is_named(here: Pat
 def test_speed_names_a_wrong_part_and_a_network_of_one_size_before_any_work(here: Path) -> None:
     with pytest.raises(lrb.InvalidInput, match="has no part 'feature'; its parts are features"):
         get_task("speed").check_ready("torchvision:squeezenet1_1/feature")
-    with pytest.raises(lrb.InvalidInput, match=r"test_vit.*does not take images of size \(3, 224, 224\)"):
-        get_task("speed").check_ready("timm:test_vit")
+    with pytest.raises(lrb.InvalidInput, match=r"_384.*does not take images of size \(3, 224, 224\)"):
+        get_task("speed").check_ready("timm:vit_tiny_patch16_384")
     get_task("speed").check_ready("torchvision:squeezenet1_1/features")
 
 
