@@ -123,10 +123,15 @@ class NoRecord(Exception):
 def parse_record(line: bytes) -> TrialRecord | MeasurementRecord:
     """The record of a line. Raises NoRecord, saying why it is none."""
     try:
-        return RECORD.validate_json(line)
+        record = RECORD.validate_json(line)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         reason = ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
     except LowRankBenchError as error:  # a budget names its own mistakes
         reason = str(error)
+    else:
+        key = (record.trial if isinstance(record, TrialRecord) else record.measurement).key
+        if record.key == key:
+            return record
+        reason = f"key: {record.key!r} is not that of its {record.kind}, which is {key}"
     raise NoRecord(reason)

@@ -31,7 +31,7 @@ def test_what_is_appended_is_read_back(tmp_path: Path) -> None:
     written = [
         record(0),
         record(1, Status.TIMEOUT),
-        MeasurementRecord(key="k", measurement=measurement, status="failed"),
+        MeasurementRecord(key=measurement.key, measurement=measurement, status="failed"),
     ]
     for item in written:
         store.append(item)
@@ -88,6 +88,15 @@ def test_a_budget_of_another_version_is_named_and_costs_nothing_else(tmp_path: P
     store.append(record(2))
     with pytest.warns(UserWarning, match="line 2 is not a record .* budget: energy = 2"):
         assert [item.key for item in store.records()] == [record(0).key, record(2).key]
+
+
+def test_a_record_under_the_key_of_another_is_named(tmp_path: Path) -> None:
+    other = record(1).model_copy(update={"key": record(2).key})
+    measured = Measurement(trial="t", machine="m", runtime="eager", threads=1, batch=1, precision=0.1, max_seconds=1)
+    wrong = MeasurementRecord(key=record(0).key, measurement=measured, status="ok")
+    (tmp_path / FILE_NAME).write_text("".join(f"{r.model_dump_json()}\n" for r in (record(0), other, wrong)))
+    with pytest.warns(UserWarning, match=r"line 2 .* key: .* is not that of its trial.* 1 more"):
+        assert [item.key for item in read_records(tmp_path)] == [record(0).key]
 
 
 APPEND_TWENTY = """
