@@ -154,9 +154,7 @@ def _add_norms(network: nn.Module, names: list[str], input_size: tuple[int, int,
 
 
 def _rebatched(batches: Iterable[tuple[Tensor, Tensor]], size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """The same images in batches of at most ``size``; a single image, on which no batch norm can train, is left out."""
+    """The same images in batches of at most ``size``, even ones."""
     for images, labels in batches:
         parts = -(-len(images) // size)
-        for some, their in zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True):
-            if len(some) > 1:
-                yield some, their
+        yield from zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True)

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from lowrank_bench.errors import Diverged, InvalidInput
 from lowrank_bench.recipe import Recipe
 from lowrank_bench.tasks.task import Batch
+from lowrank_bench.training.batches import trainable
 from lowrank_bench.training.evaluate import pick_device
 from lowrank_bench.training.prefetch import prefetched
 from lowrank_bench.training.resume import Epoch, SavePoint, copied_state
@@ -63,7 +64,8 @@ def train(
 ) -> History:
     """Train a model in place by AdamW on the cross-entropy, and leave it on the CPU in eval mode.
 
-    ``batches(i)`` gives the i-th pass over the data; passes follow each other until the recipe's steps are done.
+    ``batches(i)`` gives the i-th pass over the data; passes follow each other until the recipe's steps are done. With a
+    batch norm, batches of a single image are left out.
     ``device`` is by default a GPU where there is one. ``validate`` gives a top-1 in percent after each epoch;
     ``progress`` is told (steps done, steps in all, loss). ``regularizer`` adds to the loss and acts after each step.
     ``teacher``: the network in eval mode from which a recipe with ``distillation`` learns. ``resume``: a file that
@@ -87,7 +89,7 @@ def train(
     if regularizer is not None and resume is not None:
         raise InvalidInput("a training with a regularizer cannot be resumed: leave resume out")
     optimizer = torch.optim.AdamW(trained, weight_decay=recipe.weight_decay, fused=True)
-    stream = enumerate(prefetched(_endless(batches)))
+    stream = enumerate(prefetched(_endless(batches, model)))
     patience = recipe.patience if validate is not None else 0
     epochs: list[Epoch] = []
     best: dict[str, Tensor] = {}
@@ -127,15 +129,15 @@ def train(
     return History(tuple(epochs), kept)
 
 
-def _endless(batches: Callable[[int], Iterable[Batch]]) -> Iterator[Batch]:
+def _endless(batches: Callable[[int], Iterable[Batch]], model: nn.Module) -> Iterator[Batch]:
     index = 0
     while True:
         empty = True
-        for batch in batches(index):
+        for batch in trainable(batches(index), model):
             empty = False
             yield batch
         if empty:
-            raise InvalidInput(f"pass {index} over the training data has no batch: give at least one image")
+            raise InvalidInput(f"pass {index} over the training data has no batch: give at least one image, and two with batch norm")
         index += 1
 
 

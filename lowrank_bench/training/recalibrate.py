@@ -8,13 +8,15 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from lowrank_bench.errors import InvalidInput
 from lowrank_bench.tasks.task import Batch
+from lowrank_bench.training.batches import trainable
 from lowrank_bench.training.evaluate import pick_device
 
 
 def recalibrate(model: nn.Module, batches: Iterable[Batch], device: torch.device | None = None) -> int:
-    """Re-estimate the running statistics of every batch norm as the plain average over ``batches``; returns how many
-    there are.
+    """Re-estimate the running statistics of every batch norm as the plain average over ``batches``, but for those of a
+    single image; returns how many there are. Raises InvalidInput where no batch is left.
 
     Nothing else changes: weights stay, and the model ends on the CPU in eval mode. Without a batch norm nothing is run.
     """
@@ -28,10 +30,14 @@ def recalibrate(model: nn.Module, batches: Iterable[Batch], device: torch.device
         norm.reset_running_stats()
         norm.momentum = None  # a cumulative average
         norm.train()
+    seen = 0
     with torch.inference_mode():
-        for images, _ in batches:
+        for images, _ in trainable(batches, model):
             model(images.to(device))
+            seen += len(images)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     model.cpu().eval()
+    if not seen:
+        raise InvalidInput("batch norm needs batches of at least two images to be recalibrated on: give some")
     return len(norms)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+
+import pytest
 import torch
 from torch import nn
 
+from lowrank_bench.errors import InvalidInput
 from lowrank_bench.training.recalibrate import recalibrate
 
 
@@ -34,6 +38,16 @@ def test_weights_stay_and_layers_behind_see_recalibrated_inputs() -> None:
         out = model(torch.cat([x for x, _ in batches()]))
     assert out.mean((0, 2, 3)).abs().max() < 0.1
     assert (out.var((0, 2, 3)) - 1).abs().max() < 0.1
+
+
+def test_a_single_image_tells_nothing_about_maps_of_one_pixel() -> None:
+    model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(4))
+    wanted = copy.deepcopy(model)
+    recalibrate(wanted, batches())
+    recalibrate(model, [*batches(), (torch.ones(1, 4, 6, 6), torch.zeros(1))])
+    assert torch.equal(model[1].running_mean, wanted[1].running_mean)
+    with pytest.raises(InvalidInput, match="at least two images"):
+        recalibrate(model, [(torch.ones(1, 4, 6, 6), torch.zeros(1))])
 
 
 def test_without_a_batch_norm_no_batch_is_drawn() -> None:

@@ -66,6 +66,22 @@ def test_passes_follow_each_other_until_the_steps_of_the_recipe_are_done():
     assert passes == [0, 1, 2, 3, 4, 5]
 
 
+def test_a_last_batch_of_one_image_does_not_end_a_training_with_batch_norm():
+    def batches(index):
+        images, labels = toy_batches(index)[0]
+        return zip(images.split(21), labels.split(21), strict=True)  # 21, 21, 21, 1
+
+    steps = []
+    recipe = TOY.model_copy(update={"epochs": 1})
+    train(toy_model(), batches, recipe, device=CPU, progress=lambda done, *_: steps.append(done))
+    assert steps == [1, 2, 3, 4]
+    alone = [(images[:1], labels[:1]) for images, labels in toy_batches(0)]
+    with pytest.raises(InvalidInput, match="two with batch norm"):
+        train(toy_model(), lambda _index: alone, TOY, device=CPU)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 2))  # without one it may well train on single images
+    assert len(train(model, lambda _index: alone, recipe, device=CPU).epochs) == 1
+
+
 def test_a_recipe_of_no_epochs_changes_no_weight():
     model = toy_model()
     before = {name: value.clone() for name, value in model.state_dict().items()}
