@@ -41,7 +41,7 @@ class StartOptions(Options):
         if given := sorted(self.model_fields_set & idle):
             raise ValueError(f"{', '.join(given)} would do nothing with start={self.start!r}: leave it out")
         recipe = get_recipe(self.scratch_recipe or "none")
-        if recipe.frozen_factors or recipe.layer_by_layer or recipe.distillation:
+        if recipe.frozen_factors or recipe.layer_by_layer or recipe.distillation or recipe.side_by_side:
             raise ValueError(f"scratch_recipe={recipe.name!r} does not train the factors alone: name one that does")
         return self
 
@@ -99,13 +99,10 @@ def compress_from_scratch(method: LayerMethod, model: nn.Module, job: Job, recip
     last stage ties its output channels, the fold adds one value a channel to the layer: see scale_outputs.
 
     Raises InvalidInput without data, UnsupportedLayer for a network with parameters that nothing resets and under a
-    recipe that factors the dense network once more, layer by layer; and what compress_layers raises.
+    recipe that factors the dense network once more, layer by layer, or runs its layers beside the factored ones; and
+    what compress_layers raises.
     """
-    if job.recipe is not None and get_recipe(job.recipe).layer_by_layer:
-        raise UnsupportedLayer(
-            f"start='scratch' takes no values from the dense network, and recipe {job.recipe!r} factors that layer by "
-            "layer"
-        )
+    _check_tuning(job.recipe)
     recipe = recipe_from_scratch(job, recipe_name)
     with torch.random.fork_rng():
         torch.manual_seed(method.seed)
@@ -125,6 +122,13 @@ def compress_from_scratch(method: LayerMethod, model: nn.Module, job: Job, recip
         layers[name] = layer.model_copy(update={"notes": notes})
     plan = compressed.plan.model_copy(update={"layers": layers})
     return replace(compressed, plan=plan, cost=count(network, job.input_size))
+
+
+def _check_tuning(name: str | None) -> None:
+    tuned = get_recipe(name or "none")
+    if tuned.layer_by_layer or tuned.side_by_side:
+        does = "factors that layer by layer" if tuned.layer_by_layer else "tunes towards its layers"
+        raise UnsupportedLayer(f"start='scratch' takes no values from the dense network, and recipe {name!r} {does}")
 
 
 def _reset(module: nn.Module, name: str = "") -> None:

@@ -261,6 +261,9 @@ def test_what_cannot_be_trained_from_scratch_says_why():
         scratch(data=None)
     with pytest.raises(lrb.UnsupportedLayer, match="recipe 'lebedev' factors that layer by layer"):
         scratch("tt_conv", recipe="lebedev")
+    for recipe in ("vanishing", "slices"):
+        with pytest.raises(lrb.UnsupportedLayer, match=f"recipe '{recipe}' tunes towards its layers"):
+            scratch("tt_conv", recipe=recipe)
     with pytest.raises(lrb.UnsupportedLayer, match="trains a whole network"):
         lrb.factorize(convolution(), "tt_conv", 2, start="scratch")
 
@@ -274,5 +277,8 @@ def test_options_that_would_do_nothing_or_train_nothing_are_refused():
         scratch("tt_conv", metric="covariance")
     with pytest.raises(lrb.InvalidOptions, match="'lebedev' does not train the factors"):
         scratch(scratch_recipe="lebedev")
+    for recipe in ("vanishing", "slices"):
+        with pytest.raises(lrb.InvalidOptions, match=f"'{recipe}' does not train the factors alone"):
+            scratch(scratch_recipe=recipe)
     with pytest.raises(lrb.UnknownName, match="did you mean 'charnet'"):
         scratch(scratch_recipe="charnets")
