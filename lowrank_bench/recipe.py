@@ -45,6 +45,11 @@ class Recipe(Noun):
     side_by_side: Literal["vanishing", "slices"] | None = None
 
     @property
+    def unlabelled(self) -> bool:
+        """Whether labels play no part: the loss is what acts on the weights beside them."""
+        return self.side_by_side == "slices"
+
+    @property
     def steps_per_epoch(self) -> int:
         """Optimiser steps of an epoch, the last one possibly on fewer images."""
         return -(-self.images_per_epoch // self.batch_size)

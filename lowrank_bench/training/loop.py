@@ -62,7 +62,8 @@ def train(
     teacher: nn.Module | None = None,
     resume: Path | None = None,
 ) -> History:
-    """Train a model in place by AdamW on the cross-entropy, and leave it on the CPU in eval mode.
+    """Train a model in place by AdamW on the cross-entropy, unless the recipe takes no labels, and leave it on the CPU
+    in eval mode.
 
     ``batches(i)`` gives the i-th pass over the data; passes follow each other until the recipe's steps are done. With a
     batch norm, batches of a single image are left out.
@@ -176,9 +177,8 @@ def _step(
         logits = model(images)
         with torch.no_grad():
             wanted = None if teacher is None else teacher(images)
-    loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
-    if wanted is not None:
-        loss = torch.lerp(loss, _distillation(logits.float(), wanted.float(), recipe.temperature), recipe.distillation)
+    alone = recipe.unlabelled and regularizer is not None
+    loss = torch.zeros((), device=labels.device) if alone else _of_outputs(logits.float(), labels, wanted, recipe)
     if regularizer is not None:
         loss = loss + regularizer.penalty()
     optimizer.zero_grad()
@@ -186,6 +186,14 @@ def _step(
     nn.utils.clip_grad_norm_(model.parameters(), recipe.gradient_norm)
     optimizer.step()
     return float(loss.detach())
+
+
+def _of_outputs(logits: Tensor, labels: Tensor, wanted: Tensor | None, recipe: Recipe) -> Tensor:
+    """The cross-entropy against the labels and, as far as the recipe says so, the distance from the teacher."""
+    loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+    if wanted is None:
+        return loss
+    return torch.lerp(loss, _distillation(logits, wanted.float(), recipe.temperature), recipe.distillation)
 
 
 def _distillation(logits: Tensor, wanted: Tensor, temperature: float) -> Tensor:

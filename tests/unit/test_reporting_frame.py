@@ -125,8 +125,8 @@ def test_a_raised_version_replaces_the_older_one_and_its_measurements():
 
 
 def test_no_loss_is_counted_from_a_control_of_other_versions():
-    def of(method, ratio=None, **versions):
-        return trial(method, ratio, versions={"method": 1, "recipe": 1} | versions)
+    def of(name, ratio=None, **versions):
+        return trial(name, ratio, versions={"method": 1, "recipe": 1} | versions)
 
     controls = [trial_record(of("identity")), trial_record(of("identity", recipe=2), loss=3.0)]
     frame = to_frame([*controls, trial_record(of("tucker", 4, method=7), 0.5)])
