@@ -40,10 +40,13 @@ def profile(
     threads: Annotated[int, typer.Option(help="Threads, each on its own core.")] = 1,
     batch: Annotated[int, typer.Option(help="Images in each call.")] = 1,
     seconds: Annotated[float, typer.Option(help="How long each layer is timed at most.")] = 2.0,
+    model: Annotated[
+        str | None, typer.Option(help="The trial's PACKAGE.MODULE:FACTORY once more, where that is your code to run.")
+    ] = None,
 ) -> None:
     """Show where the time goes, layer by layer: dense against compressed, each beside its limit."""
     chosen = find_trial(out, trial)
-    found = inspect_trial(out, chosen, runtime, threads, batch, seconds)
+    found = inspect_trial(out, chosen, runtime, threads, batch, seconds, model)
     paths = write_profile_figures(found, chosen, out)
     console = Console()
     console.print(Text(str(chosen), style="bold"))

@@ -20,6 +20,7 @@ from lowrank_bench.running.child import run_child
 from lowrank_bench.running.locks import timing_lock
 from lowrank_bench.running.worker import Job, Outcome, ProbeJob, ProfileJob
 from lowrank_bench.tasks.catalog import get_task
+from lowrank_bench.tasks.open_task import is_code, split_model
 from lowrank_bench.trial import Trial
 
 TIMEOUT = 3600.0
@@ -34,11 +35,15 @@ def inspect_machine(seconds: float) -> Diagnosis:
     return diagnose(environment, standing, outcome.probe)
 
 
-def inspect_trial(folder: Path, trial: Trial, runtime: str, threads: int, batch: int, seconds: float) -> Profile:
-    """Profile the model that a trial left in a results folder. Raises InvalidInput, UnknownName, RuntimeMissing and
+def inspect_trial(
+    folder: Path, trial: Trial, runtime: str, threads: int, batch: int, seconds: float, own_model: str | None = None
+) -> Profile:
+    """Profile the model that a trial left in a results folder. A record may come from anywhere and name code to import:
+    that is run only where ``own_model`` repeats it. Raises InvalidInput, UnknownName, RuntimeMissing and
     MeasurementFailed.
     """
     _check_seconds(seconds)
+    _check_code(trial, own_model)
     check_setting(get_task(trial.task, trial.model).input_size, batch, threads)
     runtimes = available_runtimes()
     if runtime not in runtimes:
@@ -71,6 +76,15 @@ def find_trial(folder: Path, wanted: str) -> Trial:
     if record.status is not Status.OK:
         raise InvalidInput(f"{record.key} ({record.trial}) left no model: {record.status}, {record.reason}")
     return record.trial
+
+
+def _check_code(trial: Trial, own_model: str | None) -> None:
+    name, _ = split_model(trial.model)
+    if is_code(name) and own_model != name:
+        raise InvalidInput(
+            f"the model of this record, {name!r}, is code that would be imported and run: if it is your own, repeat it, "
+            f"--model {name}"
+        )
 
 
 def _matches(trial: Trial, pattern: str) -> bool:

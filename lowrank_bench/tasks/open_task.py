@@ -39,7 +39,7 @@ class OpenTask(Task):
             return
         if in_zoo(name):
             check_zoo_model(name)
-        elif ":" in name:
+        elif is_code(name):
             find_factory(name)
         else:
             super().check_model(name)
@@ -90,6 +90,11 @@ class OpenTask(Task):
         if in_zoo(name):
             return build_zoo_model(name, Wanted(self.classes or None, self._channels, filled=filled))
         return make_own_model(name)
+
+
+def is_code(name: str) -> bool:
+    """Whether a network's name stands for code of the user's, PACKAGE.MODULE:FACTORY."""
+    return ":" in name and not in_zoo(name)
 
 
 def split_model(model: str) -> tuple[str, Path | None]:

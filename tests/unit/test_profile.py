@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+import stand_ins
 import torch
 from synthetic_records import failed_trial, sweep, trial, write
 from torch import nn
@@ -145,6 +146,21 @@ def test_a_setting_that_cannot_be_is_named(tmp_path: Path, change, error, words)
     setting = {"runtime": "eager", "threads": 1, "batch": 1, "seconds": 1.0} | change
     with pytest.raises(error, match=words):
         inspect_trial(tmp_path, trial("tucker", 4), **setting)
+
+
+def test_code_that_a_record_names_is_not_run_unless_its_name_is_repeated(tmp_path: Path, monkeypatch):
+    (tmp_path / "evil_nets.py").write_text("import pathlib; pathlib.Path('ran').touch()\ndef net(): ...\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    for task in ("speed", f"image_folder:{stand_ins.image_folder(tmp_path / 'images')}"):
+        for name in ("evil_nets:net", "evil_nets:net@w.safetensors"):
+            chosen = trial("tucker", 4, task=task, model=name)
+            for repeated in (None, "evil_nets:other", ""):
+                with pytest.raises(InvalidInput, match=r"'evil_nets:net', is code .* --model evil_nets:net"):
+                    inspect_trial(tmp_path, chosen, "eager", 1, 1, 1.0, repeated)
+    assert not (tmp_path / "ran").exists()
+    with pytest.raises(InvalidInput, match="holds no model"):
+        inspect_trial(tmp_path, trial("tucker", 4, task="speed", model="evil_nets:net"), "eager", 1, 1, 1.0, "evil_nets:net")
 
 
 def test_a_runtime_that_is_not_installed_is_named_with_the_hint(tmp_path: Path, monkeypatch):
