@@ -82,8 +82,8 @@ def _check_code(trial: Trial, own_model: str | None) -> None:
     name, _ = split_model(trial.model)
     if is_code(name) and own_model != name:
         raise InvalidInput(
-            f"the model of this record, {name!r}, is code that would be imported and run: if it is your own, repeat it, "
-            f"--model {name}"
+            f"the model of this record, {name!r}, is code that would be imported and run: if it is your own, repeat "
+            f"it, --model {name}"
         )
 
 

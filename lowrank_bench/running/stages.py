@@ -45,8 +45,8 @@ def run_trial(trial: Trial, models: Path, watch: Stopwatch) -> tuple[Size, Quali
     where the task has no images. What an attempt that was cut short had finished is read back, and its tuning goes on
     after the last whole epoch.
 
-    The model is judged on the test images twice, before tuning and after it; nothing is decided by them. Tuning looks at
-    validation images only.
+    The model is judged on the test images twice, before tuning and after it; nothing is decided by them. Tuning looks
+    at validation images only.
     """
     torch.manual_seed(trial.seed)
     np.random.seed(trial.seed)

@@ -134,8 +134,8 @@ class Sweep(_Table):
             return []
         if odd := sorted(set(table.seeds) - set(self.sweep.seeds)):
             raise InvalidSweep(
-                f"measure.seeds = {table.seeds}: {odd} are not among sweep.seeds = {self.sweep.seeds}, so nothing of them "
-                "would be timed"
+                f"measure.seeds = {table.seeds}: {odd} are not among sweep.seeds = {self.sweep.seeds}, so nothing of "
+                "them would be timed"
             )
         threads = list(dict.fromkeys(cores if count == "all" else count for count in table.threads))
         if max(threads) > cores:

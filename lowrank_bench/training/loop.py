@@ -138,7 +138,9 @@ def _endless(batches: Callable[[int], Iterable[Batch]], model: nn.Module) -> Ite
             empty = False
             yield batch
         if empty:
-            raise InvalidInput(f"pass {index} over the training data has no batch: give at least one image, and two with batch norm")
+            raise InvalidInput(
+                f"pass {index} over the training data has no batch: give at least one image, and two with batch norm"
+            )
         index += 1
 
 

@@ -52,6 +52,7 @@ def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
         (["merge", "empty"], "--out"),
         (["merge", "empty", "--out", "new"], "no readable record"),
         (["train", "charnett"], "list models"),
+        (["train", "charnet", "--seed", "-1"], "--seed -1"),
         (["run", "strange.toml"], "did you mean 'onnxruntime'"),
         (["run", "wide.toml"], "this machine has"),
         (["doctor", "--seconds", "0"], "--seconds 0"),

@@ -156,11 +156,13 @@ def test_code_that_a_record_names_is_not_run_unless_its_name_is_repeated(tmp_pat
         for name in ("evil_nets:net", "evil_nets:net@w.safetensors"):
             chosen = trial("tucker", 4, task=task, model=name)
             for repeated in (None, "evil_nets:other", ""):
-                with pytest.raises(InvalidInput, match=r"'evil_nets:net', is code .* --model evil_nets:net"):
+                with pytest.raises(InvalidInput, match=r"'evil_nets:net', is code .*--model evil_nets:net"):
                     inspect_trial(tmp_path, chosen, "eager", 1, 1, 1.0, repeated)
     assert not (tmp_path / "ran").exists()
     with pytest.raises(InvalidInput, match="holds no model"):
-        inspect_trial(tmp_path, trial("tucker", 4, task="speed", model="evil_nets:net"), "eager", 1, 1, 1.0, "evil_nets:net")
+        inspect_trial(
+            tmp_path, trial("tucker", 4, task="speed", model="evil_nets:net"), "eager", 1, 1, 1.0, "evil_nets:net"
+        )
 
 
 def test_a_runtime_that_is_not_installed_is_named_with_the_hint(tmp_path: Path, monkeypatch):
