@@ -97,8 +97,8 @@ class Sweep(_Table):
                 f"sweep.recipe = {table.recipe!r}: task {task.name!r} has no images to tune on: use 'none'"
             )
         stages = {"task": task.version, "recipe": recipe.version, "compression": layerwise.VERSION}
-        for ranks in table.ranks:
-            check_ranks(ranks)
+        for given in table.ranks:
+            check_ranks(given)
         for model in table.models:
             task.check_model(model)
         brought = {model: {"brought": number} if (number := task.brought(model)) else {} for model in table.models}

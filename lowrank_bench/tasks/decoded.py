@@ -59,7 +59,7 @@ def _problem(path: str) -> str | None:
 
     try:
         with Image.open(path) as image:
-            image.draft(None, (1, 1))  # type: ignore[arg-type]  # a JPEG is then read whole, and computed at an eighth
+            image.draft(None, (1, 1))  # a JPEG is then read whole, and computed at an eighth
             image.load()
     except unreadable() as error:
         return f"{path} is not an image that can be read ({error}): remove it, or get it again"
@@ -77,7 +77,7 @@ def _mark(path: str) -> int:
 
 def _remembered(memory: Path) -> Marks:
     with suppress(OSError, ValueError, EOFError):  # not there yet, or damaged
-        found = np.load(memory, allow_pickle=False)
+        found: Marks = np.load(memory, allow_pickle=False)
         if found.dtype == np.uint64 and found.ndim == 1:
             return found
     return np.empty(0, np.uint64)
