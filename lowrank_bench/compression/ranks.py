@@ -47,7 +47,7 @@ def _by_rule(
     full = tuple(method.candidates(shape)[-1])
     if rule == "full":
         return full
-    rank_of = _rank_of(rule, place)
+    rank_of = rank_rule(rule, place)
     unfolded = [method.unfoldings(part) for part in parts]
     if not unfolded[0]:
         raise InvalidRanks(
@@ -62,7 +62,10 @@ def _by_rule(
     return None if 0 in ranks else ranks
 
 
-def _rank_of(rule: str, place: str) -> Callable[[Tensor], int]:
+def rank_rule(rule: str, place: str) -> Callable[[Tensor], int]:
+    """How a rule other than "full" reads the rank of a matrix. Raises InvalidRanks, naming ``place``, where there is no
+    such rule.
+    """
     if rule == "evbmf":
         return lambda matrix: evbmf(matrix).rank
     kind, _, value = rule.partition(":")

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import cast
 
-import torch
-
-from lowrank_bench.compression.method import LayerMethod
-from lowrank_bench.compression.ranks import RULES, resolve_ranks
-from lowrank_bench.compression.registry import method_class
+from lowrank_bench.compression.ranks import RULES, rank_rule
 from lowrank_bench.errors import InvalidSweep, UnknownName
 from lowrank_bench.measurement.runtimes import RUNTIMES
 from lowrank_bench.trial import Budget, Ranks
-
-_ANY_KERNEL = torch.eye(2)[:, :, None, None]
 
 
 def check_ranks(ranks: Ranks | dict[str, Ranks]) -> None:
     """Raise what no layer could take: InvalidSweep for a number below 1, InvalidRanks for a rule that there is not."""
     for rule in ranks.values() if isinstance(ranks, dict) else [ranks]:
         if isinstance(rule, str):
-            resolve_ranks(cast(LayerMethod, method_class("channel_svd")()), _ANY_KERNEL, 1, rule, "sweep.ranks")
+            if rule != "full":
+                rank_rule(rule, "sweep.ranks")
         elif min((rule,) if isinstance(rule, int) else rule, default=0) < 1:
             raise InvalidSweep(f"sweep.ranks = {ranks}: ranks of at least 1, or {RULES}, are wanted")
 
