@@ -23,7 +23,7 @@ def wheel(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory)
     for name in ("pyproject.toml", "LICENSE", "README.md"):
         shutil.copy(pytestconfig.rootpath / name, clone)
     with tarfile.open(_build("sdist", clone, built)) as sdist:
-        sdist.extractall(unpacked, filter="data")
+        sdist.extractall(unpacked, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))  # from 3.11.4 on
     (source,) = unpacked.iterdir()
     with zipfile.ZipFile(_build("wheel", source, built)) as archive:
         return set(archive.namelist())
