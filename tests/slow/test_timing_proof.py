@@ -30,7 +30,7 @@ NETWORKS = {
     "VGG-16, convolutions": ("speed", "torchvision:vgg16/features", 1),
 }
 RUNTIMES_HERE = ["eager-nhwc", "onnxruntime", "openvino"]
-SECONDS = 5.0
+SECONDS = 12.0
 OFF = 0.03
 """Of the ratio of a network to two runs of its copy, the second of which finds its weights in a warmer cache."""
 
