@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 from rich import box
-from rich.console import Group
+from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -25,6 +25,8 @@ from lowrank_bench.reporting.tables import (
     settings_grid,
     unranked_grid,
 )
+
+FEWEST_COLUMNS = 5  # up to the speedup
 
 
 def board_markdown(board: Board) -> str:
@@ -56,13 +58,13 @@ def to_csv(boards: Sequence[Board]) -> str:
 def to_terminal(boards: Sequence[Board], overall: Sequence[Overall] = ()) -> Group:
     """Every board for rich to print, all models together first: the columns that fit a terminal."""
     columns = [column for column in COLUMNS if column.in_terminal]
-    parts: list[Text | Table] = []
+    parts: list[Text | Table | Fitting] = []
     for table in overall:
         parts += [Text(table.name, style="bold"), rich_table(overall_grid(table)), Text(overall_legend(table)), Text()]
     for board in boards:
         parts += [Text(board.name, style="bold"), Text("\n".join(f"{name}: {text}" for name, text in facts(board)))]
         if not board.rows.empty:
-            parts += [rich_table(settings_grid(board)), rich_table(rows_grid(board, columns)), Text(legend(board))]
+            parts += [rich_table(settings_grid(board)), Fitting(rows_grid(board, columns)), Text(legend(board))]
         if not board.unranked.empty:
             parts += [Text("Without a time"), rich_table(unranked_grid(board))]
         parts.append(Text())
@@ -70,8 +72,28 @@ def to_terminal(boards: Sequence[Board], overall: Sequence[Overall] = ()) -> Gro
 
 
 def rich_table(grid: Grid) -> Table:
-    """A table for rich to print, its cells as they stand."""
-    table = Table(*grid.headings, box=box.SIMPLE)
+    """A table for rich to print, its cells as they stand; what does not fit goes on below, and nothing is cut off."""
+    table = Table(box=box.SIMPLE)
+    for heading in grid.headings:
+        table.add_column(heading, overflow="fold")
     for row in grid.cells:
         table.add_row(*map(Text, row))
     return table
+
+
+class Fitting:
+    """A table whose last columns, the least important ones, are left out where the terminal is too narrow for all."""
+
+    def __init__(self, grid: Grid) -> None:
+        self.grid = grid
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """The widest table that fits, and how many columns it lacks."""
+        headings, cells = self.grid
+        for count in range(len(headings), FEWEST_COLUMNS - 1, -1):
+            table = rich_table(Grid(headings[:count], [row[:count] for row in cells]))
+            if console.measure(table, options=options.update(max_width=10_000)).maximum <= options.max_width:
+                break
+        yield table
+        if lacking := len(headings) - count:
+            yield Text(f"{lacking} more columns in leaderboard.md, and in a wider terminal\n")

@@ -229,6 +229,15 @@ def test_the_terminal_shows_text_as_it_stands():
     assert "jaderberg" in shown
 
 
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_a_narrow_terminal_shows_fewer_columns_and_cuts_nothing_off(width):
+    console = Console(file=io.StringIO(), width=width)
+    console.print(to_terminal(make_boards(to_frame(sweep()))))
+    shown = console.file.getvalue()
+    assert "…" not in shown and "jaderberg" in shown
+    assert ("more columns in leaderboard.md" in shown) == (width < 200)
+
+
 def test_the_summary_has_the_best_variant_of_each_method_and_budget_and_the_default_beside_it():
     variants = [trial("tucker", 4, options={"init": init}) for init in ("random", "svd")]
     records = [*sweep(), *map(trial_record, variants)]
