@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -15,7 +14,6 @@ from lowrank_bench.compression import method
 from lowrank_bench.compression.chain import Axes, Chain, Factor, KernelShape
 from lowrank_bench.compression.geometry import Geometry
 from lowrank_bench.compression.method import LayerMethod, grid
-from lowrank_bench.compression.metric import Target
 from lowrank_bench.decomposition import cp
 from lowrank_bench.decomposition.cp_closed_form import cp_full_rank
 from lowrank_bench.decomposition.cp_correction import cp_epc
@@ -82,19 +80,13 @@ class CPNLS(LayerMethod):
         notes = {"term_energy": result.degeneracy.term_energy, "cosine": result.degeneracy.cosine}
         return self._chain(result.factors, shape, notes)
 
-    def factorize_layer(
-        self,
-        weight: Tensor,
-        groups: int,
-        ranks: tuple[int, ...],
-        place: str = "layer",
-        target: Target | None = None,
-    ) -> Chain:
-        """Group by group, in ``max_seconds`` for all of them."""
-        each = copy.copy(self)
-        if (seconds := self.options.max_seconds) is not None:
-            each.options = self.options.model_copy(update={"max_seconds": seconds / groups})
-        return super(CPNLS, each).factorize_layer(weight, groups, ranks, place, target)
+    def of_one_group(self, groups: int) -> Self:
+        """With its share of ``max_seconds``, which is a layer's."""
+        if (seconds := self.options.max_seconds) is None:
+            return self
+        return type(self)(
+            seed=self.seed, **self.options.model_dump(exclude_unset=True) | {"max_seconds": seconds / groups}
+        )
 
     def structure(self, shape: KernelShape, ranks: tuple[int, ...]) -> Chain:
         """The same chain without solving for it."""

@@ -121,15 +121,15 @@ def _choices(
     weight = weigh_rows(kernel_of(named_layer(model, name), groups), scale)
     candidates, dense = method.aligned_candidates(shape), costs.dense(name, site)
     chains = [method.structure_layer(shape, groups, ranks) for ranks in candidates]
-    spent = costs.factored(name, site, candidates, chains)
+    factored = costs.factored(name, site, candidates, chains)
     errors: Sequence[float | None] = [None] * len(candidates)
     if method.options.allocation != "uniform" and not job.speed_only:
         expected = _mean_errors(method, weight.double().chunk(groups), candidates)
         errors = expected or errors
         if sensitivity is not None:
-            losses = sensitivity.losses(name, site, candidates, [cost / dense for cost in spent], expected, scale)
+            losses = sensitivity.losses(name, site, candidates, [cost / dense for cost in factored], expected, scale)
             errors = [-float(np.expm1(-loss)) for loss in losses]  # allocate() adds up -log(1 - error)
-    return [Choice(None, dense, 0.0), *map(Choice, candidates, spent, errors)]
+    return [Choice(None, dense, 0.0), *map(Choice, candidates, factored, errors)]
 
 
 def _mean_errors(

@@ -199,11 +199,16 @@ class LayerMethod(Method):
             )
         parts = (weight.detach().double() if target is None else target.kernel).chunk(groups)
         self.check_ranks(KernelShape(*parts[0].shape), ranks, place)
+        one = self.of_one_group(groups)
         if target is None:
-            return stack_groups([self.factorize(part, ranks) for part in parts])
+            return stack_groups([one.factorize(part, ranks) for part in parts])
         statistics = [None] * groups if target.statistics is None else target.statistics
-        chains = [self.factorize(part, ranks, moments) for part, moments in zip(parts, statistics, strict=True)]
+        chains = [one.factorize(part, ranks, moments) for part, moments in zip(parts, statistics, strict=True)]
         return reconstruct(stack_groups(chains), target, groups)
+
+    def of_one_group(self, groups: int) -> Self:
+        """The method as it factors each of a layer's groups: by default as it is."""
+        return self
 
     def structure_layer(self, shape: KernelShape, groups: int, ranks: tuple[int, ...]) -> Chain:
         """The chain that ``factorize_layer`` would return, on the meta device."""

@@ -45,6 +45,11 @@ def verdict_text(row: Row) -> str:
     return f"{row.verdict}, unstable" if row.unstable else str(row.verdict)
 
 
+def points_text(points: float) -> str:
+    """Such as ``0.5 points``."""
+    return f"{points:g} point" + "s" * (points != 1)
+
+
 def seeds_of(row: Row) -> int:
     """Of how many seeds' models a row tells."""
     return len(row.seeds.split(","))

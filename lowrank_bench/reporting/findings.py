@@ -11,6 +11,7 @@ from lowrank_bench.reporting.cells import (
     interval_text,
     loss_text,
     method_text,
+    points_text,
     practical_text,
     seeds_of,
     setting_text,
@@ -53,6 +54,21 @@ def findings_markdown(boards: Sequence[Board], papers: Sequence[Reproduced]) -> 
     return "\n\n".join(sections) + "\n"
 
 
+def answers(board: Board) -> list[tuple[str, str]]:
+    """At the headline's threads and batch, for each loss, or each target where nothing is scored: which model is the
+    fastest, by how much, and how sure that is.
+    """
+    found = []
+    for where, rows, limit in _fields(board, free_choice(board, *workloads(board)[0])):
+        if best := winner(rows):
+            what = method_text(best) + (f" {best.target}" if board.scored else "")
+            sure = _sure(best, _others(best, rows), limit)
+            found.append(
+                (f"Fastest {where}", f"{what} in {best.runtime}, practical speedup {practical_text(best)}; {sure}")
+            )
+    return found
+
+
 def _winners(board: Board) -> str:
     """At each loss, or at each target where nothing is scored, the fastest method beside the next one."""
     tables = []
@@ -68,10 +84,10 @@ def _winners(board: Board) -> str:
 def _fields(board: Board, rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, float | None]]:
     if board.scored:
         for limit in THRESHOLDS:
-            yield f"losing at most {limit:g} points", keeping(rows, limit), limit
+            yield f"losing at most {points_text(limit)}", keeping(rows, limit), limit
     else:
         for target, some in keeping(rows, None).groupby("target"):
-            yield str(target), some, None
+            yield f"at {target}", some, None
 
 
 def _duel(where: str, rows: pd.DataFrame, limit: float | None) -> list[str]:
@@ -79,7 +95,7 @@ def _duel(where: str, rows: pd.DataFrame, limit: float | None) -> list[str]:
     best = winner(rows)
     if best is None:
         return []
-    others = [row for row in rows_of(rows) if row.method != best.method]
+    others = _others(best, rows)
     cells = [where, f"{method_text(best)} {best.target}", best.runtime, practical_text(best), loss_text(best)]
     sure = _sure(best, others, limit)
     if not others:
@@ -91,6 +107,10 @@ def _duel(where: str, rows: pd.DataFrame, limit: float | None) -> list[str]:
         best.practical_high / second.practical_low,
     )
     return [*cells, f"{method_text(second)} {second.target}", second.runtime, interval_text(*lead, ".2f"), sure]
+
+
+def _others(best: Row, rows: pd.DataFrame) -> list[Row]:
+    return [row for row in rows_of(rows) if row.method != best.method]
 
 
 def _sure(best: Row, others: Sequence[Row], limit: float | None) -> str:

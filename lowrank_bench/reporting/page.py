@@ -22,6 +22,7 @@ from lowrank_bench.reporting.cells import (
     COLUMNS,
     Column,
     method_text,
+    points_text,
     practical_text,
     row_id,
     setting_text,
@@ -167,7 +168,7 @@ def _answers(board: Board) -> list[Answer]:
     rows = free_choice(board, *workloads(board)[0])
     for threshold in THRESHOLDS if board.scored else THRESHOLDS[:1]:
         row = winner(keeping(rows, threshold if board.scored else None))
-        question = f"loss of at most {threshold:g} points" if board.scored else "accuracy not measured"
+        question = f"loss of at most {points_text(threshold)}" if board.scored else "accuracy not measured"
         if row is None:
             answers.append(Answer(question, "none", "nothing that keeps within it is faster"))
         else:

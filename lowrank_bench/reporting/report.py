@@ -25,11 +25,11 @@ from lowrank_bench.reporting.choice import free_choice, workloads
 from lowrank_bench.reporting.evidence import Evidence
 from lowrank_bench.reporting.figures import encode
 from lowrank_bench.reporting.files import plain_name, replace_file, replace_files
-from lowrank_bench.reporting.findings import findings_markdown
+from lowrank_bench.reporting.findings import answers, findings_markdown
 from lowrank_bench.reporting.gallery import pictures_of
 from lowrank_bench.reporting.latex import to_latex
 from lowrank_bench.reporting.leaderboard import board_markdown, overall_markdown, to_csv
-from lowrank_bench.reporting.markdown import escape, markdown_table
+from lowrank_bench.reporting.markdown import bullets, escape, markdown_table
 from lowrank_bench.reporting.overall import make_overall
 from lowrank_bench.reporting.page import Picture, render_page
 from lowrank_bench.reporting.paper import load_paper, paper_names
@@ -88,8 +88,9 @@ def write_report(folder: Path | str, max_loss: float = 1.0, *, latex: bool = Fal
 
 
 def summary_board(frame: pd.DataFrame) -> str:
-    """The README's board, in markdown: what 4x fewer MACs become, least and most; then of each method at each budget
-    the variant of the largest practical speedup at the headline's threads and batch, and the default one beside it.
+    """The README's board, in markdown: what 4x fewer MACs become, least and most; who wins at which loss and how sure
+    that is; then of each method at each budget the variant of the largest practical speedup at the headline's threads
+    and batch, and the default one beside it.
     """
     boards = [board for board in make_boards(frame) if not board.rows.empty]
     return "\n\n".join([*_spans(boards), *map(_summary, boards)])
@@ -155,14 +156,18 @@ def _summary(board: Board) -> str:
     if not board.scored or rows.empty:
         below = escape("; ".join(f"{name}: {text}" for name, text in facts(board)))
         table = markdown_table(*runtimes_grid(board))
-        return f"**{escape(board.name)}**: speedup, share of the MACs ratio\n\n{table}\n\n{below}"
+        return _stacked(f"**{escape(board.name)}**: speedup, share of the MACs ratio", board, table, below)
     shown = rows[~rows.duplicated(["method", "target"]) | (rows["options"] == "")]
     control = shown["method"] == CONTROL
     title = f"**{escape(board.name)}**, {workload_text(*workload)}, each model in its fastest runtime"
     cells = [_summary_cells(row) for row in rows_of(pd.concat([shown[~control], shown[control]]))]
     noise = [("Noise floor, median of these rows", f"{shown['noise_floor'].median():.1%}")]
     below = escape("; ".join(f"{name}: {text}" for name, text in facts(board) + noise))
-    return f"{title}\n\n{markdown_table(_SUMMARY, cells)}\n\n{below}"
+    return _stacked(title, board, markdown_table(_SUMMARY, cells), below)
+
+
+def _stacked(title: str, board: Board, table: str, below: str) -> str:
+    return "\n\n".join(filter(None, (title, bullets(answers(board)), table, below)))
 
 
 def _summary_cells(row: Row) -> list[str]:

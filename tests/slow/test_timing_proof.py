@@ -39,10 +39,9 @@ HEAD = """# Timing, proved on this machine
 Made by `LOWRANK_BENCH_TIMING_PROOF=results/published/timing_proof.md pytest tests/slow/test_timing_proof.py`.
 
 Each network against its own copy (A/A: the truth is 1), and against two runs of that copy (the truth is 0.5). Two runs,
-not one graph that holds the network twice: a runtime lays such a graph out anew, and ONNX Runtime took 2.1 times as
-long for MobileNetV2 twice in one. One thread, in one process, median of pair ratios with its 95 % interval. It holds
-where at 1 the verdict is "same", and at 0.5 the ratio is within 3 % of it; every case that was timed is here, those
-that miss too.
+not one graph that holds the network twice, which a runtime may lay out as it likes. One thread, in one process, median
+of pair ratios with its 95 % interval. It holds where at 1 the verdict is "same", and at 0.5 the ratio is within 3 % of
+it; every case that was timed is here, those that miss too.
 """
 COLUMNS = ["Network", "Runtime", "Against", "Ratio [95 %]", "Verdict", "Noise floor", "Pairs", "Holds"]
 COPY = "its copy"

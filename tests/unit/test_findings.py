@@ -14,7 +14,7 @@ from lowrank_bench.reporting.records_frame import to_frame
 from lowrank_bench.reporting.report import summary_board
 
 CONTROLS = [trial("identity", seed=seed) for seed in (0, 1)]
-AT_MOST_1 = "losing at most 1 points"
+AT_MOST_1 = "losing at most 1 point"
 
 
 def page(records: list[Any]) -> str:
@@ -47,6 +47,18 @@ def test_at_each_loss_the_fastest_stands_beside_the_next_method() -> None:
     assert row[5:7] == ["tucker macs/8", "onnxruntime"]
     lead = [float(number) for number in re.findall(r"[\d.]+", row[7])]
     assert lead == [1.44, 1.42, 1.47]  # 5.2 / 3.6, and the ends that are 1 % worse and better on both sides
+
+
+def test_above_its_board_the_readme_says_who_wins_by_how_much_and_how_sure_that_is() -> None:
+    text = summary_board(to_frame(sweep()))
+    said = [line for line in text.splitlines() if "Fastest losing at most" in line]
+    for line, limit in zip(said, ("0.5 points", "1 point", "2 points"), strict=True):
+        found = cells(page(sweep()), f"losing at most {limit}")
+        assert line.startswith(
+            f"- Fastest losing at most {limit}: {found[1]} in {found[2]}, practical speedup {found[3]}"
+        )
+        assert line.endswith(f"; {found[8]}")
+    assert text.index(said[-1]) < text.index("| Method |")
 
 
 def test_the_winner_is_who_gains_most_over_the_fastest_dense_runtime_whatever_runtime_it_was_timed_in() -> None:
