@@ -24,6 +24,14 @@ class Drop(NamedTuple):
     high: float
 
 
+class DropRatio(NamedTuple):
+    """Loss of top-1 over another model's, and its interval, whose upper end may be infinite."""
+
+    ratio: float
+    low: float
+    high: float
+
+
 def paired_drop(
     control_hits: ArrayLike,
     compressed_hits: ArrayLike,
@@ -39,18 +47,36 @@ def paired_drop(
     Images on which both models agree add nothing, so two models that agree on all have the interval [0, 0].
     Raises InvalidInput for hits or groups that do not match.
     """
-    control, compressed = _as_hits(control_hits), _as_hits(compressed_hits)
-    if control.shape != compressed.shape or not control.size:
-        raise InvalidInput(f"hits of the same images are needed on both sides, got {control.size}, {compressed.size}")
     if not 0 < confidence < 1:
         raise InvalidInput(f"confidence must lie between 0 and 1, got {confidence}")
-    lost, sizes = _per_group(control.astype(np.int64) - compressed, group_sizes)
-    # Groups alike in size and loss are interchangeable, so a resample is the count of each kind of group drawn.
-    kinds, counts = np.unique(np.stack([lost, sizes]), axis=1, return_counts=True)
-    drawn = np.random.default_rng(seed).multinomial(len(sizes), counts / counts.sum(), size=RESAMPLES)
-    drops = 100 * (drawn @ kinds[0]) / (drawn @ kinds[1])
-    low, high = np.quantile(drops, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Drop(100 * float(lost.sum() / sizes.sum()), float(low), float(high))
+    per_group = _lost_per_group(control_hits, [compressed_hits], group_sizes)
+    sums = _resampled_sums(per_group, seed)
+    low, high = np.quantile(100 * sums[:, 0] / sums[:, 1], [(1 - confidence) / 2, (1 + confidence) / 2])
+    lost, images = per_group.sum(axis=1)
+    return Drop(100 * float(lost / images), float(low), float(high))
+
+
+def paired_drop_ratio(
+    control_hits: ArrayLike,
+    compressed_hits: ArrayLike,
+    other_hits: ArrayLike,
+    group_sizes: Sequence[int] | None = None,
+) -> DropRatio | None:
+    """Return the loss of top-1 over that of another model against the same control, with the 95 % interval of the
+    bootstrap of ``paired_drop``, in which all three stay paired; None where the other model loses nothing.
+
+    A resample in which the other loses nothing counts as infinite. Raises InvalidInput as paired_drop.
+    """
+    per_group = _lost_per_group(control_hits, [compressed_hits, other_hits], group_sizes)
+    own, other, _ = per_group.sum(axis=1)
+    if other <= 0:
+        return None
+    sums = _resampled_sums(per_group, seed=0)
+    ratios = np.full(RESAMPLES, np.inf)
+    np.divide(sums[:, 0], sums[:, 1], out=ratios, where=sums[:, 1] > 0)
+    tail = RESAMPLES // 40
+    ratios.sort()  # ends are taken from among them: between infinities there is nothing to interpolate
+    return DropRatio(float(own / other), float(ratios[tail]), float(ratios[-1 - tail]))
 
 
 def agreement(predictions: ArrayLike, reference: ArrayLike) -> float:
@@ -77,20 +103,34 @@ def unpack_hits(text: str, n: int) -> NDArray[np.bool_]:
     return np.unpackbits(packed, count=n).astype(np.bool_)
 
 
+def _lost_per_group(
+    control_hits: ArrayLike, models_hits: Sequence[ArrayLike], group_sizes: Sequence[int] | None
+) -> NDArray[np.int64]:
+    """A row for each model, the images that it lost in each group, and a last row, the groups' sizes."""
+    control, *models = (_as_hits(hits) for hits in (control_hits, *models_hits))
+    if not control.size or any(model.shape != control.shape for model in models):
+        sizes = ", ".join(str(side.size) for side in (control, *models))
+        raise InvalidInput(f"hits of the same images are needed on all sides, got {sizes}")
+    lost = np.stack([control.astype(np.int64) - model for model in models])
+    if group_sizes is None:
+        return np.vstack([lost, np.ones_like(lost[:1])])
+    groups = np.asarray(group_sizes, dtype=np.int64)
+    if not groups.size or (groups < 1).any() or groups.sum() != control.size:
+        raise InvalidInput(f"group sizes must be positive and sum to {control.size} images, not to {groups.sum()}")
+    return np.vstack([np.add.reduceat(lost, np.cumsum(groups) - groups, axis=1), groups])
+
+
+def _resampled_sums(per_group: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    """The rows' sums over resampled groups, (RESAMPLES, rows)."""
+    # Groups alike in all rows are interchangeable, so a resample is the count of each kind of group drawn.
+    kinds, counts = np.unique(per_group, axis=1, return_counts=True)
+    drawn = np.random.default_rng(seed).multinomial(counts.sum(), counts / counts.sum(), size=RESAMPLES)
+    sums: NDArray[np.int64] = drawn @ kinds.T
+    return sums
+
+
 def _as_hits(hits: ArrayLike) -> NDArray[np.bool_]:
     array = np.asarray(hits)
     if array.dtype != np.bool_ or array.ndim != 1:
         raise InvalidInput(f"hits must be one boolean per image, got {array.dtype} of shape {array.shape}")
     return array
-
-
-def _per_group(
-    lost: NDArray[np.int64], group_sizes: Sequence[int] | None
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Images lost in each group, and the groups' sizes."""
-    if group_sizes is None:
-        return lost, np.ones_like(lost)
-    sizes = np.asarray(group_sizes, dtype=np.int64)
-    if not sizes.size or (sizes < 1).any() or sizes.sum() != lost.size:
-        raise InvalidInput(f"group sizes must be positive and sum to {lost.size} images, not to {sizes.sum()}")
-    return np.add.reduceat(lost, np.cumsum(sizes) - sizes), sizes

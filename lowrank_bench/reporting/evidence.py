@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from lowrank_bench.measurement.quality import paired_drop, unpack_hits
+from lowrank_bench.measurement.quality import paired_drop, paired_drop_ratio, unpack_hits
 from lowrank_bench.reading import latest
 from lowrank_bench.record import LayerSize, MeasurementRecord, TrialRecord
 from lowrank_bench.reporting.board import best_evidence, pooled_speedup
@@ -17,7 +19,7 @@ from lowrank_bench.reporting.practical import BOUNDS
 from lowrank_bench.reporting.records_frame import to_frame
 from lowrank_bench.reporting.unranked import SETTING, WHAT
 from lowrank_bench.running.sweep import MeasureTable
-from lowrank_bench.trial import Trial
+from lowrank_bench.trial import CONTROL, Trial
 
 _TRIAL = ["task", "model", "method", "options", "target", "recipe", "seed"]
 
@@ -51,6 +53,7 @@ class Evidence:
         records = list(records)
         self.frame = to_frame(records)
         self.trials = {key: r for key, r in latest(records).items() if isinstance(r, TrialRecord)}
+        self._controls = {r.trial.control: r for r in self.trials.values() if r.trial.method == CONTROL}
         self._what = pd.Series([*self.frame[_TRIAL].itertuples(index=False, name=None)], self.frame.index, dtype=object)
 
     def rows(self, trials: Iterable[Trial]) -> pd.DataFrame:
@@ -110,12 +113,14 @@ class Evidence:
             return _timed(check, candidate)
         if check.metric in ("params_ratio", "macs_ratio"):
             return _spread(candidate.models[check.metric])
+        if check.metric == "loss_ratio":
+            return _over_seeds(self._loss_ratio(own, other) for own, other in self._pairs(candidate))
         if check.metric != "loss":
             return self._of_layer(check, candidate)
         if candidate.others is None:
             lost = candidate.models[["top1_drop", "top1_drop_low", "top1_drop_high"]].dropna()
             return _over_seeds(Estimate(*row) for row in lost.itertuples(index=False, name=None))
-        return _over_seeds(self._paired_loss(own, other) for own, other in self._pairs(candidate))
+        return _over_seeds(_paired_loss(own, other) for own, other in self._pairs(candidate))
 
     def _of_layer(self, check: Check, candidate: Candidate) -> Estimate | None:
         read = _READERS[check.metric]
@@ -138,11 +143,31 @@ class Evidence:
             if len(chosen) == 1:
                 yield own, self.trials[chosen["trial"].iloc[0]]
 
-    def _paired_loss(self, own: TrialRecord, other: TrialRecord) -> Estimate | None:
-        if own.quality is None or other.quality is None or own.quality.images != other.quality.images:
+    def _loss_ratio(self, own: TrialRecord, other: TrialRecord) -> Estimate | None:
+        control = self._controls.get(own.trial.control)
+        if control is None or (judged := _judged_alike(control, own, other)) is None:
             return None
-        hits = [unpack_hits(quality.hits_after, quality.images) for quality in (other.quality, own.quality)]
-        return Estimate(*paired_drop(hits[0], hits[1], own.quality.group_sizes))
+        (dense, ours, theirs), groups = judged
+        ratio = paired_drop_ratio(dense, ours, theirs, groups)
+        return None if ratio is None else Estimate(*ratio)
+
+
+def _paired_loss(own: TrialRecord, other: TrialRecord) -> Estimate | None:
+    if (judged := _judged_alike(other, own)) is None:
+        return None
+    (theirs, ours), groups = judged
+    return Estimate(*paired_drop(theirs, ours, groups))
+
+
+def _judged_alike(*records: TrialRecord) -> tuple[list[NDArray[np.bool_]], list[int] | None] | None:
+    """Which test images each got right, and the images' groups; None unless all were judged on the same ones."""
+    qualities = [record.quality for record in records if record.quality is not None]
+    if len(qualities) < len(records):
+        return None
+    first = qualities[0]
+    if any((q.images, q.group_sizes) != (first.images, first.group_sizes) for q in qualities):
+        return None
+    return [unpack_hits(quality.hits_after, quality.images) for quality in qualities], first.group_sizes
 
 
 def _as_planned(rows: pd.DataFrame, measure: MeasureTable, machine: str) -> pd.DataFrame:

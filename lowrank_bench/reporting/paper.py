@@ -16,12 +16,12 @@ QUICK_SECONDS, QUICK_PRECISION, QUICK_RECIPE = 1.5, 0.05, "short"
 
 # fmt: off
 Metric = Literal[
-    "speedup", "realised", "practical", "loss", "params_ratio", "macs_ratio",
+    "speedup", "realised", "practical", "loss", "loss_ratio", "params_ratio", "macs_ratio",
     "layer_params_ratio", "layer_macs_ratio", "weight_error", "weight_error_ratio",
 ]
 # fmt: on
 TIMED = {"speedup", "realised", "practical"}
-COMPARED = {"weight_error_ratio"}
+COMPARED = {"loss_ratio", "weight_error_ratio"}
 OF_LAYERS = {"layer_params_ratio", "layer_macs_ratio", "weight_error", "weight_error_ratio"}
 
 
@@ -87,9 +87,10 @@ class Check(_Table):
 
     ``at_least`` and ``at_most`` ask it of the whole interval; ``not_below`` and ``not_above`` only that the interval
     does not rule it out, as befits a claim of equality. "loss": points of top-1 against the dense control, or against
-    the claim's other models; "realised": speedup over the ratio of MACs; "practical": fastest dense over fastest
-    compressed runtime; "weight_error": relative error of ``layer``, and "weight_error_ratio": that over the other
-    models'. Ratios of parameters and MACs are dense over compressed, of the network or of one ``layer``.
+    the claim's other models, and "loss_ratio" those against the control over theirs; "realised": speedup over the
+    ratio of MACs; "practical": fastest dense over fastest compressed runtime; "weight_error": relative error of
+    ``layer``, and "weight_error_ratio": that over the other models'. Ratios of parameters and MACs are dense over
+    compressed, of the network or of one ``layer``.
     """
 
     metric: Metric

@@ -42,6 +42,7 @@ _FORMS = {
     "realised": _Form("share of the MACs ratio", ".0%", " of the MACs ratio realised"),
     "practical": _Form("practical speedup", ".2f", "x from the fastest dense to the fastest compressed runtime"),
     "loss": _Form("loss", "+.2f", " points lost"),
+    "loss_ratio": _Form("loss over the other's", ".2f", " of the other's loss"),
     "params_ratio": _Form("ratio of parameters", ".2f", "x fewer parameters"),
     "macs_ratio": _Form("ratio of MACs", ".2f", "x fewer MACs"),
     "layer_params_ratio": _Form("ratio of the layer's parameters", ".2f", "x fewer parameters in {layer}"),

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lowrank_bench.errors import InvalidInput, InvalidRecord
-from lowrank_bench.measurement.quality import agreement, pack_hits, paired_drop, unpack_hits
+from lowrank_bench.measurement.quality import agreement, pack_hits, paired_drop, paired_drop_ratio, unpack_hits
 
 RNG = np.random.default_rng(0)
 
@@ -70,6 +70,42 @@ def test_the_same_seed_gives_the_same_interval():
     control, compressed = RNG.random(300) < 0.9, RNG.random(300) < 0.8
     assert paired_drop(control, compressed, seed=3) == paired_drop(control, compressed, seed=3)
     assert paired_drop(control, compressed, seed=3) != paired_drop(control, compressed, seed=4)
+
+
+def losing(control, share, rng):
+    """The control's hits but for a share of them."""
+    return control & (rng.random(control.size) >= share)
+
+
+def test_the_ratio_of_two_losses_is_that_of_their_drops_and_its_interval_holds_the_truth():
+    held = 0
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        control = rng.random(2000) < 0.9
+        own, other = losing(control, 0.05, rng), losing(control, 0.1, rng)
+        found = paired_drop_ratio(control, own, other, [20] * 100)
+        assert found.ratio == pytest.approx(paired_drop(control, own).drop / paired_drop(control, other).drop)
+        held += found.low <= 0.5 <= found.high
+    assert 90 <= held <= 99
+
+
+def test_a_ratio_of_paired_losses_is_narrower_than_the_losses_themselves():
+    control, groups = np.ones(2000, dtype=bool), [20] * 100
+    other = np.repeat(RNG.random(100) < 0.9, 20)
+    own = other | (np.arange(2000) % 2 == 0)  # half of what the other loses, in the same groups
+    found = paired_drop_ratio(control, own, other, groups)
+    assert found == (0.5, 0.5, 0.5)
+    _, low, high = paired_drop(control, own, groups)
+    assert high > 1.5 * low
+
+
+def test_nothing_is_a_multiple_of_no_loss_and_a_loss_that_may_be_none_bounds_nothing():
+    control = np.ones(100, dtype=bool)
+    own, other = control.copy(), control.copy()
+    own[:10] = False
+    assert paired_drop_ratio(control, own, other) is None
+    other[50] = False
+    assert paired_drop_ratio(control, own, other).high == np.inf
 
 
 @pytest.mark.parametrize(

@@ -115,6 +115,16 @@ def test_loss_can_be_counted_from_another_method() -> None:
     assert outcome(paper_of("tucker", {"metric": "loss", "at_most": 0}, against=against), []).verdict == "not measured"
 
 
+def test_loss_can_be_counted_as_a_multiple_of_another_methods() -> None:
+    ratio = {"metric": "loss_ratio", "at_most": 1}
+    paper = paper_of("tucker", ratio, against={"experiment": "net", "method": "jaderberg"})
+    found = outcome(paper, sweep())
+    assert found.here.startswith("2.00 [")  # 0.4 points lost by tucker, 0.2 by jaderberg
+    assert "] of the other's loss" in found.here and found.here.endswith("against jaderberg")
+    without_control = [record for record in sweep() if "identity" not in str(getattr(record, "trial", ""))]
+    assert outcome(paper, without_control).verdict == "not measured"
+
+
 def test_loss_can_be_counted_from_another_recipe() -> None:
     paper = paper_of("tucker", {"metric": "loss", "at_most": 0}, against={"experiment": "short", "method": "tucker"})
     short = paper.experiments["net"].model_copy(
