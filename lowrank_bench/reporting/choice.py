@@ -15,6 +15,12 @@ def workloads(board: Board) -> list[tuple[int, int]]:
     return [*dict.fromkeys((threads, batch) for _, threads, batch in board.settings)]
 
 
+def in_float32(board: Board, threads: int, batch: int) -> pd.DataFrame:
+    """A board's rows at so many threads and such a batch, but for runtimes of fewer bits."""
+    rows = board.rows
+    return rows[(rows["threads"] == threads) & (rows["batch"] == batch) & (rows["arithmetic"] == "float32")]
+
+
 def free_choice(board: Board, threads: int, batch: int) -> pd.DataFrame:
     """Every model in float32 in the runtime in which it is fastest, at so many threads and such a batch: by the lower
     bound of its practical speedup, the largest first, what has no such bound last.
@@ -22,8 +28,7 @@ def free_choice(board: Board, threads: int, batch: int) -> pd.DataFrame:
     Practical speedup starts from the dense model in its own fastest runtime, so none of it is owed to a slow dense
     side; what fewer bits bring is left out.
     """
-    rows = board.rows
-    rows = rows[(rows["threads"] == threads) & (rows["batch"] == batch) & (rows["arithmetic"] == "float32")]
+    rows = in_float32(board, threads, batch)
     own = rows[rows["runtime"] == rows["practical_runtime"]]
     return own.sort_values(["practical_low", *WHAT], ascending=[False, True, True, True], kind="stable")
 

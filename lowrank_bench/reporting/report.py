@@ -35,7 +35,7 @@ from lowrank_bench.reporting.page import Picture, render_page
 from lowrank_bench.reporting.paper import load_paper, paper_names
 from lowrank_bench.reporting.records_frame import load_records
 from lowrank_bench.reporting.reproduction import reproduced, reproduction_markdown
-from lowrank_bench.reporting.tables import facts, runtimes_grid
+from lowrank_bench.reporting.tables import facts, networks_grid
 from lowrank_bench.trial import CONTROL
 
 _SUMMARY = [
@@ -90,10 +90,12 @@ def write_report(folder: Path | str, max_loss: float = 1.0, *, latex: bool = Fal
 def summary_board(frame: pd.DataFrame) -> str:
     """The README's board, in markdown: what 4x fewer MACs become, least and most; who wins at which loss and how sure
     that is; then of each method at each budget the variant of the largest practical speedup at the headline's threads
-    and batch, and the default one beside it.
+    and batch, and the default one beside it. The networks of which the time alone is known share one table. What was
+    timed in fewer bits alone is left to the whole board.
     """
-    boards = [board for board in make_boards(frame) if not board.rows.empty]
-    return "\n\n".join([*_spans(boards), *map(_summary, boards)])
+    boards = [board for board in make_boards(frame) if not (board.rows.empty or _chosen(board).empty)]
+    scored = [board for board in boards if board.scored]
+    return "\n\n".join([*_spans(boards), *map(_summary, scored), *_networks([b for b in boards if not b.scored])])
 
 
 def update_readme(readme: Path | str, folder: Path | str) -> None:
@@ -151,23 +153,37 @@ def _spans(boards: Sequence[Board]) -> list[str]:
 
 
 def _summary(board: Board) -> str:
-    workload = workloads(board)[0]
-    rows = free_choice(board, *workload)
-    if not board.scored or rows.empty:
-        below = escape("; ".join(f"{name}: {text}" for name, text in facts(board)))
-        table = markdown_table(*runtimes_grid(board))
-        return _stacked(f"**{escape(board.name)}**: speedup, share of the MACs ratio", board, table, below)
+    rows = _chosen(board)
     shown = rows[~rows.duplicated(["method", "target"]) | (rows["options"] == "")]
     control = shown["method"] == CONTROL
-    title = f"**{escape(board.name)}**, {workload_text(*workload)}, each model in its fastest runtime"
+    title = f"**{escape(board.name)}**, {workload_text(*workloads(board)[0])}, each model in its fastest runtime"
     cells = [_summary_cells(row) for row in rows_of(pd.concat([shown[~control], shown[control]]))]
     noise = [("Noise floor, median of these rows", f"{shown['noise_floor'].median():.1%}")]
-    below = escape("; ".join(f"{name}: {text}" for name, text in facts(board) + noise))
-    return _stacked(title, board, markdown_table(_SUMMARY, cells), below)
+    return _stacked(title, bullets(answers(board)), markdown_table(_SUMMARY, cells), [*facts(board), *noise])
 
 
-def _stacked(title: str, board: Board, table: str, below: str) -> str:
-    return "\n\n".join(filter(None, (title, bullets(answers(board)), table, below)))
+def _chosen(board: Board) -> pd.DataFrame:
+    """Each model in its fastest runtime, at the headline's threads and batch."""
+    return free_choice(board, *workloads(board)[0])
+
+
+def _networks(boards: Sequence[Board]) -> list[str]:
+    """A table of the networks on each machine, by recipe and workload."""
+    alike: dict[tuple[str, str, tuple[int, int]], list[Board]] = {}
+    for board in boards:
+        alike.setdefault((board.machine, board.recipe, workloads(board)[0]), []).append(board)
+    tables = []
+    for (machine, recipe, workload), some in alike.items():
+        title = f"**{escape(f'{len(some)} networks by time alone, recipe {recipe}, {machine}')}**"
+        said = f"{workload_text(*workload)}, practical speedup of each model in its fastest runtime"
+        told = dict.fromkeys(fact for board in some for fact in facts(board))
+        tables.append(_stacked(f"{title}, {said}", "", markdown_table(*networks_grid(some, *workload)), [*told]))
+    return tables
+
+
+def _stacked(title: str, answered: str, table: str, told: Sequence[tuple[str, str]]) -> str:
+    below = escape("; ".join(f"{name}: {text}" for name, text in told))
+    return "\n\n".join(filter(None, (title, answered, table, below)))
 
 
 def _summary_cells(row: Row) -> list[str]:

@@ -264,6 +264,17 @@ def test_the_summary_begins_with_both_ends_of_what_4x_fewer_macs_become():
     )
 
 
+def test_networks_of_which_the_time_alone_is_known_share_a_table_of_the_summary():
+    records = []
+    for model, method, speedup in (("vgg16", "tucker", 3.9), ("vgg16", "jaderberg", 3.1), ("alexnet", "tucker", 1.0)):
+        of = trial(method, 4, task="speed", model=model, recipe="none")
+        records += [trial_record(of, quality=None), measurement_record(of, speedup, batch=1)]
+    lines = [cells(line) for line in summary_board(to_frame(records)).splitlines() if line.startswith("|")]
+    assert lines[0] == ["Network", "Target", "Dense ms, in", "jaderberg", "tucker"]
+    assert lines[2] == ["alexnet", "macs/4", "40 onnxruntime", "", "1.00 [0.99, 1.01] onnxruntime"]  # no gain, no star
+    assert lines[3][3:] == ["3.10 [3.07, 3.13] onnxruntime", "3.90 [3.86, 3.94] onnxruntime ★"]
+
+
 def test_the_summary_says_of_how_many_seeds_each_row_is():
     alone = trial("denton", 4)
     records = [*sweep(seeds=(0, 1, 2)), trial_record(alone), measurement_record(alone, 2.0)]
