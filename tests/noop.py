@@ -18,7 +18,7 @@ from lowrank_bench.measurement.environment import Environment
 from lowrank_bench.record import MeasurementRecord, Status, TrialRecord
 from lowrank_bench.running.child import Family, Progress, Stopped
 from lowrank_bench.running.crew import Crew, LocalCrew, Timed, Told
-from lowrank_bench.running.host import Host
+from lowrank_bench.running.host import Host, Turn
 from lowrank_bench.running.locks import preparation_lock, timing_lock
 from lowrank_bench.trial import Measurement, Trial
 
@@ -68,13 +68,13 @@ class NoopHost(Host):
                 plan.write_text("{}")
         return TrialRecord(key=trial.key, trial=trial, status=Status.OK, code=self.code)
 
-    def measure(self, trial: Trial, measurement: Measurement, progress: Progress, family: Family) -> MeasurementRecord:
+    def measure(self, turns: Sequence[Turn], family: Family) -> Generator[MeasurementRecord, None, None]:
         """Leave nothing."""
-        assert (self.models / trial.key / PLAN).exists()
-        with timing_lock(family.ended), self._span("time"):
-            self._sleep(family, trial)
-        key = measurement.key
-        return MeasurementRecord(key=key, measurement=measurement, status=Status.SKIPPED, code=self.code)
+        for trial, measurement, _ in turns:
+            assert (self.models / trial.key / PLAN).exists()
+            with timing_lock(family.ended), self._span("time"):
+                self._sleep(family, trial)
+            yield MeasurementRecord(key=measurement.key, measurement=measurement, status=Status.SKIPPED, code=self.code)
 
     def _sleep(self, family: Family, trial: Trial) -> None:
         if family.ended.wait(600 if trial.seed >= self.hang_from else self.seconds):

@@ -180,7 +180,8 @@ def _time(host: Host, trial: Trial, measurement: Measurement) -> MeasurementReco
             "kind of machine on its own"
         )
     with _wanted() as family:
-        return here.measure(trial, measurement, _untold, family)
+        (record,) = here.measure([(trial, measurement, _untold)], family)
+        return record
 
 
 def _here(host: Host) -> Host:

@@ -14,6 +14,10 @@ from lowrank_bench.running.child import Family
 from lowrank_bench.running.host import Host
 from lowrank_bench.trial import Measurement, Trial
 
+# Measurements that take turns: enough that five processes of one lie minutes apart, few enough that an interruption
+# costs minutes.
+ROUND = 8
+
 Timed = tuple[Trial, Measurement]
 Told = Callable[[str, str, float], None]
 """(what is being done, its stage, share done from 0 to 1)."""
@@ -31,7 +35,9 @@ class Crew(Protocol):
 
 
 class LocalCrew:
-    """This machine: at most ``jobs`` preparations at a time, which divide its cores; then each timing alone."""
+    """This machine: at most ``jobs`` preparations at a time, which divide its cores; then the timings, a
+    process at a time.
+    """
 
     def __init__(self, jobs: int = 1) -> None:
         self.jobs = jobs
@@ -52,10 +58,13 @@ class LocalCrew:
                 record = ended.get().result()  # in order of completion: what went well before a fault is kept
                 made[record.key] = record.status
                 yield record
-            for trial, measurement in to_time:
-                if made.get(trial.key, Status.OK) is Status.OK:
-                    title = f"{trial} on {measurement.setting}"
-                    yield host.measure(trial, measurement, partial(told, title), family)
+            timed = [
+                (trial, measurement, partial(told, f"{trial} on {measurement.setting}"))
+                for trial, measurement in to_time
+                if made.get(trial.key, Status.OK) is Status.OK
+            ]
+            for start in range(0, len(timed), ROUND):
+                yield from host.measure(timed[start : start + ROUND], family)
         finally:
             family.end()
             pool.shutdown(cancel_futures=True)

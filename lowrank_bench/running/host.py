@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,6 +22,8 @@ from lowrank_bench.trial import Measurement, Trial
 RUN_LOCK = ".run.lock"
 EXPORTS = ".exports-"
 """Prefix of the folders, among the models, in which the processes of one measurement share what they export."""
+Turn = tuple[Trial, Measurement, Progress]
+"""What is to be timed, and who hears how it goes."""
 WAITS = "waiting for the machine"
 """A stage like others: another run may have the machine for minutes."""
 
@@ -51,48 +54,29 @@ class Host:
         with (timing_lock if timed else preparation_lock)(family.ended):
             ended = run_child(job, threads, self.timeout, progress, family)
         outcome = ended.outcome
-        facts = self._facts(ended, outcome.seconds)
+        facts = self.facts(ended, outcome.seconds)
         return TrialRecord(key=trial.key, trial=trial, size=outcome.size, quality=outcome.quality, **facts)
 
-    def measure(self, trial: Trial, measurement: Measurement, progress: Progress, family: Family) -> MeasurementRecord:
-        """Time a trial's model, alone on this machine, in as many fresh processes as are wanted. Raises NotWritten."""
-        changes_top1 = arithmetic_of(measurement.runtime) != "float32" and get_task(trial.task).scored
-        timings: list[ProcessTiming] = []
-        quality: RuntimeQuality | None = None
-        seconds: dict[str, float] = {}
-        progress(WAITS, 0.0)
-        with timing_lock(family.ended), self._shared_folder() as exports:
-            for number in range(measurement.processes):
-                judge = changes_top1 and number == 0  # top-1 is the same in every process
-                job = TimingJob(
-                    trial=trial,
-                    measurement=measurement,
-                    models=self.models,
-                    exports=Path(exports),
-                    judge=judge,
-                    memory=self.memory,
-                )
-                ended = run_child(job, measurement.threads, self.timeout, progress, family)
-                seconds = {stage: seconds.get(stage, 0.0) + s for stage, s in ended.outcome.seconds.items()}
-                if ended.outcome.timing is None:
-                    break
-                timings.append(ended.outcome.timing)
-                quality = quality or ended.outcome.runtime_quality
-        complete = len(timings) == measurement.processes
-        return MeasurementRecord(
-            key=measurement.key,
-            measurement=measurement,
-            timing=pool(timings) if complete else None,
-            quality=quality,
-            **self._facts(ended, seconds),
-        )
+    def measure(self, turns: Sequence[Turn], family: Family) -> Generator[MeasurementRecord, None, None]:
+        """Time trials' models, each process alone on this machine; a record for each as it ends. They take turns, one
+        fresh process at a time, so that those of one measurement lie apart: what lasts for a minute, such as a
+        neighbour on the same memory, then widens its interval instead of shifting it. Raises NotWritten.
+        """
+        with self._shared_folder() as exports:
+            open_ones = [_Row(self, *turn, exports=Path(exports)) for turn in turns]
+            while open_ones:
+                for row in [*open_ones]:
+                    if record := row.next_process(family):
+                        open_ones.remove(row)
+                        yield record
 
     def _shared_folder(self) -> TemporaryDirectory[str]:
         with told_of_disk(self.models):
             self.models.mkdir(parents=True, exist_ok=True)
             return TemporaryDirectory(prefix=EXPORTS, dir=self.models, ignore_cleanup_errors=True)
 
-    def _facts(self, ended: Ended, seconds: dict[str, float]) -> dict[str, Any]:
+    def facts(self, ended: Ended, seconds: dict[str, float]) -> dict[str, Any]:
+        """What the record of a trial or a measurement says of how it was done."""
         return {
             "status": ended.outcome.status,
             "reason": ended.outcome.reason,
@@ -101,3 +85,46 @@ class Host:
             "code": self.code,
             "stderr": ended.stderr,
         }
+
+
+@dataclass
+class _Row:
+    """One measurement while it is made: what its processes found so far."""
+
+    host: Host
+    trial: Trial
+    measurement: Measurement
+    progress: Progress
+    exports: Path
+    timings: list[ProcessTiming] = field(default_factory=list)
+    quality: RuntimeQuality | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def next_process(self, family: Family) -> MeasurementRecord | None:
+        """Run one more; the record, where it was the last one or ended badly."""
+        changes_top1 = arithmetic_of(self.measurement.runtime) != "float32" and get_task(self.trial.task).scored
+        job = TimingJob(
+            trial=self.trial,
+            measurement=self.measurement,
+            models=self.host.models,
+            exports=self.exports,
+            judge=changes_top1 and not self.timings,  # top-1 is the same in every process
+            memory=self.host.memory,
+        )
+        self.progress(WAITS, 0.0)
+        with timing_lock(family.ended):
+            ended = run_child(job, self.measurement.threads, self.host.timeout, self.progress, family)
+        for stage, seconds in ended.outcome.seconds.items():
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+        self.quality = self.quality or ended.outcome.runtime_quality
+        if ended.outcome.timing is not None:
+            self.timings.append(ended.outcome.timing)
+            if len(self.timings) < self.measurement.processes:
+                return None
+        return MeasurementRecord(
+            key=self.measurement.key,
+            measurement=self.measurement,
+            timing=None if ended.outcome.timing is None else pool(self.timings),
+            quality=self.quality,
+            **self.host.facts(ended, self.seconds),
+        )

@@ -198,6 +198,25 @@ def test_a_row_has_as_many_processes_as_asked_and_fewer_bits_are_judged_in_the_f
         assert (len(record.timing.processes), record.quality) == (5, quality)
 
 
+def test_rows_take_turns_so_that_the_processes_of_one_lie_apart(
+    tmp_path: Path, children: FakeChildren, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed = measurement_record(trial()).timing
+    assert timed is not None
+    names = ("eager", "eager-nhwc", "compile", "onnxruntime")
+    rows = {name: measurement(trial()).model_copy(update={"processes": 3, "runtime": name}) for name in names}
+    missing = rows["compile"].key
+    children.ends = lambda key: Outcome(
+        status=Status.SKIPPED if key == missing else Status.OK, timing=None if key == missing else timed.processes[0]
+    )
+    monkeypatch.setattr(crew, "ROUND", 3)
+    Engine(tmp_path, fingerprint()).run([trial()], [*rows.values()])
+    first, second, third, last = (row.key for row in rows.values())
+    assert children.jobs[1:] == [first, second, third, first, second, first, second, last, last, last]
+    ends = [record.key for record in Engine(tmp_path, fingerprint()).store.records()]
+    assert ends == [trial().key, third, first, second, last]
+
+
 def test_two_runs_over_one_folder_do_not_mix(tmp_path: Path, children: FakeChildren) -> None:
     inner = Engine(tmp_path, fingerprint())
 
@@ -268,7 +287,7 @@ def test_a_disk_without_room_for_what_a_measurement_shares_stops_the_run(
     here = Engine(tmp_path, fingerprint()).host
     (tmp_path / "models").write_text("no folder can be made here")
     with pytest.raises(lrb.NotWritten, match=r"models cannot be written .*make room"):
-        here.measure(trial(), measurement(trial()), lambda stage, share: None, child.Family())
+        next(here.measure([(trial(), measurement(trial()), lambda stage, share: None)], child.Family()))
 
 
 def test_a_disk_without_room_for_a_childs_log_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
