@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from lowrank_bench.compression import method
 from lowrank_bench.compression.chain import Axes, Chain, Factor, KernelShape, Permute, Rebuilt, Stage
 from lowrank_bench.compression.geometry import Geometry
-from lowrank_bench.compression.method import Job, LayerMethod, cut_errors, grid
+from lowrank_bench.compression.method import Job, LayerMethod, grid
 from lowrank_bench.compression.model import Compressed
+from lowrank_bench.decomposition.matrix import cut_errors
 from lowrank_bench.decomposition.tensor_train import tt_full_ranks, tt_kernel, tt_kernel_shapes
 from lowrank_bench.decomposition.tt_matrix import (
     channel_modes,

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from lowrank_bench.compression.chain import Chain, Factor, KernelShape
-from lowrank_bench.compression.method import LayerMethod, cut_errors, grid
+from lowrank_bench.compression.method import LayerMethod, grid
+from lowrank_bench.decomposition.matrix import cut_errors
 from lowrank_bench.decomposition.tucker import tucker2
 
 IMAGE_CHANNELS = 3

@@ -19,6 +19,7 @@ from lowrank_bench.compression.latency import Timer
 from lowrank_bench.compression.layerwise import compress_layers
 from lowrank_bench.compression.metric import Target, reconstruct
 from lowrank_bench.compression.model import Compressed
+from lowrank_bench.decomposition.matrix import cut_errors
 from lowrank_bench.errors import InvalidOptions, InvalidRanks, InvalidWeights, explain
 from lowrank_bench.trial import Budget, Ranks
 
@@ -223,22 +224,6 @@ class LayerMethod(Method):
                 f"{place}: {self.name} ranks {ranks} of a kernel {tuple(shape)}: whole numbers from {(1,) * len(full)} "
                 f"to {full} are wanted"
             )
-
-
-def cut_errors(matrices: Sequence[Tensor | None], candidates: Sequence[tuple[int, ...]]) -> list[float]:
-    """Squared relative error to expect where each matrix is cut at its rank (None: it is not cut): what the product of
-    the shares of energy that they keep leaves.
-
-    Exact for one matrix; for several it lies between the largest tail and the sum of all, as the error does (De
-    Lathauwer et al. 2000), and it falls with every rank.
-    """
-    kept = []
-    for matrix in matrices:
-        energy = torch.zeros(1) if matrix is None else torch.linalg.svdvals(matrix).square()
-        total = energy.sum()
-        kept.append([0.0, *(energy.cumsum(0) / total).tolist()] if total > 0 else [1.0])
-    shares = ([k[min(r, len(k) - 1)] for k, r in zip(kept, ranks, strict=True)] for ranks in candidates)
-    return [max(0.0, 1 - math.prod(share)) for share in shares]
 
 
 def grid(full: int) -> list[int]:

@@ -44,6 +44,11 @@ def winner(rows: pd.DataFrame) -> Row | None:
     return next(filter(_gains, rows_of(rows)), None)
 
 
+def rivals(best: Row, rows: pd.DataFrame) -> list[Row]:
+    """Those of other methods that may be as fast as the winner: their intervals reach the lower end of its own."""
+    return [row for row in rows_of(rows) if row.method != best.method and not row.practical_high < best.practical_low]
+
+
 def _gains(row: Row) -> bool:
     interval = RatioInterval(row.practical, row.practical_low, row.practical_high)
     return verdict(interval, row.noise_floor) == "faster"

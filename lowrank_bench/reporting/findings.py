@@ -17,7 +17,7 @@ from lowrank_bench.reporting.cells import (
     setting_text,
     workload_text,
 )
-from lowrank_bench.reporting.choice import free_choice, keeping, winner, workloads
+from lowrank_bench.reporting.choice import free_choice, keeping, rivals, winner, workloads
 from lowrank_bench.reporting.markdown import bullets, escape, markdown_table
 from lowrank_bench.reporting.reproduction import Reproduced
 from lowrank_bench.trial import CONTROL
@@ -55,17 +55,15 @@ def findings_markdown(boards: Sequence[Board], papers: Sequence[Reproduced]) -> 
 
 
 def answers(board: Board) -> list[tuple[str, str]]:
-    """At the headline's threads and batch, for each loss, or each target where nothing is scored: which model is the
-    fastest, by how much, and how sure that is.
+    """Of a board with accuracies, at the headline's threads and batch: which model is the fastest at each loss, by how
+    much, and how sure that is.
     """
     found = []
     for where, rows, limit in _fields(board, free_choice(board, *workloads(board)[0])):
         if best := winner(rows):
-            what = method_text(best) + (f" {best.target}" if board.scored else "")
-            sure = _sure(best, _others(best, rows), limit)
-            found.append(
-                (f"Fastest {where}", f"{what} in {best.runtime}, practical speedup {practical_text(best)}; {sure}")
-            )
+            what = f"{method_text(best)} {best.target} in {best.runtime}"
+            text = f"{what}, practical speedup {practical_text(best)}; {_sure(best, rows, limit)}"
+            found.append((f"Fastest {where}", text))
     return found
 
 
@@ -95,9 +93,9 @@ def _duel(where: str, rows: pd.DataFrame, limit: float | None) -> list[str]:
     best = winner(rows)
     if best is None:
         return []
-    others = _others(best, rows)
+    others = [row for row in rows_of(rows) if row.method != best.method]
     cells = [where, f"{method_text(best)} {best.target}", best.runtime, practical_text(best), loss_text(best)]
-    sure = _sure(best, others, limit)
+    sure = _sure(best, rows, limit)
     if not others:
         return [*cells, "none", "", "", sure]
     second = others[0]
@@ -109,17 +107,13 @@ def _duel(where: str, rows: pd.DataFrame, limit: float | None) -> list[str]:
     return [*cells, f"{method_text(second)} {second.target}", second.runtime, interval_text(*lead, ".2f"), sure]
 
 
-def _others(best: Row, rows: pd.DataFrame) -> list[Row]:
-    return [row for row in rows_of(rows) if row.method != best.method]
-
-
-def _sure(best: Row, others: Sequence[Row], limit: float | None) -> str:
+def _sure(best: Row, rows: pd.DataFrame, limit: float | None) -> str:
     """Whether no other method's interval reaches the winner's, and that of the loss keeps to the limit over several
     seeds.
     """
     doubts = []
-    if rivals := sorted({row.method for row in others if not row.practical_high < best.practical_low}):
-        doubts.append(f"{', '.join(rivals)} may be as fast")
+    if names := sorted({row.method for row in rivals(best, rows)}):
+        doubts.append(f"{', '.join(names)} may be as fast")
     if limit is not None and not best.top1_drop_high <= limit:
         doubts.append("the loss may be larger")
     if limit is not None and seeds_of(best) == 1:

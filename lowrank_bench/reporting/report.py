@@ -10,7 +10,7 @@ import pandas as pd
 
 from lowrank_bench.errors import InvalidInput
 from lowrank_bench.reading import latest, read_lines
-from lowrank_bench.reporting.board import Board, Row, make_boards, rows_of
+from lowrank_bench.reporting.board import THRESHOLDS, Board, Row, make_boards, rows_of
 from lowrank_bench.reporting.cells import (
     loss_text,
     method_text,
@@ -90,8 +90,9 @@ def write_report(folder: Path | str, max_loss: float = 1.0, *, latex: bool = Fal
 def summary_board(frame: pd.DataFrame) -> str:
     """The README's board, in markdown: what 4x fewer MACs become, least and most; who wins at which loss and how sure
     that is; then of each method at each budget the variant of the largest practical speedup at the headline's threads
-    and batch, and the default one beside it, the largest board first. The networks of which the time alone is known
-    share one table. What was timed in fewer bits alone is left to the whole board.
+    and batch, and the default one beside it; what loses more than 2 points stands below. The largest board is first.
+    The networks of which the time alone is known share one table. What was timed in fewer bits alone is left to the
+    whole board.
     """
     boards = [board for board in make_boards(frame) if not (board.rows.empty or _chosen(board).empty)]
     scored = sorted((board for board in boards if board.scored), key=lambda board: -len(_chosen(board)))
@@ -157,7 +158,8 @@ def _summary(board: Board) -> str:
     shown = rows[~rows.duplicated(["method", "target"]) | (rows["options"] == "")]
     control = shown["method"] == CONTROL
     title = f"**{escape(board.name)}**, {workload_text(*workloads(board)[0])}, each model in its fastest runtime"
-    cells = [_summary_cells(row) for row in rows_of(pd.concat([shown[~control], shown[control]]))]
+    kept = ~control & (shown["top1_drop"] <= THRESHOLDS[-1])
+    cells = [_summary_cells(row) for row in rows_of(pd.concat([shown[kept], shown[~kept & ~control], shown[control]]))]
     noise = [("Noise floor, median of these rows", f"{shown['noise_floor'].median():.1%}")]
     return _stacked(title, bullets(answers(board)), markdown_table(_SUMMARY, cells), [*facts(board), *noise])
 

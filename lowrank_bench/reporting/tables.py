@@ -17,7 +17,7 @@ from lowrank_bench.reporting.cells import (
     setting_text,
     speedup_text,
 )
-from lowrank_bench.reporting.choice import free_choice, in_float32, keeping, winner
+from lowrank_bench.reporting.choice import free_choice, in_float32, keeping, rivals, winner
 from lowrank_bench.reporting.overall import Overall
 from lowrank_bench.reporting.practical import HEADLINE_MARGIN
 from lowrank_bench.tasks.zoo import in_zoo
@@ -101,7 +101,8 @@ def runtimes_grid(board: Board) -> Grid:
 
 def networks_grid(boards: Sequence[Board], threads: int, batch: int) -> Grid:
     """Networks of which the time alone is known, a line for each and each target: of every method the practical speedup
-    of its fastest variant, and the runtime in which it is reached; ★ the largest that is beyond noise.
+    of its fastest variant, and the runtime in which it is reached; ★ the largest that is beyond noise, ☆ what may be as
+    large.
     """
     lines: list[tuple[Board, str, pd.DataFrame]] = []
     for board in boards:
@@ -114,6 +115,8 @@ def networks_grid(boards: Sequence[Board], threads: int, batch: int) -> Grid:
         found = {row.method: _practical_cell(row) for row in rows_of(rows)}
         if best is not None:
             found[best.method] += " ★"
+            for row in rivals(best, rows):
+                found[row.method] += " ☆"
         cells.append([board.model, target, _fastest_dense(board, threads, batch), *(found.get(m, "") for m in methods)])
     return Grid(["Network", "Target", "Dense ms, in", *methods], cells)
 

@@ -266,13 +266,24 @@ def test_the_summary_begins_with_both_ends_of_what_4x_fewer_macs_become():
 
 def test_networks_of_which_the_time_alone_is_known_share_a_table_of_the_summary():
     records = []
-    for model, method, speedup in (("vgg16", "tucker", 3.9), ("vgg16", "jaderberg", 3.1), ("alexnet", "tucker", 1.0)):
+    vgg = [("vgg16", "tucker", 3.9), ("vgg16", "jaderberg", 3.1), ("vgg16", "denton", 3.88)]
+    for model, method, speedup in (*vgg, ("alexnet", "tucker", 1.0)):
         of = trial(method, 4, task="speed", model=model, recipe="none")
         records += [trial_record(of, quality=None), measurement_record(of, speedup, batch=1)]
     lines = [cells(line) for line in summary_board(to_frame(records)).splitlines() if line.startswith("|")]
-    assert lines[0] == ["Network", "Target", "Dense ms, in", "jaderberg", "tucker"]
-    assert lines[2] == ["alexnet", "macs/4", "40 onnxruntime", "", "1.00 [0.99, 1.01] onnxruntime"]  # no gain, no star
-    assert lines[3][3:] == ["3.10 [3.07, 3.13] onnxruntime", "3.90 [3.86, 3.94] onnxruntime ★"]
+    assert lines[0] == ["Network", "Target", "Dense ms, in", "denton", "jaderberg", "tucker"]
+    assert lines[2] == ["alexnet", "macs/4", "40 onnxruntime", "", "", "1.00 [0.99, 1.01] onnxruntime"]  # no gain
+    assert [cell[-1] for cell in lines[3][3:]] == ["☆", "e", "★"]  # may be as fast, is slower, is the fastest
+    assert lines[3][4:] == ["3.10 [3.07, 3.13] onnxruntime", "3.90 [3.86, 3.94] onnxruntime ★"]
+
+
+def test_the_summary_has_what_loses_much_below_what_does_not_however_fast_it_is():
+    broken = trial("denton", 8)
+    records = [*sweep(), trial_record(broken, 30.0), measurement_record(broken, 9.0)]
+    lines = [cells(line) for line in summary_board(to_frame(records)).splitlines() if line.startswith("|")]
+    much = [float(line[6].split()[0]) > 2 for line in lines[2:-1]]  # without the control, which is last
+    assert any(much) and much == sorted(much)
+    assert lines[2 + much.index(True)][0] == "denton"  # the fastest of them
 
 
 def test_the_summary_says_of_how_many_seeds_each_row_is():
