@@ -26,7 +26,7 @@ from lowrank_bench.tasks.catalog import TASKS, get_task
 from lowrank_bench.tasks.task import Split, Task
 from lowrank_bench.training.evaluate import predicted_and_true
 from lowrank_bench.training.recalibrate import recalibrate
-from lowrank_bench.trial import Budget, Ranks
+from lowrank_bench.trial import Budget, Ranks, target_text
 
 SPLIT: Split = "validation"
 """The images on which accuracy is told: tests are run to tune, and the test images decide nothing."""
@@ -90,7 +90,7 @@ class LowRank:
             "model": name,
             "method": plan.method,
             "options": plan.options,
-            "target": str(budget) if budget is not None else f"ranks {ranks}" if ranks is not None else "",
+            "target": target_text(budget, ranks),
             "runtime": runtime,
             "threads": threads,
             "batch": batch,

@@ -101,6 +101,17 @@ class Budget(Noun):
         return text if self.scope == "all" else f"{text} ({self.scope})"
 
 
+def target_text(budget: Budget | None, ranks: Ranks | Mapping[str, Ranks] | None) -> str:
+    """A budget or ranks in the form that the tables print, such as ``macs/4`` or ``ranks conv2=64 conv3=64``; empty for
+    neither.
+    """
+    if budget is not None:
+        return str(budget)
+    if isinstance(ranks, Mapping):
+        return " ".join(["ranks", *(f"{layer}={of_layer}" for layer, of_layer in ranks.items())])
+    return "" if ranks is None else f"ranks {ranks}"
+
+
 class Trial(Noun):
     """One compressed model to make: its result is the model and its quality. Exactly one of budget and ranks, or
     neither for the dense control.
@@ -123,9 +134,7 @@ class Trial(Noun):
     @property
     def target(self) -> str:
         """The budget or the ranks, in the form that the tables print; empty for the dense control."""
-        if self.budget is not None:
-            return str(self.budget)
-        return "" if self.ranks is None else f"ranks {self.ranks}"
+        return target_text(self.budget, self.ranks)
 
     @property
     def options_text(self) -> str:

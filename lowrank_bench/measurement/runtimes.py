@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from lowrank_bench.compression.maxout import pair_maxouts
 from lowrank_bench.errors import ExportFailed, InvalidInput, NotWritten, RuntimeMissing, UnknownName
 from lowrank_bench.measurement.converters import (
     Run,
@@ -89,12 +90,12 @@ def prepare(
 ) -> Prepared:
     """Convert a copy of the model, on the CPU and in eval mode, and check its output against eager's.
 
-    The model is left as it is. Time the result within ``inference_state(threads)``: torch's own runtimes take their
-    number of threads from there. ``calibration``: images (M, C, H, W) from which a runtime that quantizes learns the
-    ranges of activations; without them the example input has to do. ``exports``: where its ONNX file may be found, by
-    default nowhere. Raises UnknownName, RuntimeMissing, InvalidInput
-    where the model itself rejects the input, ExportFailed where the runtime rejects the model or computes something
-    else, and NotWritten where a disk is full.
+    The model is left as it is; in the copy, maxouts take the form that is cheap for inference (``pair_maxouts``). Time
+    the result within ``inference_state(threads)``: torch's own runtimes take their number of threads from there.
+    ``calibration``: images (M, C, H, W) from which a runtime that quantizes learns the ranges of activations; without
+    them the example input has to do. ``exports``: where its ONNX file may be found, by default nowhere. Raises
+    UnknownName, RuntimeMissing, InvalidInput where the model itself rejects the input, ExportFailed where the runtime
+    rejects the model or computes something else, and NotWritten where a disk is full.
     """
     if name not in RUNTIMES:
         raise UnknownName("runtime", name, RUNTIMES)
@@ -113,6 +114,7 @@ def prepare(
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # exporters warn about their own insides
+                pair_maxouts(own)
                 run, model_bytes = runtime.convert(own, wish)
                 output = run()
         except Exception as error:

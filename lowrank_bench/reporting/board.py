@@ -105,7 +105,8 @@ def rows_of(table: pd.DataFrame) -> list[Row]:
 
 
 def make_boards(frame: pd.DataFrame, max_loss: float = 1.0) -> list[Board]:
-    """Split the frame of ``load_records`` into boards, sorted by name; machines are never mixed.
+    """Split the frame of ``load_records`` into boards, machines never mixed: those with accuracies first, the largest
+    of them first, and else by name.
 
     A trial that was never timed belongs to every machine on which others of its board were. Rows rank by the lower
     bound of their speedup, those first that lose at most ``max_loss`` points of top-1. Raises InvalidInput for a
@@ -119,7 +120,7 @@ def make_boards(frame: pd.DataFrame, max_loss: float = 1.0) -> list[Board]:
         for machine in sorted(set(records["machine"]) - {""}) or [""]:
             here = records[records["machine"].isin([machine, ""])]
             boards.append(_board(tuple(map(str, scope)), machine, here, max_loss))
-    return boards
+    return sorted(boards, key=lambda board: (not board.scored, -len(board.rows) if board.scored else 0))
 
 
 def _board(scope: tuple[str, ...], machine: str, records: pd.DataFrame, max_loss: float) -> Board:

@@ -90,12 +90,11 @@ def write_report(folder: Path | str, max_loss: float = 1.0, *, latex: bool = Fal
 def summary_board(frame: pd.DataFrame) -> str:
     """The README's board, in markdown: what 4x fewer MACs become, least and most; who wins at which loss and how sure
     that is; then of each method at each budget the variant of the largest practical speedup at the headline's threads
-    and batch, and the default one beside it; what loses more than 2 points stands below. The largest board is first.
-    The networks of which the time alone is known share one table. What was timed in fewer bits alone is left to the
-    whole board.
+    and batch, and the default one beside it; what loses more than 2 points stands below. The networks of which the
+    time alone is known share one table. What was timed in fewer bits alone is left to the whole board.
     """
     boards = [board for board in make_boards(frame) if not (board.rows.empty or _chosen(board).empty)]
-    scored = sorted((board for board in boards if board.scored), key=lambda board: -len(_chosen(board)))
+    scored = [board for board in boards if board.scored]
     return "\n\n".join([*_spans(boards), *map(_summary, scored), *_networks([b for b in boards if not b.scored])])
 
 

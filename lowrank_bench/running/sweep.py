@@ -145,6 +145,7 @@ class Sweep(_Table):
         for runtime in table.runtimes:
             if runtime not in RUNTIMES:
                 raise UnknownName("runtime", runtime, RUNTIMES)
+        version = get_task(self.sweep.task).timing_version
         return [
             Measurement(
                 trial=trial.key,
@@ -155,6 +156,7 @@ class Sweep(_Table):
                 precision=table.precision,
                 max_seconds=table.max_seconds,
                 processes=table.processes,
+                version=version,
             )
             for count, batch, runtime, trial in product(threads, table.batches, table.runtimes, trials)
             if not table.seeds or trial.seed in table.seeds

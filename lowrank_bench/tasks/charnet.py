@@ -4,22 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-
-class Maxout(nn.Module):
-    """Largest of each ``pieces`` consecutive channels: (N, pieces * C, H, W) to (N, C, H, W)."""
-
-    def __init__(self, pieces: int) -> None:
-        super().__init__()
-        self.pieces = pieces
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Take the maximum over each group of channels."""
-        n, channels, height, width = x.shape
-        return x.reshape(n, channels // self.pieces, self.pieces, height, width).amax(dim=2)
-
-    def extra_repr(self) -> str:
-        """Show the number of pieces."""
-        return f"pieces={self.pieces}"
+from lowrank_bench.compression.maxout import Maxout
 
 
 class CharNet(nn.Module):

@@ -25,6 +25,8 @@ class Task(ABC):
 
     name: ClassVar[str]
     version: ClassVar[int]
+    timing_version: ClassVar[int] = 1
+    """Raised when the same models are timed in another form: older timings then no longer count."""
     classes: int
     """0 until the data are looked at, where they decide."""
     input_size: tuple[int, int, int]

@@ -3,7 +3,7 @@ import torch
 
 from lowrank_bench.errors import DataMissing
 from lowrank_bench.recipe import Recipe
-from lowrank_bench.tasks.charnet import CharNet, Maxout
+from lowrank_bench.tasks.charnet import CharNet
 from lowrank_bench.tasks.chars36 import ASSETS, Chars36
 from lowrank_bench.tasks.checkpoint import checkpoint_facts, load_checkpoint, save_checkpoint
 from lowrank_bench.training.evaluate import top1
@@ -25,12 +25,6 @@ def test_macs_are_those_of_the_paper():
             module.register_forward_hook(note(name))
     assert model(torch.zeros(2, 1, 24, 24)).shape == (2, 36)
     assert macs == {"conv1": 1_990_656, "conv2": 31_850_496, "conv3": 2_097_152, "conv4": 18_432}
-
-
-def test_maxout_takes_the_largest_of_consecutive_channels():
-    x = torch.tensor([3.0, 1, 2, 5, 4, 0]).reshape(1, 6, 1, 1)
-    assert Maxout(2)(x).flatten().tolist() == [3, 5, 4]
-    assert Maxout(3)(x).flatten().tolist() == [3, 5]
 
 
 def test_shipped_weights_are_small_float16_and_say_how_they_were_made():
