@@ -51,7 +51,7 @@ class Shared(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.conv, self.maxout = nn.Conv2d(2, 4, 1), Maxout(2)
+        self.conv, self.maxout = nn.Conv2d(16, 32, 1), Maxout(2)
 
     def forward(self, x):
         y = self.conv(x)
@@ -70,15 +70,16 @@ class Twice(Shared):
     [
         Shared(),
         Twice(),
-        nn.Sequential(nn.Conv2d(2, 4, 1), nn.ReLU(), Maxout(2)),
-        nn.Sequential(nn.Conv2d(2, 4, 1, groups=2), Maxout(2)),
-        nn.Sequential(nn.Conv2d(2, 4, 1), Maxout(4)),
+        nn.Sequential(nn.Conv2d(16, 32, 1), nn.ReLU(), Maxout(2)),
+        nn.Sequential(nn.Conv2d(16, 32, 1, groups=2), Maxout(2)),
+        nn.Sequential(nn.Conv2d(16, 32, 1), Maxout(4)),
+        nn.Sequential(nn.Conv2d(16, 48, 1), Maxout(2)),
         nn.Sequential(Maxout(2)),
     ],
-    ids=["read twice", "called twice", "something between", "groups", "four pieces", "no convolution"],
+    ids=["read twice", "called twice", "something between", "groups", "four pieces", "narrow", "no convolution"],
 )
 def test_what_is_no_pair_stays(model):
-    x = torch.randn(1, 2, 3, 3)
+    x = torch.randn(1, 16, 3, 3)
     before = model(x)
     pair_maxouts(model)
     assert not paired(model)
