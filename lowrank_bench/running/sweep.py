@@ -10,7 +10,7 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from lowrank_bench.compression import layerwise
 from lowrank_bench.compression.registry import method_class
@@ -21,7 +21,7 @@ from lowrank_bench.measurement.runtimes import RUNTIMES
 from lowrank_bench.running.targets import check_latency, check_ranks
 from lowrank_bench.tasks.catalog import get_task
 from lowrank_bench.training.recipes import get_recipe
-from lowrank_bench.trial import CONTROL, MACHINE, Budget, Measurement, Ranks, Trial
+from lowrank_bench.trial import CONTROL, MACHINE, Budget, Measurement, Positive, Ranks, Trial
 
 SHIPPED = files("lowrank_bench.running") / "sweeps"
 Parsed = TypeVar("Parsed", bound=BaseModel)
@@ -69,11 +69,11 @@ class MeasureTable(_Table):
     """``[measure]``: in which settings to time them."""
 
     runtimes: list[str] = Field(min_length=1)
-    threads: list[PositiveInt | Literal["all"]] = Field(default=[1], min_length=1)
-    batches: list[PositiveInt] = Field(default=[1], min_length=1)
+    threads: list[Positive | Literal["all"]] = Field(default=[1], min_length=1)
+    batches: list[Positive] = Field(default=[1], min_length=1)
     precision: float = Field(default=0.01, gt=0, lt=1)
     max_seconds: float = Field(default=60, gt=0)
-    processes: PositiveInt = 1
+    processes: Positive = 1
     seeds: list[int] = Field(
         default=[], description="time these seeds' models only: time depends on shapes, not values"
     )
