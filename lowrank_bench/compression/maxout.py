@@ -51,8 +51,8 @@ def pair_maxouts(model: nn.Module) -> None:
     its channels fills whole vectors; in place.
 
     For inference: the same function, but for rounding. As a reduction over channels, maxout makes runtimes leave their
-    blocked layouts, which takes as long as the convolutions of a compressed CharNet (and 1 to 13 % of the dense one's
-    time). A model without maxouts is not looked into.
+    blocked layouts, which weighs the more, the less is left of the convolutions. A model without maxouts is not looked
+    into.
     """
     for conv, maxout in [*_pairs(model)]:
         model.set_submodule(conv, PairedMaxout(model.get_submodule(conv)))  # type: ignore[arg-type]

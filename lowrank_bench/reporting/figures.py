@@ -96,7 +96,7 @@ def _draw(board: Board, picture: _Picture) -> Figure:
             axes.tick_params(labelbottom=number + columns >= len(settings))
         for axes in panels[len(settings) :]:
             axes.set_axis_off()
-        figure.suptitle(f"{picture.title}\n{board.name}", fontsize="large")
+        figure.suptitle(f"{picture.title}\n{board.name}", fontsize="large", wrap=True)
         note = "bars: 95 % intervals; panels: runtime, threads (t), batch (b)"
         figure.supxlabel(f"{picture.x}\n{note}", fontsize="medium")
         figure.legend(handles=_legend(fills, picture.lines), loc="outside right center", frameon=False)

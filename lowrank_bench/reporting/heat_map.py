@@ -51,7 +51,7 @@ def draw_heat(board: Board) -> Figure:
             frame_label(label, method)
         for label in axes.get_xticklabels():
             label.set_horizontalalignment("right")
-        axes.set_title(f"Measured speedup in every runtime\n{board.name}", fontsize="medium")
+        axes.set_title(f"Measured speedup in every runtime\n{board.name}", fontsize="medium", wrap=True)
         axes.set_xlabel("runtime, threads (t), batch (b); ≈ within the noise of 1; grey: no time", fontsize="small")
     return figure
 

@@ -87,7 +87,7 @@ def draw_bars(profile: Profile, trial: Trial) -> Figure:
         axes.set_xlabel("median time of a call, ms")
         axes.grid(False, axis="y")
         figure.legend(frameon=False, loc="outside lower center", ncols=3)
-        axes.set_title(f"Time of each layer\n{_title(profile, trial)}", fontsize="medium")
+        axes.set_title(f"Time of each layer\n{_title(profile, trial)}", fontsize="medium", wrap=True)
     return figure
 
 
@@ -113,7 +113,7 @@ def draw_roofline(profile: Profile, trial: Trial) -> Figure:
         axes.set_xlabel("arithmetic intensity, FLOP per byte moved at least")
         axes.set_ylabel("measured speed, GFLOP/s")
         figure.legend(frameon=False, loc="outside lower center", ncols=3)
-        axes.set_title(f"Roofline\n{_title(profile, trial)}", fontsize="medium")
+        axes.set_title(f"Roofline\n{_title(profile, trial)}", fontsize="medium", wrap=True)
         figure.draw_without_rendering()  # text is placed where the layout has put the points
         dense = zip(profile.layers, both[0], strict=True)
         labels = [Label(side.intensity, side.gflops, layer.name) for layer, side in dense]

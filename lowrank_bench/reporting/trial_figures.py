@@ -69,7 +69,9 @@ def draw_plans(board: Board, trials: Mapping[str, TrialRecord]) -> Figure | None
             label.set_horizontalalignment("right")
             frame_label(label, method)
         axes.set_xlabel("written: the ranks; grey: stayed dense, or the error is not known", fontsize="small")
-        axes.set_title(f"Ranks and relative weight errors (Frobenius) of the layers\n{board.name}", fontsize="medium")
+        axes.set_title(
+            f"Ranks and relative weight errors (Frobenius) of the layers\n{board.name}", fontsize="medium", wrap=True
+        )
     return figure
 
 
@@ -102,7 +104,9 @@ def draw_tuning(board: Board, trials: Mapping[str, TrialRecord]) -> Figure | Non
             axes.set_axis_off()
         shown = [Line2D([], [], label=" ".join(filter(None, what)), **_look(*what, variants)) for what in variants]
         figure.legend(handles=shown, loc="outside right upper", frameon=False)
-        figure.suptitle(f"Fine-tuning: mean over seeds, band from lowest to highest\n{board.name}", fontsize="large")
+        figure.suptitle(
+            f"Fine-tuning: mean over seeds, band from lowest to highest\n{board.name}", fontsize="large", wrap=True
+        )
     return figure
 
 

@@ -5,6 +5,7 @@ from torch import nn
 from lowrank_bench.api import compress
 from lowrank_bench.compression.maxout import Maxout, PairedMaxout, pair_maxouts
 from lowrank_bench.measurement.runtimes import RUNTIMES, prepare
+from lowrank_bench.running.sweep import Sweep
 from lowrank_bench.tasks.charnet import CharNet
 
 
@@ -94,3 +95,21 @@ def test_a_runtime_computes_what_the_model_does_and_leaves_it(runtime):
     prepared = prepare(runtime, model, x, 1)
     assert prepared.output_error < 1e-5
     assert not paired(model)
+
+
+def test_what_is_timed_is_paired(monkeypatch):
+    calls = []
+    forward = PairedMaxout.forward
+    monkeypatch.setattr(PairedMaxout, "forward", lambda self, x: calls.append(self) or forward(self, x))
+    prepare("eager", CharNet().eval(), torch.randn(2, 1, 24, 24), 1).run()
+    assert len(set(calls)) == 2
+
+
+def test_timings_of_the_unpaired_form_do_not_count():
+    timed = {"measure": {"runtimes": ["eager"]}}
+    versions = {}
+    for task, model in (("chars36", "charnet"), ("speed", "torchvision:alexnet")):
+        table = {"task": task, "models": [model], "methods": ["identity"], "budgets": [{"macs": 2}], "recipe": "none"}
+        sweep = Sweep.model_validate({"sweep": table, **timed})
+        versions[task] = {each.version for each in sweep.measurements(sweep.trials("m"), "m", 1)}
+    assert versions == {"chars36": {2}, "speed": {1}}
