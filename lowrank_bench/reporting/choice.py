@@ -6,6 +6,7 @@ import pandas as pd
 
 from lowrank_bench.measurement.statistics import RatioInterval, verdict
 from lowrank_bench.reporting.board import Board, Row, rows_of
+from lowrank_bench.reporting.cells import seeds_of
 from lowrank_bench.reporting.unranked import WHAT
 from lowrank_bench.trial import CONTROL
 
@@ -47,6 +48,22 @@ def winner(rows: pd.DataFrame) -> Row | None:
 def rivals(best: Row, rows: pd.DataFrame) -> list[Row]:
     """Those of other methods that may be as fast as the winner: their intervals reach the lower end of its own."""
     return [row for row in rows_of(rows) if row.method != best.method and not row.practical_high < best.practical_low]
+
+
+def how_sure(best: Row, rows: pd.DataFrame, limit: float | None) -> str:
+    """Whether no other method's interval reaches the winner's, and that of the loss keeps to the limit over several
+    seeds.
+    """
+    doubts = []
+    if names := sorted({row.method for row in rivals(best, rows)}):
+        doubts.append(f"{', '.join(names)} may be as fast")
+    if limit is not None and not best.top1_drop_high <= limit:
+        doubts.append("the loss may be larger")
+    if limit is not None and seeds_of(best) == 1:
+        doubts.append("one seed")
+    if best.unstable:
+        doubts.append("unstable")
+    return "; ".join(doubts) or "sure at 95 %"
 
 
 def _gains(row: Row) -> bool:

@@ -6,18 +6,17 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
-from lowrank_bench.reporting.board import THRESHOLDS, Board, Row, rows_of
+from lowrank_bench.reporting.board import THRESHOLDS, Board, rows_of
 from lowrank_bench.reporting.cells import (
     interval_text,
     loss_text,
     method_text,
     points_text,
     practical_text,
-    seeds_of,
     setting_text,
     workload_text,
 )
-from lowrank_bench.reporting.choice import free_choice, keeping, rivals, winner, workloads
+from lowrank_bench.reporting.choice import free_choice, how_sure, keeping, winner, workloads
 from lowrank_bench.reporting.markdown import bullets, escape, markdown_table
 from lowrank_bench.reporting.reproduction import Reproduced
 from lowrank_bench.trial import CONTROL
@@ -62,7 +61,7 @@ def answers(board: Board) -> list[tuple[str, str]]:
     for where, rows, limit in _fields(board, free_choice(board, *workloads(board)[0])):
         if best := winner(rows):
             what = f"{method_text(best)} {best.target} in {best.runtime}"
-            text = f"{what}, practical speedup {practical_text(best)}; {_sure(best, rows, limit)}"
+            text = f"{what}, practical speedup {practical_text(best)}; {how_sure(best, rows, limit)}"
             found.append((f"Fastest {where}", text))
     return found
 
@@ -95,7 +94,7 @@ def _duel(where: str, rows: pd.DataFrame, limit: float | None) -> list[str]:
         return []
     others = [row for row in rows_of(rows) if row.method != best.method]
     cells = [where, f"{method_text(best)} {best.target}", best.runtime, practical_text(best), loss_text(best)]
-    sure = _sure(best, rows, limit)
+    sure = how_sure(best, rows, limit)
     if not others:
         return [*cells, "none", "", "", sure]
     second = others[0]
@@ -105,22 +104,6 @@ def _duel(where: str, rows: pd.DataFrame, limit: float | None) -> list[str]:
         best.practical_high / second.practical_low,
     )
     return [*cells, f"{method_text(second)} {second.target}", second.runtime, interval_text(*lead, ".2f"), sure]
-
-
-def _sure(best: Row, rows: pd.DataFrame, limit: float | None) -> str:
-    """Whether no other method's interval reaches the winner's, and that of the loss keeps to the limit over several
-    seeds.
-    """
-    doubts = []
-    if names := sorted({row.method for row in rivals(best, rows)}):
-        doubts.append(f"{', '.join(names)} may be as fast")
-    if limit is not None and not best.top1_drop_high <= limit:
-        doubts.append("the loss may be larger")
-    if limit is not None and seeds_of(best) == 1:
-        doubts.append("one seed")
-    if best.unstable:
-        doubts.append("unstable")
-    return "; ".join(doubts) or "sure at 95 %"
 
 
 def _promises(board: Board) -> str:

@@ -28,7 +28,7 @@ from lowrank_bench.reporting.cells import (
     setting_text,
     workload_text,
 )
-from lowrank_bench.reporting.choice import free_choice, keeping, winner, workloads
+from lowrank_bench.reporting.choice import free_choice, how_sure, keeping, winner, workloads
 from lowrank_bench.reporting.overall import Overall
 from lowrank_bench.reporting.page_records import links_of, records_table
 from lowrank_bench.reporting.page_table import Cell, Menu, PageRow, PageTable, plain_table
@@ -57,6 +57,7 @@ class Answer(NamedTuple):
     question: str
     value: str
     what: str
+    sure: str
 
 
 class Section(NamedTuple):
@@ -166,15 +167,16 @@ def _runtimes_table(number: int, board: Board) -> PageTable:
 def _answers(board: Board) -> list[Answer]:
     answers = []
     rows = free_choice(board, *workloads(board)[0])
-    for threshold in THRESHOLDS if board.scored else THRESHOLDS[:1]:
-        row = winner(keeping(rows, threshold if board.scored else None))
-        question = f"loss of at most {points_text(threshold)}" if board.scored else "accuracy not measured"
+    for limit in THRESHOLDS if board.scored else [None]:
+        question = "accuracy not measured" if limit is None else f"loss of at most {points_text(limit)}"
+        among = keeping(rows, limit)
+        row = winner(among)
         if row is None:
-            answers.append(Answer(question, "none", "nothing that keeps within it is faster"))
+            answers.append(Answer(question, "none", "nothing that keeps within it is faster", ""))
         else:
             interval = practical_text(row).partition(" ")[2]
             what = f"{method_text(row)} {row.target} in {row.runtime}, {interval}"
-            answers.append(Answer(question, f"{row.practical:.2f}×", what))
+            answers.append(Answer(question, f"{row.practical:.2f}×", what, how_sure(row, among, limit)))
     return answers
 
 

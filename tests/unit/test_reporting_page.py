@@ -117,6 +117,14 @@ def test_every_row_has_its_place_and_links_to_its_records_and_these_name_their_l
         assert f'"key":"{name.removeprefix("record-")}"' in lines[number - 1]
 
 
+def test_a_card_says_as_the_findings_do_how_sure_its_winner_is(text, folder):
+    cards = dict(re.findall(r"<li><span>loss of at most (.+?)</span>.*<span>(.+?)</span></li>", text))
+    rows = re.findall(r"^\| losing at most (.+?) \|.*\| (.+) \|$", (folder / "findings.md").read_text(), re.M)
+    said = dict(reversed(rows))  # the headline's threads and batch stand first
+    assert said
+    assert {loss: html.unescape(sure) for loss, sure in cards.items() if loss in said} == said
+
+
 def test_every_marker_of_a_figure_names_a_row(page):
     pointed = {found["data-row"] for _, found in page.elements if "data-row" in found}
     assert pointed == {name for name in page.rows if name.startswith("row-")}
