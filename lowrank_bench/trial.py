@@ -112,6 +112,11 @@ def target_text(budget: Budget | None, ranks: Ranks | Mapping[str, Ranks] | None
     return "" if ranks is None else f"ranks {ranks}"
 
 
+def names_ranks(target: str) -> bool:
+    """Whether what ``target_text`` gave stands for ranks."""
+    return target.startswith("ranks ")
+
+
 class Trial(Noun):
     """One compressed model to make: its result is the model and its quality. Exactly one of budget and ranks, or
     neither for the dense control.

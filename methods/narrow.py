@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
+from pydantic import Field
 from torch import nn
 
 from lowrank_bench.compression import method
@@ -18,9 +19,12 @@ from lowrank_bench.training.from_scratch import recipe_from_scratch, train_from_
 
 
 class NarrowOptions(method.Options):
-    """``scratch_recipe``: what trains it; by default what trained the dense network."""
+    """``scratch_recipe``: what trains it; by default what trained the dense network. ``align``: channels in multiples
+    of it, which vector units like.
+    """
 
     scratch_recipe: str | None = None
+    align: int = Field(1, ge=1)
 
 
 class Narrow(Method):
@@ -44,7 +48,8 @@ class Narrow(Method):
         recipe = None if job.speed_only else recipe_from_scratch(job, self.options.scratch_recipe)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            network, widths = narrowed(model, job.input_size, share_for(model, job.input_size, job.budget))
+            share = share_for(model, job.input_size, job.budget, self.options.align)
+            network, widths = narrowed(model, job.input_size, share, self.options.align)
         if recipe is not None:
             train_from_scratch(network, job, recipe, self.seed)
         options = self.options.model_dump(mode="json")

@@ -17,6 +17,7 @@ from lowrank_bench.trial import Budget
 
 Sized = nn.Conv2d | nn.Linear | _BatchNorm
 MULTIPLES = (1, 2, 4, 8)
+"""Of ``align``, one after the other."""
 HALVINGS = 12
 
 
@@ -48,12 +49,15 @@ def resize(layer: nn.Module, width: Width, name: str = "layer") -> None:
         layer.reset_parameters()
 
 
-def narrowed(model: nn.Module, input_size: tuple[int, int, int], share: float) -> tuple[nn.Module, dict[str, Width]]:
+def narrowed(
+    model: nn.Module, input_size: tuple[int, int, int], share: float, align: int = 1
+) -> tuple[nn.Module, dict[str, Width]]:
     """An untrained copy of a model with a share of its channels, and the widths of its layers.
 
     Every convolution and linear layer gets that share of its output channels, but for the last one, which gives the
-    classes, and takes as many inputs as reach it. Numbers are multiples of 1, or of 2, 4 or 8 where the model does not
-    run otherwise, as between grouped convolutions or before a maxout; so equal widths stay equal, and shortcuts fit.
+    classes, and takes as many inputs as reach it. Numbers are multiples of ``align``, or of 2, 4 or 8 times it where
+    the model does not run otherwise, as between grouped convolutions or before a maxout; so equal widths stay equal,
+    and shortcuts fit.
 
     Raises UnsupportedLayer for a module with parameters of its own that is none of these, InvalidInput where the model
     runs at no such width.
@@ -65,7 +69,8 @@ def narrowed(model: nn.Module, input_size: tuple[int, int, int], share: float) -
                 "nn.Linear and batch norms are made narrow"
             )
     last = [*trace(model, input_size)][-1]
-    for multiple in MULTIPLES:
+    multiples = [align * times for times in MULTIPLES]
+    for multiple in multiples:
         network = copy.deepcopy(model)
         widths: dict[str, Width] = {}
         handles = [
@@ -81,12 +86,12 @@ def narrowed(model: nn.Module, input_size: tuple[int, int, int], share: float) -
             handle.remove()
         return network, widths
     raise InvalidInput(
-        f"the model does not run with a share {share:.3g} of its channels, in multiples of {MULTIPLES}: its forward "
+        f"the model does not run with a share {share:.3g} of its channels, in multiples of {multiples}: its forward "
         "pass wants fixed numbers of them"
     )
 
 
-def share_for(model: nn.Module, size: tuple[int, int, int], budget: Budget) -> float:
+def share_for(model: nn.Module, size: tuple[int, int, int], budget: Budget, align: int = 1) -> float:
     """The share of the channels that meets a budget, by bisection. Raises InvalidBudget where none does, and what
     ``narrowed`` raises.
     """
@@ -100,12 +105,13 @@ def share_for(model: nn.Module, size: tuple[int, int, int], budget: Budget) -> f
     ratios: dict[float, float] = {}
     for _ in range(HALVINGS):
         share = (low + high) / 2
-        ratios[share] = dense / cost(narrowed(model, size, share)[0])
+        ratios[share] = dense / cost(narrowed(model, size, share, align)[0])
         low, high = (share, high) if ratios[share] > budget.ratio else (low, share)
     best = min(ratios, key=lambda share: abs(ratios[share] / budget.ratio - 1))
     if abs(ratios[best] / budget.ratio - 1) > TOLERANCE:
         raise InvalidBudget(
-            f"budget {budget} cannot be met within 5 %: the nearest that fewer channels come is {ratios[best]:.4g}"
+            f"budget {budget} cannot be met within 5 %: the nearest that fewer channels, in multiples of {align}, come "
+            f"is {ratios[best]:.4g}"
         )
     return best
 

@@ -90,12 +90,17 @@ def write_report(folder: Path | str, max_loss: float = 1.0, *, latex: bool = Fal
 def summary_board(frame: pd.DataFrame) -> str:
     """The README's board, in markdown: what 4x fewer MACs become, least and most; who wins at which loss and how sure
     that is; then of each method at each budget the variant of the largest practical speedup at the headline's threads
-    and batch, and the default one beside it; what loses more than 2 points stands below. The networks of which the
-    time alone is known share one table. What was timed in fewer bits alone is left to the whole board.
+    and batch, and the default one beside it; what loses more than 2 points stands below. A network's board is the one
+    of the recipe by which most models were tuned; its other recipes are named. The networks of which the time alone is
+    known share one table. What was timed in fewer bits alone is left to the whole board.
     """
     boards = [board for board in make_boards(frame) if not (board.rows.empty or _chosen(board).empty)]
-    scored = [board for board in boards if board.scored]
-    return "\n\n".join([*_spans(boards), *map(_summary, scored), *_networks([b for b in boards if not b.scored])])
+    recipes: dict[tuple[str, str, str], list[Board]] = {}
+    for board in boards:
+        if board.scored:
+            recipes.setdefault((board.task, board.model, board.machine), []).append(board)
+    timed_alone = [board for board in boards if not board.scored]
+    return "\n\n".join([*_spans(boards), *map(_summary, recipes.values()), *_networks(timed_alone)])
 
 
 def update_readme(readme: Path | str, folder: Path | str) -> None:
@@ -152,15 +157,20 @@ def _spans(boards: Sequence[Board]) -> list[str]:
     return sentences
 
 
-def _summary(board: Board) -> str:
+def _summary(recipes: Sequence[Board]) -> str:
+    """The board of most models, and of which recipes there are others."""
+    board = max(recipes, key=lambda board: len(_chosen(board)))
+    others = ", ".join(other.recipe for other in recipes if other is not board)
     rows = _chosen(board)
     shown = rows[~rows.duplicated(["method", "target"]) | (rows["options"] == "")]
     control = shown["method"] == CONTROL
     title = f"**{escape(board.name)}**, {workload_text(*workloads(board)[0])}, each model in its fastest runtime"
     kept = ~control & (shown["top1_drop"] <= THRESHOLDS[-1])
     cells = [_summary_cells(row) for row in rows_of(pd.concat([shown[kept], shown[~kept & ~control], shown[control]]))]
-    noise = [("Noise floor, median of these rows", f"{shown['noise_floor'].median():.1%}")]
-    return _stacked(title, bullets(answers(board)), markdown_table(_SUMMARY, cells), [*facts(board), *noise])
+    told = [*facts(board), ("Noise floor, median of these rows", f"{shown['noise_floor'].median():.1%}")]
+    if others:
+        told.append(("Other recipes, on the whole board", others))
+    return _stacked(title, bullets(answers(board)), markdown_table(_SUMMARY, cells), told)
 
 
 def _chosen(board: Board) -> pd.DataFrame:
@@ -175,10 +185,13 @@ def _networks(boards: Sequence[Board]) -> list[str]:
         alike.setdefault((board.machine, board.recipe, workloads(board)[0]), []).append(board)
     tables = []
     for (machine, recipe, workload), some in alike.items():
-        title = f"**{escape(f'{len(some)} networks by time alone, recipe {recipe}, {machine}')}**"
+        grid = networks_grid(some, *workload)
+        if not grid.cells:
+            continue
+        title = f"**{escape(f'Networks by time alone, recipe {recipe}, {machine}')}**"
         said = f"{workload_text(*workload)}, practical speedup of each model in its fastest runtime"
         told = dict.fromkeys(fact for board in some for fact in facts(board))
-        tables.append(_stacked(f"{title}, {said}", "", markdown_table(*networks_grid(some, *workload)), [*told]))
+        tables.append(_stacked(f"{title}, {said}", "", markdown_table(*grid), [*told]))
     return tables
 
 

@@ -21,7 +21,7 @@ from lowrank_bench.reporting.choice import free_choice, in_float32, keeping, riv
 from lowrank_bench.reporting.overall import Overall
 from lowrank_bench.reporting.practical import HEADLINE_MARGIN
 from lowrank_bench.tasks.zoo import in_zoo
-from lowrank_bench.trial import CONTROL
+from lowrank_bench.trial import CONTROL, names_ranks
 
 
 class Grid(NamedTuple):
@@ -102,11 +102,12 @@ def runtimes_grid(board: Board) -> Grid:
 def networks_grid(boards: Sequence[Board], threads: int, batch: int) -> Grid:
     """Networks of which the time alone is known, a line for each and each target: of every method the practical speedup
     of its fastest variant, and the runtime in which it is reached; ★ the largest that is beyond noise, ☆ what may be as
-    large.
+    large. Ranks that were given one by one, which a network shares with no other, are left to its own board.
     """
     lines: list[tuple[Board, str, pd.DataFrame]] = []
     for board in boards:
         models = keeping(free_choice(board, threads, batch), None)
+        models = models[~models["target"].map(names_ranks).astype(bool)]
         lines += [(board, str(target), some.drop_duplicates("method")) for target, some in models.groupby("target")]
     methods = sorted({method for _, _, rows in lines for method in rows["method"]})
     cells = []

@@ -53,6 +53,17 @@ def test_channels_before_a_maxout_stay_a_multiple_of_its_pieces() -> None:
     assert made.plan.widths["conv4"].outputs == 144  # the classes, four pieces each
 
 
+@pytest.mark.parametrize("budget", [lrb.Budget(macs=2), lrb.Budget(macs=8)])
+def test_channels_are_aligned_where_that_is_asked(budget: lrb.Budget) -> None:
+    dense = FashionMnist.baselines["vgg11_narrow"].build()
+    made = lrb.methods()["narrow"](align=8).compress(dense, Job((1, 32, 32), budget, speed_only=True))
+    assert made.dense_cost.macs / made.cost.macs == pytest.approx(budget.ratio, rel=0.05)
+    *hidden, classes = made.plan.widths.values()
+    assert classes.outputs == 10 and all(width.outputs % 8 == 0 for width in hidden)
+    with pytest.raises(lrb.InvalidBudget, match="in multiples of 512"):
+        lrb.methods()["narrow"](align=512).compress(dense, Job((1, 32, 32), budget, speed_only=True))
+
+
 def test_a_saved_network_comes_back(tmp_path: Path) -> None:
     dense = FashionMnist.baselines["vgg11_narrow"].build()
     made = narrow(dense, (1, 32, 32), lrb.Budget(macs=4))

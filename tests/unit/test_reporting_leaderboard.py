@@ -265,7 +265,8 @@ def test_the_summary_begins_with_both_ends_of_what_4x_fewer_macs_become():
 
 
 def test_networks_of_which_the_time_alone_is_known_share_a_table_of_the_summary():
-    records = []
+    own = trial("tucker", task="speed", model="lenet", recipe="none", ranks={"conv2": 8})  # its own target
+    records = [trial_record(own, quality=None), measurement_record(own, 3.0, batch=1)]
     vgg = [("vgg16", "tucker", 3.9), ("vgg16", "jaderberg", 3.1), ("vgg16", "denton", 3.88)]
     for model, method, speedup in (*vgg, ("alexnet", "tucker", 1.0)):
         of = trial(method, 4, task="speed", model=model, recipe="none")
@@ -275,6 +276,17 @@ def test_networks_of_which_the_time_alone_is_known_share_a_table_of_the_summary(
     assert lines[2] == ["alexnet", "macs/4", "40 onnxruntime", "", "", "1.00 [0.99, 1.01] onnxruntime"]  # no gain
     assert [cell[-1] for cell in lines[3][3:]] == ["☆", "e", "★"]  # may be as fast, is slower, is the fastest
     assert lines[3][4:] == ["3.10 [3.07, 3.13] onnxruntime", "3.90 [3.86, 3.94] onnxruntime ★"]
+
+
+def test_of_a_network_the_summary_has_the_board_of_most_models_and_names_the_recipes_of_the_others():
+    records = sweep()
+    for recipe in ("long", "lebedev"):
+        of = trial("cp_nls", 4, recipe=recipe)
+        records += [trial_record(of), measurement_record(of, 9.0)]
+    text = summary_board(to_frame(records))
+    assert text.count("each model in its fastest runtime") == 1 and "recipe standard" in text
+    assert "Other recipes, on the whole board: lebedev, long" in text
+    assert "Other recipes" not in summary_board(to_frame(sweep()))
 
 
 def test_the_summary_has_what_loses_much_below_what_does_not_however_fast_it_is():
