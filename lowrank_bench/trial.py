@@ -17,7 +17,9 @@ CONTROL = "identity"
 
 MACHINE = "machine"
 """Among the versions of a trial whose budget is met by timing: its ranks belong to the machine that was timed."""
-_OWN = ("method", MACHINE)
+SENSITIVITY = "sensitivity"
+"""Among the versions of a trial whose ranks depend on measured sensitivities: how they are measured."""
+_OWN = ("method", MACHINE, SENSITIVITY)
 
 Whole = Annotated[int, Field(ge=0, lt=2**63)]
 """What a table's integers hold."""

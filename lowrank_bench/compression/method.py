@@ -19,9 +19,10 @@ from lowrank_bench.compression.latency import Timer
 from lowrank_bench.compression.layerwise import compress_layers
 from lowrank_bench.compression.metric import Target, reconstruct
 from lowrank_bench.compression.model import Compressed
+from lowrank_bench.compression.sensitivity import VERSION as SENSITIVITY_VERSION
 from lowrank_bench.decomposition.matrix import cut_errors
 from lowrank_bench.errors import InvalidOptions, InvalidRanks, InvalidWeights, explain
-from lowrank_bench.trial import Budget, Ranks
+from lowrank_bench.trial import SENSITIVITY, Budget, Ranks
 
 Batches = Callable[[int], Iterable[tuple[Tensor, Tensor]]]
 """Epoch -> (images, labels) batches."""
@@ -103,6 +104,11 @@ class Method(ABC):
                 f"{explain(error, f'options of method {self.name!r}')} (its options: {known})"
             ) from None
 
+    @property
+    def versions(self) -> dict[str, int]:
+        """The declared version of each stage of its own that decides its results."""
+        return {"method": self.version}
+
     @abstractmethod
     def compress(self, model: nn.Module, job: Job) -> Compressed:
         """A compressed copy of the model; the model itself is not changed."""
@@ -118,6 +124,12 @@ class LayerMethod(Method):
 
     linear: ClassVar[bool] = False
     """Whether linear layers are factored too, as kernels (M, N, 1, 1)."""
+
+    @property
+    def versions(self) -> dict[str, int]:
+        """Its own, and that of the measuring of sensitivities where its ranks depend on it."""
+        measured = {SENSITIVITY: SENSITIVITY_VERSION} if self.options.allocation == "sensitivity" else {}
+        return super().versions | measured
 
     @abstractmethod
     def candidates(self, shape: KernelShape) -> Sequence[tuple[int, ...]]:

@@ -23,10 +23,15 @@ from lowrank_bench.errors import InvalidInput
 if TYPE_CHECKING:
     from lowrank_bench.compression.method import Job, LayerMethod
 
+VERSION = 2
+"""Raised by hand when a change here would change the ranks that a budget is met with."""
+
 IMAGES = 256
 CHUNK = 64  # images in one forward pass
-FRACTIONS = (1 / 8, 1 / 2, 1 / 32, 1 / 4, 1 / 16)
-"""Of a layer's dense cost: where it is probed, in the order in which time may run out."""
+FRACTIONS = (1 / 8, 0, 1 / 2, 1 / 32, 1 / 4, 1 / 16)
+"""Of a layer's dense cost: where it is probed, in the order in which time may run out. At 0 it is at its cheapest: the
+error hardly grows any more on the way there, while the loss does.
+"""
 
 LEAST = 1e-9
 """Smallest loss and error that count: logarithms are taken of both."""
@@ -71,7 +76,7 @@ class Sensitivity:
         """Loss at every candidate of a layer; ``shares``: its cost there over its dense cost, ``scale``: what
         weighs its output channels.
 
-        It is measured at five candidates at most, for ``probe_seconds`` at most, and once in any case. Between them log
+        It is measured at six candidates at most, for ``probe_seconds`` at most, and once in any case. Between them log
         loss is linear in the log of the squared relative ``errors``, to which it is proportional beyond them; of a
         method that has no errors, in that of the cost saved. It never falls as the error grows.
         """

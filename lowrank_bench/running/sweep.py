@@ -108,7 +108,8 @@ class Sweep(_Table):
         trials = []
         for model, seed, method in product(table.models, table.seeds, [MethodChoice(name=CONTROL), *table.methods]):
             cls = method_class(method.name)
-            options = cls(**method.options).options.model_dump(mode="json", exclude_defaults=True)
+            made = cls(**method.options)
+            options = made.options.model_dump(mode="json", exclude_defaults=True)
             for budget, ranks in self._targets(method.name):
                 trials.append(
                     Trial(
@@ -120,7 +121,7 @@ class Sweep(_Table):
                         ranks=ranks,
                         recipe=table.recipe,
                         seed=seed,
-                        versions={"method": cls.version, **stages, **brought[model]} | (here if _timed(budget) else {}),
+                        versions={**made.versions, **stages, **brought[model]} | (here if _timed(budget) else {}),
                     )
                 )
         return list({trial.key: trial for trial in trials}.values())

@@ -12,7 +12,7 @@ from toys import SIZE, toy_batches, toy_net
 import lowrank_bench as lrb
 from lowrank_bench.compression.cost import trace
 from lowrank_bench.compression.method import Job
-from lowrank_bench.compression.sensitivity import LEAST, Sensitivity
+from lowrank_bench.compression.sensitivity import LEAST, VERSION, Sensitivity
 from lowrank_bench.methods.channel_svd import ChannelSVD
 
 OPTIONS = {"allocation": "sensitivity"}
@@ -113,6 +113,28 @@ def test_a_layer_that_takes_too_long_is_probed_once(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(ChannelSVD, "factorize", counted)
     assert losses(TwoBranches(0.5), "loud", ChannelSVD(**OPTIONS, probe_seconds=1e-9))[0] > 0
     assert len(factored) == 1
+
+
+def test_at_its_cheapest_a_layer_is_measured_since_its_error_says_little_there() -> None:
+    model = TwoBranches(0.5)
+    cut = lrb.compress(model, "channel_svd", ranks={"loud": (1,)}, input_size=SIZE).model
+    images = torch.cat([batch for batch, _ in toy_batches(0)])[:256]
+    with torch.inference_mode():
+        dense, factored = (network(images).double().log_softmax(1) for network in (model, cut))
+    expected = nn.functional.kl_div(factored, dense, reduction="batchmean", log_target=True)
+    assert losses(model, "loud")[0] == pytest.approx(float(expected), rel=1e-3)
+
+
+def test_records_of_another_way_to_measure_are_other_records_beside_the_same_control() -> None:
+    plain, measured = ChannelSVD(), ChannelSVD(**OPTIONS)
+    assert plain.versions == {"method": ChannelSVD.version}
+    assert measured.versions == {**plain.versions, "sensitivity": VERSION}
+    of = {"task": "chars36", "model": "charnet", "method": "channel_svd", "recipe": "none"}
+    first, second = (
+        lrb.Trial(**of, budget=lrb.Budget(macs=2), versions={"sensitivity": number})
+        for number in (VERSION, VERSION + 1)
+    )
+    assert first.key != second.key and first.control == second.control
 
 
 def test_without_images_it_is_refused() -> None:
