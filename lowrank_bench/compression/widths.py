@@ -17,7 +17,7 @@ from lowrank_bench.trial import Budget
 
 Sized = nn.Conv2d | nn.Linear | _BatchNorm
 MULTIPLES = (1, 2, 4, 8)
-"""Of ``align``, one after the other."""
+"""Times ``align``: what numbers of channels are rounded to, the first with which the model runs."""
 HALVINGS = 12
 
 
@@ -109,9 +109,10 @@ def share_for(model: nn.Module, size: tuple[int, int, int], budget: Budget, alig
         low, high = (share, high) if ratios[share] > budget.ratio else (low, share)
     best = min(ratios, key=lambda share: abs(ratios[share] / budget.ratio - 1))
     if abs(ratios[best] / budget.ratio - 1) > TOLERANCE:
+        steps = f", in multiples of {align}," if align > 1 else ""
         raise InvalidBudget(
-            f"budget {budget} cannot be met within 5 %: the nearest that fewer channels, in multiples of {align}, come "
-            f"is {ratios[best]:.4g}"
+            f"budget {budget} cannot be met within 5 %: the nearest that fewer channels{steps} come is "
+            f"{ratios[best]:.4g}"
         )
     return best
 
