@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 from torch import Tensor, nn
@@ -13,8 +14,8 @@ from lowrank_bench.compression.model import Compressed
 from lowrank_bench.compression.modules import Factored
 from lowrank_bench.compression.ranks import resolve_ranks
 from lowrank_bench.compression.registry import method_class
-from lowrank_bench.compression.surgery import kernel_of
-from lowrank_bench.errors import InvalidInput, InvalidRanks, UnsupportedLayer
+from lowrank_bench.compression.surgery import check_finite, kernel_of
+from lowrank_bench.errors import InvalidBudget, InvalidInput, InvalidRanks, UnsupportedLayer
 from lowrank_bench.measurement.clock import Clock
 from lowrank_bench.running.locks import timing_lock
 from lowrank_bench.trial import CONTROL, Budget, Ranks
@@ -29,8 +30,9 @@ def factorize(
 
     ``method``: a name, or a class, which need not be registered. ``ranks``: "full" (exact), a tuple, or an integer,
     whose meaning is its own (cp: R; tucker: (r, r); jaderberg: K; channel_svd: R; tt_conv: every TT rank; denton: K
-    per block). The algebra is done in float64. Raises UnknownName, InvalidOptions, InvalidRanks, InvalidWeights, and
-    UnsupportedLayer where the method does not take this layer or does not work layer by layer.
+    per block). The algebra is done in float64. Raises UnknownName, InvalidOptions, InvalidRanks, InvalidWeights,
+    InvalidInput for a layer that is not on the CPU, and UnsupportedLayer where the method does not take this layer or
+    does not work layer by layer.
     """
     instance = method_class(method)(seed=seed, **options)
     if not isinstance(instance, LayerMethod):
@@ -40,6 +42,8 @@ def factorize(
     geometry = Geometry.of(layer)
     if reason := instance.refuse(geometry):
         raise UnsupportedLayer(reason)
+    _check_on_cpu(layer, "layer")
+    check_finite(layer.weight, "layer")
     target = instance.target_geometry(geometry)
     weight = kernel_of(layer, target.groups)
     chosen = resolve_ranks(instance, weight, target.groups, ranks, "layer")
@@ -65,9 +69,12 @@ def compress(
     ``input_size``: (C, H, W) of one image. ``data``: batches of (images, labels) that can be read again and again, or a
     function epoch -> batches, for methods that calibrate or train; ``recipe``: how those train. A budget in latency is
     met by timing on this machine, which no run of lowrank-bench uses meanwhile. Raises InvalidInput, InvalidBudget,
-    InvalidRanks, UnsupportedLayer and what ``factorize`` raises.
+    InvalidRanks, InvalidData, UnsupportedLayer and what ``factorize`` raises.
     """
     cls = method_class(method)
+    _check_on_cpu(model, "model")
+    if budget is not None and not isinstance(budget, Budget):
+        raise InvalidBudget(f"budget = {budget!r}: a Budget is wanted, such as lowrank_bench.Budget(macs=4)")
     if (budget is None) == (ranks is None) and cls.name != CONTROL:
         raise InvalidInput("give exactly one of budget (e.g. Budget(macs=4)) and ranks (e.g. {'conv1': 16} or 'evbmf')")
     if isinstance(data, Iterator):
@@ -79,3 +86,12 @@ def compress(
     return cls(seed=seed, **(options or {})).compress(
         model, Job(input_size, budget, ranks, batches, recipe, timer=Clock(timing_lock))
     )
+
+
+def _check_on_cpu(module: nn.Module, what: str) -> None:
+    for name, value in chain(module.named_parameters(), module.named_buffers()):
+        if value.device.type != "cpu":
+            raise InvalidInput(
+                f"the {what} holds {name!r} on device {str(value.device)!r}, and is compressed on the CPU: give "
+                f"{what}.cpu(), and move what comes back"
+            )

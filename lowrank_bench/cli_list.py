@@ -18,6 +18,7 @@ from lowrank_bench.compression.method import LayerMethod, LayerOptions
 from lowrank_bench.measurement.environment import fingerprint
 from lowrank_bench.measurement.runtimes import available_runtimes
 from lowrank_bench.reading import latest, read_records
+from lowrank_bench.record import Status
 from lowrank_bench.running.sweep import plan
 from lowrank_bench.tasks.catalog import TASKS
 
@@ -121,6 +122,7 @@ def _trials_table(sweep: str, out: Path) -> Table:
     table = plain_table("key", "trial", "status", "timed")
     for trial in trials:
         keys = [m.key for m in measurements if m.trial == trial.key]
+        timed = sum(key in known and known[key].status is Status.OK for key in keys)
         status = str(known[trial.key].status) if trial.key in known else "missing"
-        table.add_row(trial.key, escape(str(trial)), status, f"{sum(key in known for key in keys)}/{len(keys)}")
+        table.add_row(trial.key, escape(str(trial)), status, f"{timed}/{len(keys)}")
     return table

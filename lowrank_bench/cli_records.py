@@ -37,7 +37,9 @@ def report(
     readme: Annotated[Path | None, typer.Option(help="Also renew the board between this file's board markers.")] = None,
     form: Annotated[Form | None, typer.Option("--format", help="Also write leaderboard.tex, for papers.")] = None,
 ) -> None:
-    """Rebuild leaderboard.md, leaderboard.csv, index.html and figures/ from the records in a results folder."""
+    """Rebuild every table, page and figure from the records in a results folder: leaderboard.md and .csv, findings.md,
+    reproduction.md, index.html and figures/.
+    """
     paths = write_report(out, latex=form is Form.LATEX)
     if readme is not None:
         update_readme(readme, out)

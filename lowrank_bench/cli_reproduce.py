@@ -49,7 +49,7 @@ def reproduce(
     for asked in papers:
         _show(known[asked.name])
     Console().print(Text(f"written: {page}"), soft_wrap=True)
-    if summary.failed:
+    if not summary.well:
         raise typer.Exit(FAILED)
 
 

@@ -76,7 +76,7 @@ def run(
     except KeyboardInterrupt:
         stop_interrupted()
     tell(summary, out)
-    if summary.failed:
+    if not summary.well:
         raise typer.Exit(FAILED)
 
 
@@ -145,6 +145,7 @@ def shower(progress: Progress) -> Callable[[Event], None]:
 def tell(summary: Summary, out: Path) -> None:
     """Say on standard error how a run ended."""
     console.print(f"{summary.ran} done now, {summary.kept} were there already; records in {out}")
-    for title, lines in (("skipped", summary.skipped), ("failed", summary.failed)):
+    before = "failed before, and tried again with --retry failed:"
+    for title, lines in (("skipped", summary.skipped), ("failed", summary.failed), (before, summary.failed_before)):
         for line in lines:
             console.print(f"[yellow]{title}[/] {escape(line)}", soft_wrap=True)

@@ -93,7 +93,7 @@ class ProcessTiming(_Part):
     low: float
     high: float
     noise_floor: float = Field(
-        description="relative half-width of an A/A interval (dense against its copy), same process"
+        description="how far from 1 the A/A interval reaches (dense against its copy), same process"
     )
     dense_ms: float
     compressed_ms: float

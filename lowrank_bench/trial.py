@@ -17,9 +17,11 @@ CONTROL = "identity"
 
 MACHINE = "machine"
 """Among the versions of a trial whose budget is met by timing: its ranks belong to the machine that was timed."""
-SENSITIVITY = "sensitivity"
-"""Among the versions of a trial whose ranks depend on measured sensitivities: how they are measured."""
-_OWN = ("method", MACHINE, SENSITIVITY)
+SHARED = ("task", "recipe", "compression", "brought")
+"""Among the versions of a trial those of stages that its dense control goes through too: the task, the recipe, what
+leads a network through compression, and the weights or the code that a user brought. The others are the method's own,
+under names of its choice.
+"""
 
 Whole = Annotated[int, Field(ge=0, lt=2**63)]
 """What a table's integers hold."""
@@ -54,8 +56,8 @@ class Budget(Noun):
     params: float | None = None
     latency: float | None = None
     runtime: str | None = None
-    threads: int | None = Field(None, ge=1)
-    batch: int | None = Field(None, ge=1)
+    threads: int | None = Field(default=None, ge=1)
+    batch: int | None = Field(default=None, ge=1)
     scope: Scope = "all"
 
     @model_validator(mode="wrap")
@@ -153,7 +155,7 @@ class Trial(Noun):
         """What this trial shares with its dense control: task, model, recipe, seed, and the versions of the stages that
         both go through.
         """
-        shared = frozenset((stage, number) for stage, number in self.versions.items() if stage not in _OWN)
+        shared = frozenset((stage, number) for stage, number in self.versions.items() if stage in SHARED)
         return self.task, self.model, self.recipe, self.seed, shared
 
     def __str__(self) -> str:

@@ -17,7 +17,8 @@ from lowrank_bench.compression.method import Job, LayerMethod, Method
 from lowrank_bench.compression.model import Compressed
 from lowrank_bench.compression.registry import method_class
 from lowrank_bench.compression.surgery import named_layer
-from lowrank_bench.errors import InvalidInput
+from lowrank_bench.errors import InvalidInput, InvalidOptions, UnsupportedLayer
+from lowrank_bench.training.batches import rebatched
 from lowrank_bench.training.from_scratch import StartOptions, compress_from_scratch
 from lowrank_bench.training.loop import Regularizer, train
 from lowrank_bench.training.recipes import Recipe, get_recipe
@@ -75,9 +76,15 @@ class LowRankTraining(Method):
     Options: ClassVar[type[method.Options]] = LowRankTrainingOptions
     options: LowRankTrainingOptions
 
+    @property
+    def versions(self) -> dict[str, int]:
+        """Its own, and that of the method whose factors and ranks it takes."""
+        return super().versions | {"scheme": method_class(SCHEMES[self.options.scheme]).version}
+
     def compress(self, model: nn.Module, job: Job) -> Compressed:
         """Train, then cut; plain truncation with a recipe of no epochs. Or train the cut structure from scratch. Raises
-        InvalidInput without data or recipe.
+        InvalidInput without data or recipe, UnsupportedLayer for a recipe that goes layer by layer or takes no labels,
+        and InvalidOptions where the recipe ends before the first step of the regulariser.
         """
         scheme = method_class(SCHEMES[self.options.scheme])(seed=self.seed)
         assert isinstance(scheme, LayerMethod)  # both are
@@ -86,6 +93,7 @@ class LowRankTraining(Method):
         if job.recipe is None:
             raise InvalidInput(f"{self.name} trains: name a recipe, e.g. recipe='short' (recipe='none' only truncates)")
         recipe = get_recipe(job.recipe)
+        self._check_recipe(recipe)
         if recipe.epochs and job.data is None:
             raise InvalidInput(
                 f"{self.name} trains for the {recipe.epochs} epochs of recipe {recipe.name!r}: give data, batches of "
@@ -98,9 +106,31 @@ class LowRankTraining(Method):
                 measured = {name: layer.ranks for name, layer in compressed.plan.layers.items()}
                 cut, skipped = replace(job, budget=None, ranks={**measured}), compressed.skipped
             regularizer = self._regularizer(scheme, trained, list(compressed.plan.layers), cut, recipe)
-            train(trained, job.data, recipe, seed=self.seed, regularizer=regularizer, teacher=model)
+            data = job.data
+            train(
+                trained,
+                lambda epoch: rebatched(data(epoch), recipe.batch_size),
+                recipe,
+                seed=self.seed,
+                regularizer=regularizer,
+                teacher=model,
+            )
             compressed = _noted(compress_layers(scheme, trained, cut), recipe.epochs, skipped)
         return self._signed(compressed)
+
+    def _check_recipe(self, recipe: Recipe) -> None:
+        if recipe.layer_by_layer or recipe.unlabelled:
+            does = "tunes one layer after the other" if recipe.layer_by_layer else "takes no labels"
+            raise UnsupportedLayer(
+                f"method {self.name!r} trains the whole dense network by labels, and recipe {recipe.name!r} {does}: "
+                "choose another recipe, such as 'standard'"
+            )
+        steps, every = recipe.epochs * recipe.steps_per_epoch, self.options.every
+        if 0 < steps < every:
+            raise InvalidOptions(
+                f"options of method {self.name!r}: every = {every}: recipe {recipe.name!r} has {steps} steps, so that "
+                f"regularizer {self.options.regularizer!r} would never take one of its own: {steps} at most is wanted"
+            )
 
     def _regularizer(
         self, scheme: LayerMethod, model: nn.Module, names: list[str], job: Job, recipe: Recipe

@@ -15,7 +15,7 @@ from lowrank_bench.compression.model import Compressed
 from lowrank_bench.compression.plan import Plan
 from lowrank_bench.compression.widths import narrowed, share_for
 from lowrank_bench.errors import InvalidRanks
-from lowrank_bench.training.from_scratch import recipe_from_scratch, train_from_scratch
+from lowrank_bench.training.from_scratch import ScratchRecipe, recipe_from_scratch, train_from_scratch
 
 
 class NarrowOptions(method.Options):
@@ -23,7 +23,7 @@ class NarrowOptions(method.Options):
     of it, which vector units like.
     """
 
-    scratch_recipe: str | None = None
+    scratch_recipe: ScratchRecipe = None
     align: int = Field(1, ge=1)
 
 

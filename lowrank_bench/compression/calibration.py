@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lowrank_bench.compression.geometry import Geometry
-from lowrank_bench.errors import InvalidInput
+from lowrank_bench.errors import InvalidData, InvalidInput
 
 PATCHES_PER_IMAGE = 16  # per call of a layer; Zhang et al. 2016 draw 10 from each of 3,000 images
 DEAD = 1e-6
@@ -34,10 +34,13 @@ class PatchMoments:
     cross: Tensor
 
 
-def first_images(batches: Iterable[Batch], limit: int) -> Iterator[Batch]:
-    """Batches cut off after ``limit`` images. Raises InvalidInput at the end where there was none."""
+def first_images(batches: Iterable[Batch], size: tuple[int, int, int], limit: int) -> Iterator[Batch]:
+    """Batches of images of ``size`` (C, H, W), cut off after ``limit`` images. Raises InvalidData for images of another
+    size or that are not finite, and InvalidInput at the end where there was none.
+    """
     left = limit
-    for images, labels in batches:
+    for number, (images, labels) in enumerate(batches):
+        _check_images(images, size, f"batch {number} of data")
         yield images[:left], labels[:left]
         left -= len(images)
         if left <= 0:
@@ -45,6 +48,19 @@ def first_images(batches: Iterable[Batch], limit: int) -> Iterator[Batch]:
     if left == limit:
         raise InvalidInput(
             "data holds no image: batches of (images, labels) are wanted, the same ones at every reading"
+        )
+
+
+def _check_images(images: Tensor, size: tuple[int, int, int], place: str) -> None:
+    if tuple(images.shape[1:]) != tuple(size):
+        raise InvalidData(
+            f"{place} holds images {tuple(images.shape)}, and (N, C, H, W) with (C, H, W) = {tuple(size)} is what the "
+            "model is compressed for: resize them, or give their size as input_size"
+        )
+    if not torch.isfinite(images).all():
+        raise InvalidData(
+            f"{place} holds images with values that are not finite (NaN or infinity): leave those out, or look at how "
+            "they are normalised"
         )
 
 

@@ -31,10 +31,13 @@ def compose_chain(chain: Chain, groups: int = 1) -> Tensor:
     The product is built from the input side: after each stage, ``kernel`` (channels, S, kh, kw) maps the layer's input
     to the channels so far.
     """
-    first = chain.stages[0]
-    channels = first.inputs if isinstance(first, Permute) else first.shape[1] * first.groups
-    kernel = torch.eye(channels, dtype=torch.float64, device=first.tensors[0].device)[:, :, None, None]
-    for stage in chain.stages:
+    first, stages = chain.stages[0], chain.stages
+    if isinstance(first, Permute) or first.groups > 1:
+        channels = first.inputs if isinstance(first, Permute) else first.shape[1] * first.groups
+        kernel = torch.eye(channels, dtype=torch.float64, device=first.tensors[0].device)[:, :, None, None]
+    else:  # the product of an identity with it, which would take longer than all others
+        kernel, stages = first.kernel().to(torch.float64, copy=True), stages[1:]
+    for stage in stages:
         if isinstance(stage, Permute):
             kernel = kernel[stage.index]
             continue

@@ -20,7 +20,7 @@ from lowrank_bench.compression.model import Compressed
 from lowrank_bench.compression.norms import factor_weighed, output_scale, weighing_norms
 from lowrank_bench.compression.plan import LayerPlan, Plan, describe_stage
 from lowrank_bench.compression.ranks import resolve_ranks
-from lowrank_bench.compression.surgery import kernel_of, named_layer, swap
+from lowrank_bench.compression.surgery import check_finite, kernel_of, named_layer, swap
 from lowrank_bench.compression.targets import Targets
 from lowrank_bench.errors import InvalidInput, UnsupportedLayer
 
@@ -33,14 +33,18 @@ VERSION = 1
 
 def compress_layers(method: LayerMethod, model: nn.Module, job: Job, *, draw: bool = False) -> Compressed:
     """A copy of the model in which every layer that got ranks is factored; the others carry a reason. See
-    LayerMethod.compress. ``draw``: their values are random instead, see draw_layer.
+    LayerMethod.compress. ``draw``: their values are random instead, see draw_layer; the ranks are the same. Raises
+    InvalidWeights, naming the layer, where one that could be factored holds NaN or infinity.
     """
     sites = trace(model, job.input_size)
     dense_cost = count(model, job.input_size)
     skipped = untouched(model, sites)
     skipped |= {name: reason for name, site in sites.items() if (reason := method.refuse(site.geometry))}
     open_sites = {name: site for name, site in sites.items() if name not in skipped}
-    norms = {} if draw else weighing_norms(method, model, job, open_sites)
+    if not job.speed_only:
+        for name in open_sites:
+            check_finite(named_layer(model, name).weight, f"layer {name!r}")
+    norms = weighing_norms(method, model, job, open_sites)
     if job.budget is not None:
         ranks = ranks_for_budget(method, model, job, job.budget, dense_cost, sites, open_sites, norms)
         why_dense = f"the budget {job.budget} is met with it dense, or no factorisation of it is cheaper"
@@ -51,13 +55,13 @@ def compress_layers(method: LayerMethod, model: nn.Module, job: Job, *, draw: bo
         )
     compressed = copy.deepcopy(model)
     geometries = {n: method.target_geometry(s.geometry) for n, s in open_sites.items() if ranks.get(n)}
-    targets = Targets(method.options, model, job, geometries)
+    targets = None if draw or job.speed_only else Targets(method.options, model, job, geometries)
     layers: dict[str, LayerPlan] = {}
     for name, site in open_sites.items():
         if (layer_ranks := ranks.get(name)) is None:
             skipped.setdefault(name, why_dense)
             continue
-        if draw or job.speed_only:
+        if targets is None:
             layers[name] = draw_layer(method, compressed, name, site, layer_ranks)
         else:
             target = targets.of(name, compressed)

@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, ClassVar, Literal, Self
 
 import torch
@@ -20,12 +21,16 @@ from lowrank_bench.compression.layerwise import compress_layers
 from lowrank_bench.compression.metric import Target, reconstruct
 from lowrank_bench.compression.model import Compressed
 from lowrank_bench.compression.sensitivity import VERSION as SENSITIVITY_VERSION
+from lowrank_bench.compression.surgery import check_finite
 from lowrank_bench.decomposition.matrix import cut_errors
-from lowrank_bench.errors import InvalidOptions, InvalidRanks, InvalidWeights, explain
-from lowrank_bench.trial import SENSITIVITY, Budget, Ranks
+from lowrank_bench.errors import InvalidInput, InvalidOptions, InvalidRanks, explain
+from lowrank_bench.trial import Budget, Ranks
 
 Batches = Callable[[int], Iterable[tuple[Tensor, Tensor]]]
 """Epoch -> (images, labels) batches."""
+
+SEEDS = 2**32
+"""There are so many, from 0 on: what numpy and scikit-learn take."""
 
 
 class Options(PydanticModel):
@@ -94,8 +99,11 @@ class Method(ABC):
     Options: ClassVar[type[Options]] = Options
 
     def __init__(self, seed: int = 0, **options: Any) -> None:
-        """Validate the options. Raises InvalidOptions naming the option, its value and what would be right."""
-        self.seed = seed
+        """Validate the options. Raises InvalidOptions naming the option, its value and what would be right, and
+        InvalidInput for a seed that is none.
+        """
+        check_seed(seed)
+        self.seed = int(seed)
         try:
             self.options = self.Options(**options)
         except ValidationError as error:
@@ -128,7 +136,7 @@ class LayerMethod(Method):
     @property
     def versions(self) -> dict[str, int]:
         """Its own, and that of the measuring of sensitivities where its ranks depend on it."""
-        measured = {SENSITIVITY: SENSITIVITY_VERSION} if self.options.allocation == "sensitivity" else {}
+        measured = {"sensitivity": SENSITIVITY_VERSION} if self.options.allocation == "sensitivity" else {}
         return super().versions | measured
 
     @abstractmethod
@@ -206,10 +214,7 @@ class LayerMethod(Method):
         """Factor a whole layer's kernel (T, S / groups, dh, dw), each group on its own; with a ``target``, that one's
         kernel in its metric. Raises InvalidRanks or InvalidWeights, naming ``place``.
         """
-        if not torch.isfinite(weight).all():
-            raise InvalidWeights(
-                f"{place}: the kernel holds values that are not finite (NaN or infinity), so it cannot be factored"
-            )
+        check_finite(weight, place)
         parts = (weight.detach().double() if target is None else target.kernel).chunk(groups)
         self.check_ranks(KernelShape(*parts[0].shape), ranks, place)
         one = self.of_one_group(groups)
@@ -236,6 +241,12 @@ class LayerMethod(Method):
                 f"{place}: {self.name} ranks {ranks} of a kernel {tuple(shape)}: whole numbers from {(1,) * len(full)} "
                 f"to {full} are wanted"
             )
+
+
+def check_seed(seed: int, place: str = "seed") -> None:
+    """Raise InvalidInput, naming ``place``, unless a seed is a whole number from 0 to 2^32 - 1."""
+    if not (isinstance(seed, Integral) and 0 <= seed < SEEDS):
+        raise InvalidInput(f"{place} {seed!r}: a whole number from 0 to {SEEDS - 1} is wanted")
 
 
 def grid(full: int) -> list[int]:

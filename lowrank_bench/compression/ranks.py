@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
+from operator import index
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -23,13 +24,14 @@ def resolve_ranks(method: LayerMethod, weight: Tensor, groups: int, rule: Ranks,
     """Ranks for a kernel (T, S / groups, dh, dw); None where the rule finds nothing but noise (EVBMF rank 0), so that
     the layer stays dense.
 
-    Raises InvalidRanks, naming ``place``, for an unknown rule or ranks out of range.
+    Raises InvalidRanks, naming ``place``, for an unknown rule, ranks out of range and what is no rank.
     """
     shape = KernelShape(weight.shape[0] // groups, *weight.shape[1:])
     if isinstance(rule, str):
         ranks = _by_rule(method, shape, weight.detach().double().chunk(groups), rule, place)
     else:
-        ranks = method.spread(shape, rule) if isinstance(rule, int) else tuple(rule)
+        numbers = _whole_numbers(rule, place)
+        ranks = numbers if isinstance(numbers, tuple) else method.spread(shape, numbers)
     if ranks is not None:
         method.check_ranks(shape, ranks, place)
     return ranks
@@ -39,6 +41,20 @@ def energy_rank(matrix: Tensor, share: float) -> int:
     """Smallest rank that keeps ``share`` of the energy, the sum of squared singular values (TRP, Xu et al. 2020)."""
     energy = torch.linalg.svdvals(matrix).square().cumsum(0)
     return int((energy < share * energy[-1]).sum()) + 1
+
+
+def _whole_numbers(given: Any, place: str) -> int | tuple[int, ...]:
+    """One rank or several, numpy's too, as Python's own."""
+    try:
+        return tuple(map(_whole_number, given)) if isinstance(given, Iterable) else _whole_number(given)
+    except TypeError:
+        raise InvalidRanks(f"{place}: ranks {given!r}: a whole number, a tuple of them, {RULES} is wanted") from None
+
+
+def _whole_number(given: Any) -> int:
+    if isinstance(given, bool):
+        raise TypeError
+    return index(given)
 
 
 def _by_rule(

@@ -102,7 +102,9 @@ def _import_file(path: Path) -> ModuleType:
 
 
 def _classes(source: Any) -> list[type[Method]]:
-    """The methods that a module defines, or the one that an entry point names."""
+    """The methods that a module defines, or the one that an entry point names. An abstract class without a name of its
+    own is a base of others.
+    """
     if isinstance(source, type):
         return [source]
     return [
@@ -111,7 +113,7 @@ def _classes(source: Any) -> list[type[Method]]:
         if isinstance(c, type)
         and issubclass(c, Method)
         and c.__module__ == source.__name__
-        and not inspect.isabstract(c)
+        and not (inspect.isabstract(c) and "name" not in vars(c))
     ]
 
 
@@ -121,6 +123,9 @@ def _admit(cls: type[Method], found: dict[str, type[Method]]) -> None:
     for attribute, kind in (("name", str), ("version", int)):
         if not isinstance(getattr(cls, attribute, None), kind):
             raise TypeError(f"{cls.__name__} does not set {attribute!r}, of type {kind.__name__}")
+    if inspect.isabstract(cls):
+        missing = ", ".join(sorted(cls.__abstractmethods__))
+        raise TypeError(f"{cls.__name__} does not implement {missing}: look for a misspelt name")
     if cls.name in found and found[cls.name] is not cls:
         raise ValueError(f"the name {cls.name!r} is already taken by {found[cls.name].__module__}")
     found[cls.name] = cls

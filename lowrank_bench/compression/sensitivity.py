@@ -47,13 +47,13 @@ class Sensitivity:
     """
 
     def __init__(self, method: LayerMethod, dense: nn.Module, job: Job) -> None:
-        """Raises InvalidInput without data, or with fewer than two images."""
+        """Raises InvalidInput without data or with fewer than two images, and InvalidData as first_images does."""
         if job.data is None:
             raise InvalidInput(
                 "allocation 'sensitivity' is measured on images: give data, batches of (images, labels), or take "
                 "allocation='price'"
             )
-        images = torch.cat([batch for batch, _ in first_images(job.data(0), IMAGES)])
+        images = torch.cat([batch for batch, _ in first_images(job.data(0), job.input_size, IMAGES)])
         if len(images) < 2:
             raise InvalidInput(f"allocation 'sensitivity' is measured on at least 2 images, got {len(images)}")
         self.method, self.seconds = method, method.options.probe_seconds

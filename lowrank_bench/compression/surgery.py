@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
-from lowrank_bench.errors import UnknownName, UnsupportedLayer
+from lowrank_bench.errors import InvalidWeights, UnknownName, UnsupportedLayer
 
 
 def named_layer(model: nn.Module, name: str) -> nn.Conv2d | nn.Linear:
@@ -36,6 +37,15 @@ def kernel_of(layer: nn.Conv2d | nn.Linear, groups: int | None = None) -> Tensor
     if isinstance(layer, nn.Linear):
         return weight[:, :, None, None]
     return block_diagonal(weight, layer.groups) if groups == 1 else weight
+
+
+def check_finite(weight: Tensor, place: str) -> None:
+    """Raise InvalidWeights, naming ``place``, where a weight holds NaN or infinity."""
+    if not torch.isfinite(weight).all():
+        raise InvalidWeights(
+            f"{place}: the kernel holds values that are not finite (NaN or infinity), so it cannot be factored: mend "
+            "or retrain it first"
+        )
 
 
 def block_diagonal(kernel: Tensor, groups: int) -> Tensor:

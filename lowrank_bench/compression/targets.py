@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from lowrank_bench.compression.calibration import (
+    Batch,
     PatchMoments,
     first_images,
     input_magnitudes,
@@ -32,11 +33,12 @@ class Targets:
     """Targets of the layers named in ``sites``, calibrated as a method's options ask, on the first images of a job's
     data.
 
-    Raises InvalidInput where there are no data to calibrate on, or no image in them.
+    Raises InvalidInput where there are no data to calibrate on, or no image in them, and InvalidData for images that
+    cannot be calibrated on, see first_images.
     """
 
     def __init__(self, options: LayerOptions, dense: nn.Module, job: Job, sites: Mapping[str, Geometry]) -> None:
-        self.options, self.dense, self.data = options, dense, job.data
+        self.options, self.dense, self.job = options, dense, job
         self.sites = {name: site for name, site in sites.items() if site.kernel.patch <= LARGEST_PATCH}
         if options.metric != "frobenius" and job.data is None:
             raise InvalidInput(
@@ -47,11 +49,11 @@ class Targets:
         if options.metric == "covariance" and not options.sequential:
             self.moments = self._moments(dense, self.sites)
         self.magnitudes: dict[str, Tensor] = {}
-        if options.metric == "activation" and job.data is not None:
-            self.magnitudes = input_magnitudes(dense, self.sites, first_images(job.data(0), MOMENT_IMAGES))
+        if options.metric == "activation":
+            self.magnitudes = input_magnitudes(dense, self.sites, self._images(MOMENT_IMAGES))
         self.importance = {}
-        if options.metric == "mahalanobis" and job.data is not None:
-            self.importance = weight_importance(dense, self.sites, first_images(job.data(0), GRADIENT_IMAGES))
+        if options.metric == "mahalanobis":
+            self.importance = weight_importance(dense, self.sites, self._images(GRADIENT_IMAGES))
 
     def of(self, name: str, model: nn.Module) -> Target | None:
         """The target of a layer; ``model``: a copy of the dense network whose layers before it are compressed. None:
@@ -75,5 +77,8 @@ class Targets:
         return Target(best.reshape(kernel.shape), response_metric(moments.inputs), moments.inputs)
 
     def _moments(self, model: nn.Module, sites: Mapping[str, Geometry]) -> dict[str, PatchMoments]:
-        assert self.data is not None  # the constructor made sure
-        return patch_moments(self.dense, model, sites, first_images(self.data(0), MOMENT_IMAGES))
+        return patch_moments(self.dense, model, sites, self._images(MOMENT_IMAGES))
+
+    def _images(self, limit: int) -> Iterator[Batch]:
+        assert self.job.data is not None  # the constructor made sure
+        return first_images(self.job.data(0), self.job.input_size, limit)

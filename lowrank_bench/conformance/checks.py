@@ -19,6 +19,7 @@ from lowrank_bench.compression.model import load
 from lowrank_bench.compression.registry import method_class
 from lowrank_bench.conformance.convolutions import CONVOLUTIONS, convolution, drawn_attributes
 from lowrank_bench.errors import InvalidRanks, InvalidWeights, LowRankBenchError, NonConforming, UnsupportedLayer
+from lowrank_bench.trial import Budget
 
 AnyMethod = str | type[Method]
 
@@ -83,10 +84,14 @@ def check_layer_unchanged(method: AnyMethod) -> None:
 
 
 def check_not_finite(method: AnyMethod, value: float) -> None:
-    """A kernel that holds NaN or infinity is refused. Raises NonConforming."""
+    """A kernel that holds NaN or infinity is refused, whatever its ranks are to come from. Raises NonConforming."""
     conv = convolution()
     conv.weight.data[0, 0, 0, 0] = value
-    _require_raises(InvalidWeights, "not finite", method, conv, "full")
+    for ranks in ("full", "energy:0.9"):
+        _require_raises(InvalidWeights, "not finite", f"ranks {ranks!r}", partial(factorize, conv, method, ranks))
+    budget = Budget(params=2)
+    compressed = partial(compress, nn.Sequential(conv), method, budget, input_size=(6, 9, 9))
+    _require_raises(InvalidWeights, "not finite", f"budget {budget}", compressed)
 
 
 def check_zero_kernel(method: AnyMethod) -> None:
@@ -99,9 +104,10 @@ def check_zero_kernel(method: AnyMethod) -> None:
 
 
 def check_ranks_out_of_range(method: AnyMethod) -> None:
-    """Ranks out of range are refused with the range. Raises NonConforming."""
-    for ranks in (0, -1, 10**6, (), (1.5,), (1,) * 9):
-        _require_raises(InvalidRanks, "wanted", method, convolution(), ranks)
+    """Ranks out of range, and what is no rank, are refused with what is wanted. Raises NonConforming."""
+    wrong: list[Any] = [0, -1, 10**6, 1.5, None, (), (1.5,), (1,) * 9]
+    for ranks in wrong:
+        _require_raises(InvalidRanks, "wanted", f"ranks {ranks!r}", partial(factorize, convolution(), method, ranks))
 
 
 def check_linear(method: AnyMethod) -> None:
@@ -168,13 +174,13 @@ def _require_close(found: Tensor, expected: Tensor, tolerance: float, what: str)
     _require(error <= tolerance, f"{what} is exact at full rank: off by {error:.1e}, at most {tolerance:g} is allowed")
 
 
-def _require_raises(kind: type[LowRankBenchError], words: str, method: AnyMethod, conv: nn.Conv2d, ranks: Any) -> None:
+def _require_raises(kind: type[LowRankBenchError], words: str, what: str, call: Callable[[], object]) -> None:
     said = "nothing"
     try:
-        factorize(conv, method, ranks)
+        call()
     except kind as error:
         said = str(error)
-    _require(words in said, f"{kind.__name__} that says {words!r} is raised for ranks {ranks!r}, not {said}")
+    _require(words in said, f"{kind.__name__} that says {words!r} is raised for {what}, not {said}")
 
 
 CHECKS: dict[str, Callable[[AnyMethod], None]] = {

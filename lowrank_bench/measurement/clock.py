@@ -9,7 +9,6 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from pathlib import Path
 
-from platformdirs import user_cache_path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import nn
 
@@ -17,10 +16,11 @@ from lowrank_bench.atomic import drafts
 from lowrank_bench.compression.modules import Factored
 from lowrank_bench.errors import InvalidInput
 from lowrank_bench.measurement.cores import pinned, usable_cores
-from lowrank_bench.measurement.environment import fingerprint
+from lowrank_bench.measurement.environment import fingerprint, version_of
 from lowrank_bench.measurement.runtimes import inference_state, prepare
 from lowrank_bench.measurement.speedup import random_input
 from lowrank_bench.measurement.timing import least_ns, no_garbage_collection, time_pairs
+from lowrank_bench.tasks.baseline import cache_folder
 from lowrank_bench.trial import Budget
 
 LAYER_NS = 200_000_000
@@ -54,8 +54,8 @@ class Clock:
     def __init__(
         self, alone: Callable[[], AbstractContextManager[None]] = nullcontext, folder: Path | None = None
     ) -> None:
-        """``folder``: where the times are kept; by default the user's cache folder."""
-        self.alone, self.folder = alone, folder or user_cache_path("lowrank-bench") / "latency"
+        """``folder``: where the times are kept; by default in ``cache_folder``."""
+        self.alone, self.folder = alone, folder or cache_folder() / "latency"
 
     def seconds(self, model: nn.Module, shape: tuple[int, ...], budget: Budget) -> float:
         """Least time of one call, in seconds, over at least 5 calls and 0.2 s: what a machine at rest takes. Raises
@@ -110,6 +110,7 @@ def _setting(budget: Budget) -> tuple[str, int]:
 
 @cache
 def _environment() -> str:
-    """The machine and the versions on which times depend."""
+    """The machine and the versions on which times depend, of what makes a runtime's model too."""
     found = fingerprint()
-    return json.dumps([found.machine, found.cpu_capability, found.packages])
+    exporters = {name: version_of(name) for name in ("lowrank-bench", "onnx", "onnxscript")}
+    return json.dumps([found.machine, found.cpu_capability, found.packages, exporters])

@@ -73,7 +73,7 @@ def fingerprint() -> Environment:
         memory_gb=round(psutil.virtual_memory().total / 1e9, 1),
         os=" ".join([platform.system(), *re.findall(r"^[\d.]+\d", platform.release()), platform.machine()]),
         python=platform.python_version(),
-        packages={name: _version(name) for name in PACKAGES},
+        packages={name: version_of(name) for name in PACKAGES},
         cpu_capability=torch.backends.cpu.get_cpu_capability(),
         onednn=_onednn(),
         torch_threads=torch.get_num_threads(),
@@ -164,7 +164,8 @@ def _cpu() -> str:
     return f"{name} (family {facts['cpu family']}, model {facts['model']})" if "cpu family" in facts else name
 
 
-def _version(package: str) -> str | None:
+def version_of(package: str) -> str | None:
+    """Of an installed package; None where it is not."""
     try:
         return version(package)
     except PackageNotFoundError:

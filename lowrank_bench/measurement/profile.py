@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,12 +108,15 @@ def profile(
     timer = _Timer(runtime, threads, seconds)
     before = peak(threads)
     timed: list[_Timed] = []
-    for name, shape in _input_shapes(dense, images).items():
-        ours, theirs = dense.get_submodule(name), compressed.get_submodule(name)
-        x = random_input(dense, shape)
-        timed.append(timer.time(name, (ours, theirs), x, (work_of(ours, x), work_of(theirs, x))))
+    kinds = {name: type(layer) for name, layer in dense.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)}
+    shapes, their_shapes = (_input_shapes(model, kinds, images) for model in (dense, compressed))
+    for name, shape in shapes.items():
+        layers = dense.get_submodule(name), compressed.get_submodule(name)
+        inputs = random_input(dense, shape), random_input(dense, their_shapes[name])
+        works = work_of(layers[0], inputs[0]), work_of(layers[1], inputs[1])
+        timed.append(timer.time(name, layers, inputs, works))
     works = [work for one in timed for work in one.works[0]], [work for one in timed for work in one.works[1]]
-    network = timer.time("network", (dense, compressed), images, works)
+    network = timer.time("network", (dense, compressed), (images, images), works)
     after = peak(threads)  # a limit is sought: what slowed the machine down at one time may be gone at another
     best = Peak(max(before.gflops, after.gflops), max(before.gbytes, after.gbytes))
     return Profile(
@@ -153,9 +156,14 @@ class _Timer:
     seconds: float
 
     def time(
-        self, name: str, models: tuple[nn.Module, nn.Module], x: Tensor, works: tuple[Sequence[Work], Sequence[Work]]
+        self,
+        name: str,
+        models: tuple[nn.Module, nn.Module],
+        inputs: tuple[Tensor, Tensor],
+        works: tuple[Sequence[Work], Sequence[Work]],
     ) -> _Timed:
-        ours, theirs = (prepare(self.runtime, model, x, self.threads) for model in models)
+        pairs = zip(models, inputs, strict=True)
+        ours, theirs = (prepare(self.runtime, model, x, self.threads) for model, x in pairs)
         with inference_state(self.threads):
             return _Timed(name, time_pairs(ours.run, theirs.run, precision=PRECISION, max_seconds=self.seconds), works)
 
@@ -172,21 +180,20 @@ def _side(ms: float, works: Sequence[Work], machine: Peak) -> Side:
     )
 
 
-def _input_shapes(model: nn.Module, images: Tensor) -> dict[str, tuple[int, ...]]:
-    """Shape of what reaches each convolution and linear layer in its first call, in the order of the calls."""
+def _input_shapes(model: nn.Module, kinds: Mapping[str, type[nn.Module]], images: Tensor) -> dict[str, tuple[int, ...]]:
+    """Shape of what reaches each layer in its first call, in the order of the calls; what reaches a linear one is taken
+    as rows, however many dimensions it has. ``kinds``: of the dense layers, by name.
+    """
     shapes: dict[str, tuple[int, ...]] = {}
 
     def recorder(name: str) -> Any:
         def record(_layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            shapes.setdefault(name, tuple(inputs[0].shape))
+            x = inputs[0]
+            shapes.setdefault(name, tuple((x.flatten(0, -2) if issubclass(kinds[name], nn.Linear) else x).shape))
 
         return record
 
-    hooks = [
-        layer.register_forward_pre_hook(recorder(name))
-        for name, layer in model.named_modules()
-        if isinstance(layer, nn.Conv2d | nn.Linear)
-    ]
+    hooks = [model.get_submodule(name).register_forward_pre_hook(recorder(name)) for name in kinds]
     try:
         with torch.inference_mode():
             model(images)

@@ -32,6 +32,7 @@ from lowrank_bench.measurement.converters import (
     to_openvino_bf16,
 )
 from lowrank_bench.measurement.exports import Exports
+from lowrank_bench.measurement.memory import is_out_of_memory
 
 Arithmetic = Literal["float32", "bfloat16", "int8"]
 
@@ -118,7 +119,7 @@ def prepare(
                 run, model_bytes = runtime.convert(own, wish)
                 output = run()
         except Exception as error:
-            if _out_of_memory(error) or isinstance(error, NotWritten):
+            if is_out_of_memory(error) or isinstance(error, NotWritten):
                 raise
             if isinstance(error, OSError) and error.errno in DISK_FULL:
                 raise NotWritten(
@@ -170,7 +171,7 @@ def _eager_output(model: nn.Module, example_input: Tensor) -> Tensor:
     try:
         output = model(example_input)
     except Exception as error:
-        if _out_of_memory(error):
+        if is_out_of_memory(error):
             raise
         shape = tuple(example_input.shape)
         raise InvalidInput(f"the model rejects an input of shape {shape}, give the one it takes: {error}") from error
@@ -179,11 +180,6 @@ def _eager_output(model: nn.Module, example_input: Tensor) -> Tensor:
     if not output.isfinite().all():
         raise InvalidInput("the model's output is not finite: its weights are damaged, and times would mislead")
     return output
-
-
-def _out_of_memory(error: Exception) -> bool:
-    """Torch's CPU allocator raises a bare RuntimeError."""
-    return isinstance(error, MemoryError) or "can't allocate memory" in str(error)
 
 
 def _no_compiler() -> str | None:

@@ -43,7 +43,7 @@ _OF_MODELS = [
 _SECONDS = ["decompose_s", "finetune_s"]
 _OF_TIMES = ["dense_ms", "compressed_ms", "p90_ms", "images_per_s", "convert_s"]
 # fmt: on
-_SCOPE = ["task", "model", "recipe"]
+SCOPE = ["task", "model", "recipe"]
 
 Row = Any
 """A row of Board.rows, as pandas' itertuples gives it."""
@@ -116,7 +116,7 @@ def make_boards(frame: pd.DataFrame, max_loss: float = 1.0) -> list[Board]:
         raise InvalidInput(f"max_loss must be a finite number of points, such as 1.0, got {max_loss}")
     boards = []
     known = frame[frame["task"] != ""]
-    for scope, records in known.groupby(_SCOPE):
+    for scope, records in known.groupby(SCOPE):
         for machine in sorted(set(records["machine"]) - {""}) or [""]:
             here = records[records["machine"].isin([machine, ""])]
             boards.append(_board(tuple(map(str, scope)), machine, here, max_loss))
@@ -224,11 +224,16 @@ def _ranked(rows: pd.DataFrame, max_loss: float) -> pd.DataFrame:
     return rows[list(ROW_COLUMNS)].reset_index(drop=True)
 
 
+def allowed(max_loss: float) -> float:
+    """The limit to compare losses with: a mean of seeds that rounds to it is within it."""
+    return max_loss + 1e-9
+
+
 def _within(rows: pd.DataFrame, max_loss: float) -> pd.Series[bool]:
     """What loses at most so much; all where nothing was scored, as of a task without images."""
     if not _scored(rows):
         return pd.Series(True, rows.index)
-    return rows["top1_drop"] <= max_loss + 1e-9  # a mean of seeds that rounds to the limit is within it
+    return rows["top1_drop"] <= allowed(max_loss)
 
 
 def _scored(rows: pd.DataFrame) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from lowrank_bench.measurement.statistics import RatioInterval, verdict
-from lowrank_bench.reporting.board import Board, Row, rows_of
+from lowrank_bench.reporting.board import Board, Row, allowed, rows_of
 from lowrank_bench.reporting.cells import seeds_of
 from lowrank_bench.reporting.unranked import WHAT
 from lowrank_bench.trial import CONTROL
@@ -23,21 +23,25 @@ def in_float32(board: Board, threads: int, batch: int) -> pd.DataFrame:
 
 
 def free_choice(board: Board, threads: int, batch: int) -> pd.DataFrame:
-    """Every model in float32 in the runtime in which it is fastest, at so many threads and such a batch: by the lower
-    bound of its practical speedup, the largest first, what has no such bound last.
+    """Every model in float32 in the runtime in which it is fastest, at so many threads and such a batch, as
+    ``by_practical`` puts them.
 
     Practical speedup starts from the dense model in its own fastest runtime, so none of it is owed to a slow dense
     side; what fewer bits bring is left out.
     """
     rows = in_float32(board, threads, batch)
-    own = rows[rows["runtime"] == rows["practical_runtime"]]
-    return own.sort_values(["practical_low", *WHAT], ascending=[False, True, True, True], kind="stable")
+    return by_practical(rows[rows["runtime"] == rows["practical_runtime"]])
+
+
+def by_practical(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows by the lower bound of their practical speedup, the largest first, what has no such bound last."""
+    return rows.sort_values(["practical_low", *WHAT], ascending=[False, True, True, True], kind="stable")
 
 
 def keeping(rows: pd.DataFrame, max_loss: float | None) -> pd.DataFrame:
     """Of these rows the compressed models that lose at most so many points of top-1; all where None is asked."""
     rows = rows[rows["method"] != CONTROL]
-    return rows if max_loss is None else rows[rows["top1_drop"] <= max_loss + 1e-9]
+    return rows if max_loss is None else rows[rows["top1_drop"] <= allowed(max_loss)]
 
 
 def winner(rows: pd.DataFrame) -> Row | None:
@@ -52,9 +56,11 @@ def rivals(best: Row, rows: pd.DataFrame) -> list[Row]:
 
 def how_sure(best: Row, rows: pd.DataFrame, limit: float | None) -> str:
     """Whether no other method's interval reaches the winner's, and that of the loss keeps to the limit over several
-    seeds.
+    seeds; without a limit it is said of the time alone.
     """
     doubts = []
+    if (rows["method"] == best.method).all():
+        doubts.append("no other method there")
     if names := sorted({row.method for row in rivals(best, rows)}):
         doubts.append(f"{', '.join(names)} may be as fast")
     if limit is not None and not best.top1_drop_high <= limit:
@@ -63,7 +69,7 @@ def how_sure(best: Row, rows: pd.DataFrame, limit: float | None) -> str:
         doubts.append("one seed")
     if best.unstable:
         doubts.append("unstable")
-    return "; ".join(doubts) or "sure at 95 %"
+    return "; ".join(doubts) or ("sure at 95 %" if limit is not None else "sure at 95 % of the time alone")
 
 
 def _gains(row: Row) -> bool:

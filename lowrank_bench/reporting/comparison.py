@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lowrank_bench.errors import InvalidRecord
+from lowrank_bench.measurement.environment import THREAD_VARIABLES
 from lowrank_bench.reading import latest, read_records
 from lowrank_bench.record import MeasurementRecord, TrialRecord
 from lowrank_bench.reporting.board import Row
@@ -22,7 +23,7 @@ Direction = Literal["slower", "larger", "worse", "faster", "smaller", "better"]
 REGRESSIONS: tuple[Direction, ...] = ("slower", "larger", "worse")
 
 _Records = list[TrialRecord | MeasurementRecord]
-_PASSING = ("load",)
+_PASSING = ("load", "torch_threads", *THREAD_VARIABLES)
 
 
 @dataclass(frozen=True)

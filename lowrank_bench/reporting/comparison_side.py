@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 from lowrank_bench.record import MeasurementRecord, Status, TrialRecord
-from lowrank_bench.reporting.board import Row, make_boards, over_seeds, rows_of
+from lowrank_bench.reporting.board import SCOPE, Row, make_boards, over_seeds, rows_of
 from lowrank_bench.reporting.cells import method_text, setting_text
 from lowrank_bench.reporting.records_frame import to_frame
 from lowrank_bench.reporting.unranked import WHAT
@@ -14,7 +14,6 @@ from lowrank_bench.trial import CONTROL
 Key = tuple[str, ...]
 """A board without its machine, a method, a target; and a setting, or a runtime, where one is meant."""
 OK = str(Status.OK)
-_SCOPE = ["task", "model", "recipe"]
 
 
 class Side:
@@ -35,8 +34,10 @@ class Side:
             return
         frame = to_frame(records)
         frame = frame[frame["task"] != ""]
+        bound = frame["target"].str.startswith("latency/")  # a machine's times gave the ranks: elsewhere, another trial
+        frame.loc[bound, "target"] += " on " + frame.loc[bound, "machine"]
         made = frame[frame["macs_ratio"].notna() & frame["arithmetic"].isin(["", "float32"])]
-        for _, group in made[made["method"] != CONTROL].groupby([*_SCOPE, *WHAT]):
+        for _, group in made[made["method"] != CONTROL].groupby([*SCOPE, *WHAT]):
             models = group.drop_duplicates("seed")
             self.models[(*_key(rows_of(models)[0]), "")] = SimpleNamespace(**over_seeds(models))
         for row in rows_of(frame.drop_duplicates("trial")):

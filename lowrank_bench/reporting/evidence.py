@@ -115,6 +115,8 @@ class Evidence:
             return _spread(candidate.models[check.metric])
         if check.metric == "loss_ratio":
             return _over_seeds(self._loss_ratio(own, other) for own, other in self._pairs(candidate))
+        if check.metric == "loss_as_it_came":
+            return _over_seeds(self._loss_as_it_came(self.trials[key]) for key in candidate.models["trial"])
         if check.metric != "loss":
             return self._of_layer(check, candidate)
         if candidate.others is None:
@@ -150,6 +152,14 @@ class Evidence:
         (dense, ours, theirs), groups = judged
         ratio = paired_drop_ratio(dense, ours, theirs, groups)
         return None if ratio is None else Estimate(*ratio)
+
+    def _loss_as_it_came(self, own: TrialRecord) -> Estimate | None:
+        control = self._controls.get(own.trial.control)
+        if control is None or (judged := _judged_alike(control, own)) is None:
+            return None
+        (_, ours), groups = judged
+        assert control.quality is not None  # it was judged
+        return Estimate(*paired_drop(unpack_hits(control.quality.hits_before, len(ours)), ours, groups))
 
 
 def _paired_loss(own: TrialRecord, other: TrialRecord) -> Estimate | None:

@@ -11,13 +11,16 @@ from pathlib import Path, PurePosixPath
 
 from lowrank_bench.atomic import drafts
 
+NAME_LENGTH = 60
 WRITTEN = "figures/.written.json"
 """What the last report wrote there: names and sha256 of their bytes."""
 
 
 def plain_name(text: str) -> str:
-    """Text as a part of a file name, on any system: such as torchvision_resnet18."""
-    return re.sub(r"[^A-Za-z0-9_.]+", "_", text)
+    """Text as a part of a file name, on any system: such as torchvision_resnet18. Of a long one the end, where a path
+    says most.
+    """
+    return re.sub(r"[^A-Za-z0-9_.]+", "_", text)[-NAME_LENGTH:]
 
 
 def replace_file(path: Path, data: bytes) -> Path:

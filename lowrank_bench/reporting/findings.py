@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import pandas as pd
 
@@ -16,14 +16,15 @@ from lowrank_bench.reporting.cells import (
     setting_text,
     workload_text,
 )
-from lowrank_bench.reporting.choice import free_choice, how_sure, keeping, winner, workloads
+from lowrank_bench.reporting.choice import by_practical, free_choice, how_sure, keeping, winner, workloads
 from lowrank_bench.reporting.markdown import bullets, escape, markdown_table
 from lowrank_bench.reporting.reproduction import Reproduced
+from lowrank_bench.reporting.tables import environment_facts
 from lowrank_bench.trial import CONTROL
 
 _WINNERS = [
     "Where", "Fastest", "In", "Practical speedup [95 %]", "Loss, points [95 %]", "Next method", "In",
-    "Lead [interval end against interval end]", "How sure",
+    "Lead over the next [least, most]", "How sure",
 ]  # fmt: skip
 _PROMISES = ["Method", "Setting", "Models", "Median realised", "Range", "Not faster"]
 _SAVING = 1.05
@@ -32,13 +33,20 @@ _SAVING = 1.05
 
 def findings_markdown(boards: Sequence[Board], papers: Sequence[Reproduced]) -> str:
     """The page of findings, in markdown."""
-    sections = ["# Findings", "Made from the records; every number has its interval on the leaderboard."]
+    told = dict.fromkeys(fact for board in boards for fact in environment_facts(board))
+    sections = [
+        "# Findings",
+        "Made from the records. Speedups and losses have 95 % intervals; shares of the MACs ratio follow from the "
+        "speedups, whose intervals are on the leaderboard.",
+        bullets([*told]),
+    ]
     if winners := [section for board in boards if (section := _winners(board))]:
         sections += [
             "## Which method wins, and by how much",
             "By practical speedup, the dense model in its fastest runtime in float32 over the compressed one in its "
             "own; the lower end of its interval decides. Sure at 95 %: no other method's interval reaches the "
-            "winner's, that of the loss keeps to the limit, over more than one seed, and processes agree.",
+            "winner's, that of the loss keeps to the limit, over more than one seed, and processes agree. Where no "
+            "loss is known, this is said of the time alone.",
             *winners,
         ]
     if promises := [section for board in boards if (section := _promises(board))]:
@@ -53,15 +61,20 @@ def findings_markdown(boards: Sequence[Board], papers: Sequence[Reproduced]) -> 
     return "\n\n".join(sections) + "\n"
 
 
-def answers(board: Board) -> list[tuple[str, str]]:
-    """Of a board with accuracies, at the headline's threads and batch: which model is the fastest at each loss, by how
-    much, and how sure that is.
+def answers(recipes: Collection[Board]) -> list[tuple[str, str]]:
+    """Of a network's boards with accuracies, one for each recipe, at the headline's threads and batch: which model is
+    the fastest at each loss, by how much, what it loses, and how sure that is.
     """
+    chosen = by_practical(pd.concat([free_choice(board, *workloads(board)[0]) for board in recipes]))
     found = []
-    for where, rows, limit in _fields(board, free_choice(board, *workloads(board)[0])):
+    for where, rows, limit in _fields(scored=True, rows=chosen):
         if best := winner(rows):
             what = f"{method_text(best)} {best.target} in {best.runtime}"
-            text = f"{what}, practical speedup {practical_text(best)}; {how_sure(best, rows, limit)}"
+            tuned = f" after recipe {best.recipe}" if len(recipes) > 1 else ""
+            text = (
+                f"{what}, practical speedup {practical_text(best)}, {loss_text(best)} points lost{tuned}; "
+                f"{how_sure(best, rows, limit)}"
+            )
             found.append((f"Fastest {where}", text))
     return found
 
@@ -71,15 +84,15 @@ def _winners(board: Board) -> str:
     tables = []
     for workload in workloads(board):
         rows = free_choice(board, *workload)
-        duels = [_duel(where, some, limit) for where, some, limit in _fields(board, rows)]
+        duels = [_duel(where, some, limit) for where, some, limit in _fields(board.scored, rows)]
         if found := [duel for duel in duels if duel]:
             title = f"**{escape(board.name)}**, {workload_text(*workload)}"
             tables.append(f"{title}\n\n{markdown_table(_WINNERS, found)}")
     return "\n\n".join(tables)
 
 
-def _fields(board: Board, rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, float | None]]:
-    if board.scored:
+def _fields(scored: bool, rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, float | None]]:
+    if scored:
         for limit in THRESHOLDS:
             yield f"losing at most {points_text(limit)}", keeping(rows, limit), limit
     else:

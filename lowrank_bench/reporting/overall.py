@@ -10,10 +10,9 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from lowrank_bench.reporting.board import Board, Row, rows_of
+from lowrank_bench.reporting.board import Board, Row, allowed, rows_of
+from lowrank_bench.reporting.unranked import NOT_TIMED
 from lowrank_bench.trial import CONTROL
-
-_NOT_TIMED = "not timed"
 
 _What = tuple[str, str, str]
 _Setting = tuple[str, int, int]
@@ -101,7 +100,7 @@ def _in_setting(boards: list[Board], setting: _Setting, models: int) -> list[Ove
             if row is None and what not in without:
                 continue
             own = None
-            if row is not None and (not board.scored or row.top1_drop <= board.max_loss + 1e-9):
+            if row is not None and (not board.scored or row.top1_drop <= allowed(board.max_loss)):
                 own = row.speedup, row.speedup_low, row.speedup_high
             outcomes.append(own)
             front += row is not None and bool(row.pareto)
@@ -127,7 +126,7 @@ def _refused(board: Board, setting: _Setting) -> set[_What]:
     """What was tried and has no time in this setting: no model, or no measurement."""
     return {
         (row.method, row.options, row.target)
-        for row in rows_of(board.unranked[board.unranked["status"] != _NOT_TIMED])
+        for row in rows_of(board.unranked[board.unranked["status"] != NOT_TIMED])
         if row.method != CONTROL and (pd.isna(row.threads) or (row.runtime, row.threads, row.batch) == setting)
     }
 

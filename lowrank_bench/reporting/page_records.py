@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from lowrank_bench.reading import Line
+from lowrank_bench.reading import Line, latest
 from lowrank_bench.record import TrialRecord
-from lowrank_bench.reporting.board import Board, rows_of
+from lowrank_bench.reporting.board import Board, best_evidence, rows_of
 from lowrank_bench.reporting.cells import setting_text
 from lowrank_bench.reporting.page_table import Cell, PageRow, PageTable
+from lowrank_bench.reporting.unranked import SETTING, WHAT
 
 HEADINGS = ["Record", "Kind", "What", "Setting", "Status", "Reason", "Seconds", "Finished", "Line"]
 
@@ -18,16 +19,22 @@ HEADINGS = ["Record", "Kind", "What", "Setting", "Status", "Reason", "Seconds", 
 def links_of(board: Board) -> dict[tuple[str, str, str, str], list[str]]:
     """The keys of the timings behind each row, by its method, options, target and setting."""
     keys: dict[tuple[str, str, str, str], list[str]] = {}
-    for row in rows_of(board.records[board.records["speedup"].notna()]):
-        setting = setting_text(row.runtime, row.threads, row.batch)
-        keys.setdefault((row.method, row.options, row.target, setting), []).append(row.key)
+    for _, group in board.records[board.records["speedup"].notna()].groupby([*WHAT, *SETTING]):
+        rows = rows_of(best_evidence(group))
+        setting = setting_text(rows[0].runtime, rows[0].threads, rows[0].batch)
+        keys[rows[0].method, rows[0].options, rows[0].target, setting] = [row.key for row in rows]
     return keys
 
 
 def records_table(lines: Sequence[Line], folder: Path) -> PageTable:
     """Every record that counts, with the line where it stands below the folder."""
-    records = {line.record.key: line.record for line in lines if line.record}
-    places = {line.record.key: (line.path.relative_to(folder).as_posix(), line.number) for line in lines if line.record}
+    records = latest(line.record for line in lines if line.record)
+    # of several lines of one key, the one whose record counts
+    places = {
+        line.record.key: (line.path.relative_to(folder).as_posix(), line.number)
+        for line in lines
+        if line.record and line.record is records[line.record.key]
+    }
     trials = {key: str(record.trial) for key, record in records.items() if isinstance(record, TrialRecord)}
     rows = []
     for key, record in records.items():

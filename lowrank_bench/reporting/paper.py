@@ -16,11 +16,12 @@ QUICK_SECONDS, QUICK_PRECISION, QUICK_RECIPE = 1.5, 0.05, "short"
 
 # fmt: off
 Metric = Literal[
-    "speedup", "realised", "practical", "loss", "loss_ratio", "params_ratio", "macs_ratio",
+    "speedup", "realised", "practical", "loss", "loss_as_it_came", "loss_ratio", "params_ratio", "macs_ratio",
     "layer_params_ratio", "layer_macs_ratio", "weight_error", "weight_error_ratio",
 ]
 # fmt: on
 TIMED = {"speedup", "realised", "practical"}
+IN_POINTS = {"loss", "loss_as_it_came"}
 COMPARED = {"loss_ratio", "weight_error_ratio"}
 OF_LAYERS = {"layer_params_ratio", "layer_macs_ratio", "weight_error", "weight_error_ratio"}
 
@@ -87,10 +88,10 @@ class Check(_Table):
 
     ``at_least`` and ``at_most`` ask it of the whole interval; ``not_below`` and ``not_above`` only that the interval
     does not rule it out, as befits a claim of equality. "loss": points of top-1 against the dense control, or against
-    the claim's other models, and "loss_ratio" those against the control over theirs; "realised": speedup over the
-    ratio of MACs; "practical": fastest dense over fastest compressed runtime; "weight_error": relative error of
-    ``layer``, and "weight_error_ratio": that over the other models'. Ratios of parameters and MACs are dense over
-    compressed, of the network or of one ``layer``.
+    the claim's other models, "loss_as_it_came": against the dense network before the control's tuning, and
+    "loss_ratio" those against the control over theirs; "realised": speedup over the ratio of MACs; "practical": fastest
+    dense over fastest compressed runtime; "weight_error": relative error of ``layer``, and "weight_error_ratio": that
+    over the other models'. Ratios of parameters and MACs are dense over compressed, of the network or of one ``layer``.
     """
 
     metric: Metric
@@ -113,6 +114,11 @@ class Check(_Table):
         """The one condition by its name; empty where there is none."""
         names = ("at_least", "at_most", "not_below", "not_above")
         return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+    @property
+    def of_equality(self) -> bool:
+        """Whether its condition only asks not to be ruled out."""
+        return self.not_below is not None or self.not_above is not None
 
 
 class Claim(_Table):

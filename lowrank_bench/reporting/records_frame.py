@@ -15,7 +15,8 @@ from lowrank_bench.reading import latest, read_records
 from lowrank_bench.record import MeasurementRecord, Quality, RuntimeQuality, Size, TrialRecord
 from lowrank_bench.reporting.columns import COLUMNS, EMPTY
 from lowrank_bench.reporting.pareto import pareto_front
-from lowrank_bench.reporting.practical import with_practical
+from lowrank_bench.reporting.practical import BOUNDS, with_practical
+from lowrank_bench.reporting.unranked import SETTING
 from lowrank_bench.trial import CONTROL, MACHINE, Measurement, Trial
 
 _SAME_CONDITIONS = ["task", "model", "recipe", "seed", "machine", "runtime", "threads", "batch"]
@@ -37,7 +38,8 @@ def load_records(folder: Path | str) -> pd.DataFrame:
     Ratios are dense over compressed; ``realised = speedup / macs_ratio``; ``images_per_s`` is the compressed model's;
     ``decompose_s`` and ``finetune_s`` are seconds, ``bytes`` the model's. ``kind`` is "measurement" or "trial", ``key``
     the key of that record, ``trial`` the trial's. ``pareto``: no other row of the same seed and setting is as fast and
-    as accurate. ``practical`` and ``headline``: see ``with_practical``. Of the compressed model in its runtime:
+    as accurate. ``practical`` and ``headline``: see ``with_practical``. Of what was timed more than once in a setting
+    these are told of the timing from the most processes. Of the compressed model in its runtime:
     ``runtime_error``, the relative difference from eager's output (the larger of both models'), ``convert_s``, seconds
     of conversion, and ``runtime_bytes``. Text that does not apply is empty, numbers NA. Of what was recorded twice the
     last record that ended well counts, else the last, and of what was recorded under several declared versions the last
@@ -100,6 +102,7 @@ def _trial_columns(record: TrialRecord, control: TrialRecord | None) -> dict[str
         "target": trial.target,
         "recipe": trial.recipe,
         "seed": trial.seed,
+        "machine": str(record.environment.get("machine", "")) if MACHINE in trial.versions else "",
         "decompose_s": record.seconds.get("decompose"),
         "finetune_s": record.seconds.get("finetune"),
         **_outcome_columns(record),
@@ -224,7 +227,11 @@ def _typed(rows: list[dict[str, object]]) -> pd.DataFrame:
     frame = pd.DataFrame({name: pd.Series(values, dtype=COLUMNS[name]) for name, values in data.items()})
     frame["realised"] = frame["speedup"] / frame["macs_ratio"]
     frame["images_per_s"] = frame["batch"].astype("float64") * 1e3 / frame["compressed_ms"]
-    compressed = frame[(frame["method"] != CONTROL) & frame["speedup"].notna()]
-    for _, group in compressed.groupby(_SAME_CONDITIONS):
+    timed = frame[frame["speedup"].notna()].sort_values("processes", kind="stable")
+    best = timed.drop_duplicates(["trial", "machine", *SETTING], keep="last").sort_index()
+    for _, group in best[best["method"] != CONTROL].groupby(_SAME_CONDITIONS):
         frame.loc[group.index, "pareto"] = pareto_front(list(group["speedup"]), list(group["top1_drop"]))
-    return with_practical(frame, _SAME_MACHINE, ["trial"])
+    judged = with_practical(best, _SAME_MACHINE, ["trial"])
+    columns = [*BOUNDS, "practical_runtime", "headline"]
+    frame.loc[judged.index, columns] = judged[columns]
+    return frame

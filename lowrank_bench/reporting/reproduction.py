@@ -11,18 +11,19 @@ import pandas as pd
 from lowrank_bench.reporting.board import rows_of
 from lowrank_bench.reporting.cells import interval_text, setting_text
 from lowrank_bench.reporting.evidence import Candidate, Estimate, Evidence
-from lowrank_bench.reporting.markdown import escape, markdown_table
-from lowrank_bench.reporting.paper import Check, Claim, Paper, Planned
+from lowrank_bench.reporting.markdown import bullets, escape, markdown_table
+from lowrank_bench.reporting.paper import IN_POINTS, Check, Claim, Paper, Planned
 
-Verdict = Literal["confirmed", "not confirmed", "open", "not measured"]
+Verdict = Literal["confirmed", "not ruled out", "not confirmed", "open", "not measured"]
 
 HEADINGS = ["Claim", "Paper", "Judged by", "Here [95 %]", "Verdict", "What differs"]
 
 _MEETS = {
-    2: ": the mean meets it, its interval does not",
+    2: ": the estimate meets it, its whole interval does not",
     1: ": only the better end of the interval meets it",
     0: "",
 }
+_ENOUGH = 3
 _LEFT_OUT = "not part of this run"
 _UNTOLD = "no record"
 
@@ -38,10 +39,11 @@ class _Form(NamedTuple):
 
 
 _FORMS = {
-    "speedup": _Form("speedup", ".2f", "x faster"),
+    "speedup": _Form("speedup", ".2f", " times as fast"),
     "realised": _Form("share of the MACs ratio", ".0%", " of the MACs ratio realised"),
-    "practical": _Form("practical speedup", ".2f", "x from the fastest dense to the fastest compressed runtime"),
+    "practical": _Form("practical speedup", ".2f", " times as fast in the fastest runtimes, dense and compressed"),
     "loss": _Form("loss", "+.2f", " points lost"),
+    "loss_as_it_came": _Form("loss from the network as it came", "+.2f", " points from the network as it came"),
     "loss_ratio": _Form("loss over the other's", ".2f", " of the other's loss"),
     "params_ratio": _Form("ratio of parameters", ".2f", "x fewer parameters"),
     "macs_ratio": _Form("ratio of MACs", ".2f", "x fewer MACs"),
@@ -73,10 +75,11 @@ class Outcome:
 
 
 class Reproduced(NamedTuple):
-    """A paper and what came of its claims."""
+    """A paper, what came of its claims, and processor and versions under which its models were made and timed."""
 
     paper: Paper
     outcomes: list[Outcome]
+    environments: list[str]
 
     @property
     def measured(self) -> list[Outcome]:
@@ -87,16 +90,17 @@ class Reproduced(NamedTuple):
 def reproduced(paper: Paper, evidence: Evidence, *, quick: bool = False) -> Reproduced:
     """Judge every claim of a paper by the records, on each machine on which one of its models was timed.
 
-    "confirmed": every condition holds, of the whole interval where it asks for that. Where a claim speaks of several
-    models, such as whatever runtime or rank, it is judged by the one that comes closest, and ``here`` says of how many.
-    While some of them are still to be run, what is not confirmed is "open".
+    "confirmed": every condition holds, of the whole interval. "not ruled out": every condition holds, but of one that
+    claims equality no more is known than that the interval does not exclude it. Where a claim speaks of several models,
+    such as whatever runtime or rank, it is judged by the one that comes closest, and ``here`` says of how many. While
+    some of them are still to be run, what does not hold is "open".
     """
     plans = paper.plans(quick)
     rows = evidence.rows(trial for plan in plans.values() for trial in plan.trials)
     machines = sorted(set(rows["machine"]) - {""}) or [""]
     timed = [_judged(claim, evidence, plans, machine) for machine in machines for claim in paper.claims if claim.timed]
     untimed = [_judged(claim, evidence, plans, "") for claim in paper.claims if not claim.timed]
-    return Reproduced(paper, timed + untimed)
+    return Reproduced(paper, timed + untimed, sorted(set(rows["environment"]) - {""}))
 
 
 def reproduction_markdown(all_papers: Iterable[Reproduced], *, quick: bool = False) -> str:
@@ -105,13 +109,16 @@ def reproduction_markdown(all_papers: Iterable[Reproduced], *, quick: bool = Fal
     sections.append(
         "Claim by claim what the paper says and what was measured here. A verdict follows from the interval by rule: "
         "confirmed where the whole interval meets the condition, open while models that may still meet it are to be "
-        "run. Of a loss the interval reaches from the lowest to the highest end of the seeds' intervals, which cover "
-        "the chance in the test images; of one seed it says nothing of the chance in training. Of a speedup it covers "
-        "fresh processes, as many as the experiment asks for; speedups count in runtimes whose dense time is within "
-        "20 % of the fastest. A condition with `not above` or `not below` asks only that the interval does not rule it "
-        "out."
+        "run or timed. A condition of equality, with `not above` or `not below`, is at best not ruled out: the "
+        "interval holds a value that meets it. Of a loss the interval reaches from the lowest to the highest end of "
+        "the seeds' intervals, which cover the chance in the test images; of one seed it says nothing of the chance in "
+        "training. Of a speedup it covers fresh processes, as many as the experiment asks for; speedups count in "
+        "runtimes whose dense time is within 20 % of the fastest. Where several models are meant, the one shown holds "
+        "most of the conditions, with the most to spare in the one that is tightest."
     )
     papers = [*all_papers]
+    if environments := sorted({fact for done in papers for fact in done.environments}):
+        sections.append(bullets([("Environment", text) for text in environments]))
     for done in papers:
         if not done.measured:
             continue
@@ -131,7 +138,9 @@ def _judged(claim: Claim, evidence: Evidence, plans: Mapping[str, Planned], mach
     if not wanted:
         return Outcome(claim, machine, "not measured", "", _LEFT_OUT)
     left = evidence.unfinished(claim, plans, machine)
-    still = f"{left} of {len(wanted)} models not run{' and timed' if claim.timed else ''} yet" if left else ""
+    still = (
+        f"{left} of {len(wanted)} models not {'timed in every runtime' if claim.timed else 'run'} yet" if left else ""
+    )
     judged = list(_complete(claim, evidence, evidence.candidates(claim, plans, machine)))
     if not judged:
         rows = evidence.rows(wanted)
@@ -140,14 +149,15 @@ def _judged(claim: Claim, evidence: Evidence, plans: Mapping[str, Planned], mach
         return Outcome(claim, machine, "not measured", "", "; ".join(filter(None, told)) or _UNTOLD)
     candidate, estimates = max(judged, key=lambda item: _closeness(claim.checks, item[1]))
     pairs = [*zip(claim.checks, estimates, strict=True)]
-    least = min(_grade(check, estimate) for check, estimate in pairs if check.conditions)
+    grades = [_grade(*pair) for pair in pairs if pair[0].conditions]
     here = f"{', '.join(_number(*pair) for pair in pairs)}: {_what(candidate)}"
     here += f" (best of {len(judged)})" if len(judged) > 1 else ""
-    if least == 3:
-        return Outcome(claim, machine, "confirmed", still and f"; {still}", here)
+    if min(grades) >= _ENOUGH:
+        equality = any(check.of_equality for check in claim.checks)
+        return Outcome(claim, machine, "not ruled out" if equality else "confirmed", still and f"; {still}", here)
     if still:
         return Outcome(claim, machine, "open", f": {still}", here)
-    return Outcome(claim, machine, "not confirmed", _MEETS[least], here)
+    return Outcome(claim, machine, "not confirmed", _MEETS[min(grades)], here)
 
 
 def _complete(
@@ -161,13 +171,9 @@ def _complete(
 
 
 def _closeness(checks: Sequence[Check], estimates: Sequence[Estimate]) -> tuple[int, float]:
-    """How much of the conditions holds, and then how far the first of them is met."""
-    grades, first = 0, 0.0
-    for check, estimate in reversed([*zip(checks, estimates, strict=True)]):
-        for name in check.conditions:
-            grades += _grade(check, estimate)
-            first = estimate.low if name in ("at_least", "not_below") else -estimate.high
-    return grades, first
+    """How much of the conditions holds, and then what the tightest of them has to spare."""
+    pairs = [pair for pair in zip(checks, estimates, strict=True) if pair[0].conditions]
+    return sum(_grade(*pair) for pair in pairs), min(_spare(*pair) for pair in pairs)
 
 
 def _grade(check: Check, estimate: Estimate) -> int:
@@ -175,12 +181,19 @@ def _grade(check: Check, estimate: Estimate) -> int:
     ((name, limit),) = check.conditions.items()
     low, value, high = estimate.low, estimate.value, estimate.high
     if name == "not_below":
-        return 3 * (high >= limit)
+        return _ENOUGH * (high >= limit)
     if name == "not_above":
-        return 3 * (low <= limit)
+        return _ENOUGH * (low <= limit)
     if name == "at_least":
         return (low >= limit) + (value >= limit) + (high >= limit)
     return (high <= limit) + (value <= limit) + (low <= limit)
+
+
+def _spare(check: Check, estimate: Estimate) -> float:
+    """How far the number is on the good side of its limit: in points, or as a share of the limit of a ratio."""
+    ((name, limit),) = check.conditions.items()
+    ahead = estimate.value - limit if name in ("at_least", "not_below") else limit - estimate.value
+    return ahead if check.metric in IN_POINTS else ahead / limit
 
 
 def _judged_by(check: Check) -> str:

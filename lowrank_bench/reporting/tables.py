@@ -13,6 +13,7 @@ from lowrank_bench.reporting.cells import (
     Column,
     interval_text,
     method_text,
+    points_text,
     practical_text,
     setting_text,
     speedup_text,
@@ -33,10 +34,8 @@ class Grid(NamedTuple):
 
 def facts(board: Board) -> list[tuple[str, str]]:
     """What stands above the tables: machine and environment, the test images, the dense control, the dates."""
-    timed = board.records[board.records["speedup"].notna()]
-    records = board.records if timed.empty else timed
-    lines = [("Machine", board.machine)] if board.machine else []
-    lines += [("Environment", text) for text in sorted(set(records["environment"]) - {""})]
+    records = _telling(board)
+    lines = environment_facts(board)
     images = sorted(set(records["images"].dropna()))
     if images:
         lines.append(("Test images", " or ".join(f"{count:,}" for count in images)))
@@ -49,8 +48,22 @@ def facts(board: Board) -> list[tuple[str, str]]:
         lines.append(("Dense control, top-1", f"{came:.2f} % as it came, {tuned:.2f} % after the same tuning"))
     dates = sorted({text[:10] for text in records["finished"]})
     lines.append(("Recorded", dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"))
+    if several := int((board.rows["processes"] > 1).sum()):
+        lines.append(("Unstable", f"{int(board.rows['unstable'].sum())} of {several} rows"))
     notes = records["note"][records["note"] != ""].value_counts().sort_index()
     return lines + [("Note", f"{count} rows: {note}") for note, count in notes.items()]
+
+
+def environment_facts(board: Board) -> list[tuple[str, str]]:
+    """The machine of a board, and processor and versions."""
+    lines = [("Machine", board.machine)] if board.machine else []
+    return lines + [("Environment", text) for text in sorted(set(_telling(board)["environment"]) - {""})]
+
+
+def _telling(board: Board) -> pd.DataFrame:
+    """The records that were timed; all where there is none."""
+    timed = board.records[board.records["speedup"].notna()]
+    return board.records if timed.empty else timed
 
 
 def _not_measured(board: Board) -> str:
@@ -123,7 +136,8 @@ def networks_grid(boards: Sequence[Board], threads: int, batch: int) -> Grid:
 
 
 def _practical_cell(row: Row) -> str:
-    return f"{practical_text(row)} {row.runtime}" + (", unstable" if row.unstable else "")
+    marks = [row.runtime, *(["same"] if row.verdict == "same" else []), *(["unstable"] if row.unstable else [])]
+    return f"{practical_text(row)} {', '.join(marks)}"
 
 
 def _fastest_dense(board: Board, threads: int, batch: int) -> str:
@@ -157,17 +171,16 @@ def legend(board: Board) -> str:
     """What the tables of a board mean, in sentences."""
     return (
         "Ranked within each setting by the lower bound of the speedup, among what loses at most "
-        f"{board.max_loss:g} points of top-1 (– loses more, or its loss is not known). ★ nothing else in the setting "
-        "is as fast and as accurate. A/A is the dense model against its own copy. Speedup is dense over compressed "
-        "time under the same runtime: median of pair ratios; over several processes or seeds, geometric "
-        "mean with t-interval. Loss "
-        "is counted from the dense control after the same tuning: mean over seeds, with the lowest and highest end of "
-        "their paired intervals. Realised is speedup over MACs ratio. Practical is "
-        "the dense model in its fastest runtime in float32 over the compressed one in its fastest of the row's "
-        "arithmetic, at the same threads and batch (A/A rows of runtimes in bfloat16 and int8: what a user would pick "
-        "instead; their top-1 after tuning, and that of all rows there, is what it came to in the runtime); "
-        f"a runtime counts for a headline where the dense model is at most {HEADLINE_MARGIN:.0%} slower than in its "
-        "fastest. Unstable: its processes differ by more than their own intervals explain. Output error is against "
+        f"{points_text(board.max_loss)} of top-1 (– loses more, or its loss is not known). ★ nothing else in the "
+        "setting is as fast and as accurate. A/A is the dense model against its own copy. Speedup is dense over "
+        "compressed time under the same runtime: median of pair ratios; over several processes or seeds, geometric "
+        "mean with t-interval. Loss is counted from the dense control after the same tuning: mean over seeds, with the "
+        "lowest and highest end of their paired intervals. Realised is speedup over MACs ratio. Practical is the dense "
+        "model in its fastest runtime in float32 over the compressed one in its fastest of the row's arithmetic, at "
+        "the same threads and batch (A/A rows of runtimes in bfloat16 and int8: what a user would pick instead; their "
+        "top-1 after tuning, and that of all rows there, is what it came to in the runtime); a runtime counts for a "
+        f"headline where the dense model is at most {HEADLINE_MARGIN:.0%} slower than in its fastest. Unstable: its "
+        "processes differ by more than their own intervals explain. Output error is against "
         "eager. Ratios are dense over compressed."
     )
 

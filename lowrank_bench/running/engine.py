@@ -42,12 +42,18 @@ class Event:
 
 @dataclass
 class Summary:
-    """What a run came to."""
+    """What a run came to; ``failed_before``: what is recorded as failed and was not tried again."""
 
     ran: int = 0
     kept: int = 0
     failed: list[str] = field(default_factory=list)
+    failed_before: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
+
+    @property
+    def well(self) -> bool:
+        """Whether all that was asked for is done or skipped."""
+        return not (self.failed or self.failed_before)
 
 
 class Engine:
@@ -98,7 +104,13 @@ class Engine:
         to_try, to_time = self._missing(known, trials, measurements)
         titles = {trial.key: str(trial) for trial in to_try} | {m.key: f"{t} on {m.setting}" for t, m in to_time}
         total = len(titles)
-        summary = Summary(kept=sum(n.key in known and n.key not in titles for n in (*trials, *measurements)))
+        by_key = {trial.key: trial for trial in trials}
+        planned = {t.key: str(t) for t in trials} | {m.key: f"{by_key[m.trial]} on {m.setting}" for m in measurements}
+        kept = {key: known[key] for key in planned if key in known and key not in titles}
+        summary = Summary(kept=len(kept))
+        for key, end in kept.items():
+            if end.status not in DONE:
+                summary.failed_before.append(f"{planned[key]}: {end.status} ({end.reason})")
 
         def told(title: str, stage: str, share: float) -> None:
             self.report(Event(summary.ran, total, title, stage, share))

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from lowrank_bench.atomic import told_of_disk
-from lowrank_bench.measurement.environment import Environment
+from lowrank_bench.measurement.environment import THREAD_VARIABLES, Environment
 from lowrank_bench.measurement.runtimes import arithmetic_of
 from lowrank_bench.record import MeasurementRecord, ProcessTiming, RuntimeQuality, TrialRecord
 from lowrank_bench.running.child import Ended, Family, Progress, run_child
@@ -54,7 +54,7 @@ class Host:
         with (timing_lock if timed else preparation_lock)(family.ended):
             ended = run_child(job, threads, self.timeout, progress, family)
         outcome = ended.outcome
-        facts = self.facts(ended, outcome.seconds)
+        facts = self.facts(ended, outcome.seconds, threads)
         return TrialRecord(key=trial.key, trial=trial, size=outcome.size, quality=outcome.quality, **facts)
 
     def measure(self, turns: Sequence[Turn], family: Family) -> Generator[MeasurementRecord, None, None]:
@@ -75,13 +75,15 @@ class Host:
             self.models.mkdir(parents=True, exist_ok=True)
             return TemporaryDirectory(prefix=EXPORTS, dir=self.models, ignore_cleanup_errors=True)
 
-    def facts(self, ended: Ended, seconds: dict[str, float]) -> dict[str, Any]:
-        """What the record of a trial or a measurement says of how it was done."""
+    def facts(self, ended: Ended, seconds: dict[str, float], threads: int) -> dict[str, Any]:
+        """What the record of a trial or a measurement says of how it was done, in children with so many threads."""
+        variables = self.environment.variables | dict.fromkeys(THREAD_VARIABLES, str(threads))
+        environment = self.environment.model_copy(update={"torch_threads": threads, "variables": variables})
         return {
             "status": ended.outcome.status,
             "reason": ended.outcome.reason,
             "seconds": seconds,
-            "environment": self.environment.model_dump(mode="json"),
+            "environment": environment.model_dump(mode="json"),
             "code": self.code,
             "stderr": ended.stderr,
         }
@@ -126,5 +128,5 @@ class _Row:
             measurement=self.measurement,
             timing=None if ended.outcome.timing is None else pool(self.timings),
             quality=self.quality,
-            **self.host.facts(ended, self.seconds),
+            **self.host.facts(ended, self.seconds, self.measurement.threads),
         )

@@ -18,11 +18,13 @@ class Stopwatch:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Time what is done within."""
+        """Time what is done within, whatever comes of it."""
         self.report(name, 0.0)
         start = time.perf_counter()
-        yield
-        self.add(name, time.perf_counter() - start)
+        try:
+            yield
+        finally:
+            self.add(name, time.perf_counter() - start)
 
     def add(self, name: str, seconds: float) -> None:
         """Count seconds that a stage took."""

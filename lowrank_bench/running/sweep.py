@@ -147,7 +147,7 @@ class Sweep(_Table):
             if runtime not in RUNTIMES:
                 raise UnknownName("runtime", runtime, RUNTIMES)
         version = get_task(self.sweep.task).timing_version
-        return [
+        measurements = [
             Measurement(
                 trial=trial.key,
                 machine=machine,
@@ -162,6 +162,7 @@ class Sweep(_Table):
             for count, batch, runtime, trial in product(threads, table.batches, table.runtimes, trials)
             if not table.seeds or trial.seed in table.seeds
         ]
+        return list({measurement.key: measurement for measurement in measurements}.values())
 
     def _targets(self, method: str) -> list[tuple[Budget | None, Ranks | dict[str, Ranks] | None]]:
         if method == CONTROL:

@@ -11,7 +11,6 @@ import traceback
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from lowrank_bench.compression.registry import add_methods_folder
@@ -26,6 +25,7 @@ from lowrank_bench.errors import (
     UnsupportedLayer,
 )
 from lowrank_bench.measurement.diagnosis import Probe, probe
+from lowrank_bench.measurement.memory import is_out_of_memory
 from lowrank_bench.measurement.profile import Profile
 from lowrank_bench.record import ProcessTiming, Quality, RuntimeQuality, Size, Status
 from lowrank_bench.running.memory import limited_memory
@@ -117,12 +117,8 @@ STATUS_OF: tuple[tuple[tuple[type[Exception], ...], Status], ...] = (
     ((Diverged,), Status.DIVERGED),
     ((ExportFailed,), Status.NOT_EXPORTABLE),
     ((RuntimeMissing, DataMissing, InvalidBudget, InvalidRanks, UnsupportedLayer), Status.SKIPPED),
-    ((MemoryError, torch.OutOfMemoryError), Status.OUT_OF_MEMORY),
 )
 """What an exception means for the record; a method that refuses a model or a budget by name is skipped, not failed."""
-
-# Of torch's CPU allocator, and of oneDNN, both in a bare RuntimeError.
-NO_MEMORY = ("can't allocate memory", "could not create a memory object", "bad allocation")
 
 Job = TrialJob | TimingJob | ProfileJob | ProbeJob
 JOB: TypeAdapter[Job] = TypeAdapter(Annotated[Job, Field(discriminator="kind")])
@@ -171,6 +167,4 @@ def _status_of(error: Exception) -> Status:
     for kinds, status in STATUS_OF:
         if isinstance(error, kinds):
             return status
-    if any(words in str(error) for words in NO_MEMORY):
-        return Status.OUT_OF_MEMORY
-    return Status.FAILED
+    return Status.OUT_OF_MEMORY if is_out_of_memory(error) else Status.FAILED

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from lowrank_bench.compression.method import check_seed
 from lowrank_bench.errors import InvalidInput, InvalidWeights, UnknownName
 from lowrank_bench.tasks.catalog import TASKS, get_task
 from lowrank_bench.tasks.checkpoint import checkpoint_facts, round_to_half, save_checkpoint
@@ -57,8 +58,7 @@ def train_model(
     InvalidInput where ``out`` is there already or for a seed below 0, DataMissing, and InvalidWeights for a file in the
     cache that is damaged and for weights that float16 cannot hold.
     """
-    if not 0 <= seed < 2**32:
-        raise InvalidInput(f"--seed {seed}: a whole number from 0 to {2**32 - 1} is wanted")
+    check_seed(seed, "--seed")
     task = get_task(task_name)
     if model_name not in task.baselines:
         raise UnknownName(f"network that task {task_name!r} trains", model_name, task.baselines)

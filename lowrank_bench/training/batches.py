@@ -10,6 +10,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from lowrank_bench.tasks.task import Batch
 
 
+def rebatched(batches: Iterable[Batch], size: int) -> Iterator[Batch]:
+    """The same images in batches of at most ``size``, even ones."""
+    for images, labels in batches:
+        parts = max(1, -(-len(images) // size))
+        yield from zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True)
+
+
 def trainable(batches: Iterable[Batch], model: nn.Module) -> Iterator[Batch]:
     """The same batches; where the model has a batch norm, without those of a single image, whose 1x1 maps have no
     variance.

@@ -16,6 +16,11 @@ def pick_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def device_of(model: nn.Module) -> torch.device:
+    """Where its parameters are; the CPU for one without."""
+    return next((value.device for value in model.parameters()), torch.device("cpu"))
+
+
 def predictions(model: nn.Module, batches: Iterable[Batch], device: torch.device | None = None) -> Tensor:
     """Predict the class of each image, int64, (N,); the model stays on its device and in its mode."""
     return predicted_and_true(model, batches, device)[0]
@@ -34,7 +39,7 @@ def predicted_and_true(
 ) -> tuple[Tensor, Tensor]:
     """Predicted and true class of each image, int64, (N,) each; the model stays on its device and in its mode."""
     device = device or pick_device()
-    home = next((value.device for value in model.parameters()), torch.device("cpu"))
+    home = device_of(model)
     modes = {module: module.training for module in model.modules()}
     model.to(device).eval()
     predicted, labels = [torch.empty(0, dtype=torch.int64)], [torch.empty(0, dtype=torch.int64)]

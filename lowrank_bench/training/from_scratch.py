@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
-from pydantic import model_validator
+from pydantic import AfterValidator, model_validator
 from torch import Tensor, nn
 
 from lowrank_bench.compression.cost import count, trace
@@ -20,8 +19,22 @@ from lowrank_bench.compression.norms import following_norms
 from lowrank_bench.compression.surgery import swap
 from lowrank_bench.errors import InvalidInput, UnsupportedLayer
 from lowrank_bench.recipe import Recipe
+from lowrank_bench.training.batches import rebatched
 from lowrank_bench.training.loop import train
 from lowrank_bench.training.recipes import get_recipe
+
+
+def _check_scratch_recipe(name: str | None) -> str | None:
+    recipe = get_recipe(name or "none")
+    if recipe.frozen_factors or recipe.layer_by_layer or recipe.distillation or recipe.side_by_side:
+        raise ValueError(
+            f"recipe {recipe.name!r} does not train every value by labels alone: name one that does, such as 'standard'"
+        )
+    return name
+
+
+ScratchRecipe = Annotated[str | None, AfterValidator(_check_scratch_recipe)]
+"""The option of that name: a recipe that trains from random values, without the dense network."""
 
 
 class StartOptions(Options):
@@ -30,19 +43,16 @@ class StartOptions(Options):
     """
 
     start: Literal["dense", "scratch"] = "dense"
-    scratch_recipe: str | None = None
+    scratch_recipe: ScratchRecipe = None
 
     dense_only: ClassVar[set[str]] = set()
     """Other options of the method that would do nothing from scratch."""
 
     @model_validator(mode="after")
-    def _recipe_is_for_scratch(self) -> StartOptions:
+    def _nothing_idle(self) -> StartOptions:
         idle = {"scratch_recipe"} if self.start == "dense" else self.dense_only
         if given := sorted(self.model_fields_set & idle):
             raise ValueError(f"{', '.join(given)} would do nothing with start={self.start!r}: leave it out")
-        recipe = get_recipe(self.scratch_recipe or "none")
-        if recipe.frozen_factors or recipe.layer_by_layer or recipe.distillation or recipe.side_by_side:
-            raise ValueError(f"scratch_recipe={recipe.name!r} does not train the factors alone: name one that does")
         return self
 
 
@@ -85,7 +95,7 @@ def recipe_from_scratch(job: Job, name: str | None) -> Recipe:
 def train_from_scratch(network: nn.Module, job: Job, recipe: Recipe, seed: int) -> None:
     """Train a network whose values are random on a job's data, in place."""
     data: Batches = job.data or (lambda _epoch: ())
-    train(network, lambda epoch: _rebatched(data(epoch), recipe.batch_size), recipe, seed=seed)
+    train(network, lambda epoch: rebatched(data(epoch), recipe.batch_size), recipe, seed=seed)
 
 
 def compress_from_scratch(method: LayerMethod, model: nn.Module, job: Job, recipe_name: str | None) -> Compressed:
@@ -100,10 +110,10 @@ def compress_from_scratch(method: LayerMethod, model: nn.Module, job: Job, recip
 
     Raises InvalidInput without data, UnsupportedLayer for a network with parameters that nothing resets and under a
     recipe that factors the dense network once more, layer by layer, or runs its layers beside the factored ones; and
-    what compress_layers raises.
+    what compress_layers raises. For speed alone the network stays untrained, and no recipe is needed.
     """
     _check_tuning(job.recipe)
-    recipe = recipe_from_scratch(job, recipe_name)
+    recipe = get_recipe("none") if job.speed_only else recipe_from_scratch(job, recipe_name)
     with torch.random.fork_rng():
         torch.manual_seed(method.seed)
         compressed = compress_layers(method, model, job, draw=True)
@@ -155,10 +165,3 @@ def _add_norms(network: nn.Module, names: list[str], input_size: tuple[int, int,
     for name, layer in normed.items():
         swap(network, name, layer)
     return normed
-
-
-def _rebatched(batches: Iterable[tuple[Tensor, Tensor]], size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """The same images in batches of at most ``size``, even ones."""
-    for images, labels in batches:
-        parts = -(-len(images) // size)
-        yield from zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True)

@@ -19,7 +19,7 @@ from lowrank_bench.errors import Diverged, InvalidInput
 from lowrank_bench.recipe import Recipe
 from lowrank_bench.tasks.task import Batch
 from lowrank_bench.training.batches import trainable
-from lowrank_bench.training.evaluate import pick_device
+from lowrank_bench.training.evaluate import device_of, pick_device
 from lowrank_bench.training.prefetch import prefetched
 from lowrank_bench.training.resume import Epoch, SavePoint, copied_state
 
@@ -150,7 +150,7 @@ def _helping(teacher: nn.Module | None, device: torch.device) -> Iterator[nn.Mod
     if teacher is None:
         yield None
         return
-    home = next((value.device for value in teacher.parameters()), torch.device("cpu"))
+    home = device_of(teacher)
     try:
         yield teacher.to(device)
     finally:

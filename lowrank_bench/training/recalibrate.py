@@ -11,19 +11,20 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from lowrank_bench.errors import InvalidInput
 from lowrank_bench.tasks.task import Batch
 from lowrank_bench.training.batches import trainable
-from lowrank_bench.training.evaluate import pick_device
+from lowrank_bench.training.evaluate import device_of, pick_device
 
 
 def recalibrate(model: nn.Module, batches: Iterable[Batch], device: torch.device | None = None) -> int:
     """Re-estimate the running statistics of every batch norm as the plain average over ``batches``, but for those of a
     single image; returns how many there are. Raises InvalidInput where no batch is left.
 
-    Nothing else changes: weights stay, and the model ends on the CPU in eval mode. Without a batch norm nothing is run.
+    Nothing else changes: weights stay, and the model ends on its device in eval mode. Without a batch norm nothing is
+    run.
     """
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
     if not norms:
         return 0
-    device = device or pick_device()
+    device, home = device or pick_device(), device_of(model)
     momenta = [norm.momentum for norm in norms]
     model.to(device).eval()
     for norm in norms:
@@ -37,7 +38,7 @@ def recalibrate(model: nn.Module, batches: Iterable[Batch], device: torch.device
             seen += len(images)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
-    model.cpu().eval()
+    model.to(home).eval()
     if not seen:
         raise InvalidInput("batch norm needs batches of at least two images to be recalibrated on: give some")
     return len(norms)

@@ -57,8 +57,9 @@ def tune(
     Then, after Lebedev et al. 2015, the layers are factored again one at a time, in network order, each from the kernel
     that it has in the network tuned so far, at the ranks that were chosen for the dense one; the plan's errors are
     against those kernels. Tuning follows each layer but the last of several, as in the paper's two experiments: CharNet
-    is tuned between its two layers and not after the second, AlexNet after its only one. ``settle`` is called on the
-    model after each factoring, such as to recalibrate batch norm.
+    is tuned between its two layers and not after the second, AlexNet after its only one. ``settle``, such as to
+    recalibrate batch norm, is called on the model after each factoring, and with "slices", where only the dense network
+    runs, before each judgement and at the end.
 
     The dense control, with no factored layer, is trained for as many steps, whatever the recipe; but with "slices", of
     which it has none, it stays as it is. Raises UnsupportedLayer as check_recipe does, and what ``train`` raises.
@@ -72,18 +73,25 @@ def tune(
             if progress is not None:
                 progress(done + step, steps, loss)
 
+        def settled() -> nn.Module:
+            if part.unlabelled:
+                settle(model)
+            return model
+
         with _frozen(model, recipe), _beside(model, dense, part, beside) as (network, regularizer):
-            return train(
+            history = train(
                 network,
                 lambda _pass: batches(next(passes)),
                 part,
                 seed=seed,
-                validate=None if validate is None else lambda _network: validate(model),
+                validate=None if validate is None else lambda _network: validate(settled()),
                 progress=report,
                 regularizer=regularizer,
                 teacher=dense,
                 resume=kept if regularizer is None else None,
             )
+        settled()
+        return history
 
     if not (recipe.layer_by_layer and isinstance(method, LayerMethod) and compressed.plan.layers):
         factored = [*compressed.plan.layers]

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import lowrank_bench as lrb
 from lowrank_bench.compression.chain import Chain, Factor, KernelShape
-from lowrank_bench.compression.method import LayerMethod
+from lowrank_bench.compression.method import Job, LayerMethod
 from lowrank_bench.conformance import CHECKS
 from lowrank_bench.conformance.convolutions import convolution
 
@@ -82,6 +82,11 @@ class Lenient(Whole):
         return
 
 
+class Heedless(Whole):
+    def compress(self, model: nn.Module, job: Job) -> lrb.Compressed:
+        return lrb.methods()["identity"]().compress(model, job)
+
+
 def test_a_method_that_keeps_its_promises_passes_as_a_class_too() -> None:
     for name, check in CHECKS.items():
         if name != "linear":
@@ -101,6 +106,7 @@ def test_a_method_that_keeps_its_promises_passes_as_a_class_too() -> None:
         (Dead, "gradients", "a gradient reaches"),
         (Careless, "zero-kernel", "stays zero"),
         (Lenient, "ranks-out-of-range", "InvalidRanks"),
+        (Heedless, "not-finite-nan", "raised for budget params/2, not nothing"),
     ],
 )
 def test_a_broken_promise_is_seen(broken: type[LayerMethod], check: str, words: str) -> None:

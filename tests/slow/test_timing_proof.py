@@ -40,10 +40,22 @@ Made by `LOWRANK_BENCH_TIMING_PROOF=results/published/timing_proof.md pytest tes
 
 Each network against its own copy (A/A: the truth is 1), and against two runs of that copy (the truth is 0.5). Two runs,
 not one graph that holds the network twice, which a runtime may lay out as it likes. One thread, in one process, median
-of pair ratios with its 95 % interval. It holds where at 1 the verdict is "same", and at 0.5 the ratio is within 3 % of
-it; every case that was timed is here, those that miss too.
+of pair ratios with its 95 % interval. It is as it should be where at 1 the verdict is "same", and at 0.5 the ratio is
+within 3 % of it. "Truth inside" asks more: whether the interval itself holds the truth. A single process cannot know
+what lasts as long as it does, such as where its memory lies; published rows have five processes, and the noise floor.
+Every case that was timed is here.
 """
-COLUMNS = ["Network", "Runtime", "Against", "Ratio [95 %]", "Verdict", "Noise floor", "Pairs", "Holds"]
+COLUMNS = [
+    "Network",
+    "Runtime",
+    "Against",
+    "Ratio [95 %]",
+    "Verdict",
+    "Noise floor",
+    "Pairs",
+    "As it should be",
+    "Truth inside",
+]
 COPY = "its copy"
 
 
@@ -54,7 +66,8 @@ def rows() -> Iterator[list[list[str]]]:
     machine = fingerprint()
     table = markdown_table(COLUMNS, kept)
     versions = f"torch {machine.packages['torch']}, {machine.cpu}, {machine.cores} cores"
-    page = f"{HEAD}\n{versions}\n\n{table}\n"
+    inside = sum(row[-1] == "yes" for row in kept)
+    page = f"{HEAD}\n{versions}; truth inside the interval in {inside} of {len(kept)} cases\n\n{table}\n"
     print(f"\n{page}")
     if path := os.environ.get("LOWRANK_BENCH_TIMING_PROOF"):
         Path(path).write_text(page, encoding="utf-8")
@@ -78,7 +91,8 @@ def holds(rows: list[list[str]], name: str, runtime: str, against: str) -> bool:
     good = said == "same" if copied else said == "slower" and abs(found.ratio - 0.5) <= OFF * 0.5
     interval = f"{found.ratio:.3f} [{found.low:.3f}, {found.high:.3f}]"
     numbers = [interval, said, f"{floor:.1%}", str(len(pairs))]
-    rows.append([name, runtime, against, *numbers, "yes" if good else "no"])
+    inside = found.low <= (1.0 if copied else 0.5) <= found.high
+    rows.append([name, runtime, against, *numbers, *("yes" if each else "no" for each in (good, inside))])
     return good
 
 

@@ -140,8 +140,9 @@ def test_a_seed_below_zero_is_refused() -> None:
 
 def test_an_accuracy_below_what_was_expected_is_told() -> None:
     trained = train_model("fashion_mnist", "resnet18")
-    assert trained.as_expected == (trained.top1["test"] >= 92.5)
-    assert baselines.Trained(trained.path, {"test": 92.5}, 92.5, 1.0).as_expected
+    assert trained.expected == 92.5
+    for top1, as_expected in ((92.4, False), (92.5, True)):
+        assert replace(trained, top1={"test": top1}).as_expected == as_expected
 
 
 def test_names_that_do_not_exist_are_answered_with_the_nearest() -> None:

@@ -11,8 +11,10 @@ from lowrank_bench.errors import InvalidRecord
 from lowrank_bench.record import Status
 from lowrank_bench.reporting.comparison import compare
 from lowrank_bench.reporting.comparison_tables import comparison_terminal
+from lowrank_bench.trial import Budget
 
 TUCKER = trial("tucker", 4)
+LATENCY = Budget(latency=2, runtime="onnxruntime", threads=1, batch=64)
 CONTROL = trial_record(trial("identity"))
 
 
@@ -92,6 +94,18 @@ def test_with_several_machines_each_is_compared_with_itself(sides):
     (change,) = compare(*sides(before, after)).changes
     assert (change.direction, change.regression) == ("slower", True)
     assert "bench-2" in change.setting and "bench-1" not in change.setting
+
+
+def test_what_another_machine_refused_by_its_own_times_is_no_regression_here(sides):
+    here, there = (
+        trial("tucker", None, budget=LATENCY, versions={"method": 1, "machine": number}) for number in (1, 2)
+    )
+    made = [trial_record(here, 0.5, environment={"machine": "m1"}), measurement_record(here, 2.0, machine="m1")]
+    refused = failed_trial(there, Status.SKIPPED, "InvalidBudget: out of reach")
+    refused = refused.model_copy(update={"environment": {"machine": "m2"}})
+    found = compare(*sides([CONTROL, *made], [CONTROL, *made, refused]))
+    assert moved(found) == []
+    assert found.only_after and "m2" in found.only_after[0]
 
 
 def test_what_no_longer_ends_well_is_worse_and_is_said_once(sides):

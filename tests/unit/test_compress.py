@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -197,6 +198,14 @@ def test_energy_and_evbmf_read_ranks_off_the_weights() -> None:
         ({"method": "tucker", "ranks": {"up": 2}}, lrb.UnsupportedLayer, "up"),
         ({"method": "tucker", "ranks": {"shared": (0, 3)}}, lrb.InvalidRanks, "shared.*wanted"),
         ({"method": "tucker", "ranks": "energy:2"}, lrb.InvalidRanks, "energy:2"),
+        ({"method": "tucker", "ranks": 8.0}, lrb.InvalidRanks, r"ranks 8\.0: a whole number"),
+        ({"method": "tucker", "ranks": {"shared": None}}, lrb.InvalidRanks, "'shared': ranks None: a whole number"),
+        ({"method": "tucker", "ranks": {"shared": (8.0, 8)}}, lrb.InvalidRanks, r"'shared': ranks \(8\.0, 8\)"),
+        ({"method": "tucker", "ranks": (True, 8)}, lrb.InvalidRanks, r"ranks \(True, 8\): a whole number"),
+        ({"method": "tucker", "budget": 4}, lrb.InvalidBudget, r"budget = 4: .*Budget\(macs=4\)"),
+        ({"method": "tucker", "budget": {"macs": 4}}, lrb.InvalidBudget, r"\{'macs': 4\}: .*Budget\(macs=4\)"),
+        ({"method": "denton", "ranks": 1, "seed": -1}, lrb.InvalidInput, "seed -1: a whole number from 0"),
+        ({"method": "denton", "ranks": 1, "seed": 0.5}, lrb.InvalidInput, r"seed 0\.5: a whole number from 0"),
         (
             {"method": "jaderberg", "ranks": "full", "options": {"order": "up"}},
             lrb.InvalidOptions,
@@ -208,6 +217,47 @@ def test_energy_and_evbmf_read_ranks_off_the_weights() -> None:
 def test_bad_input_is_named(arguments: dict[str, Any], error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         lrb.compress(small(), **{"input_size": SIZE} | arguments)
+
+
+@pytest.mark.parametrize("ranks", [np.int64(5), (np.int64(5), 5), np.array([5, 5])], ids=repr)
+def test_whole_numbers_of_numpy_are_ranks(ranks: Any) -> None:
+    compressed = lrb.compress(small(), "tucker", ranks={"shared": ranks}, input_size=SIZE)
+    assert compressed.plan.layers["shared"].ranks == (5, 5)
+    assert lrb.count(lrb.factorize(small().shared, "tucker", ranks), (32, 8, 8)).macs == 64 * (2 * 32 * 5 + 5 * 5 * 9)
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("channel_svd", {}),
+        ("tucker", {}),
+        ("denton", {}),
+        ("denton", {"variant": "outer"}),
+        ("depthwise_separable", {}),
+        ("jaderberg", {"scheme": 1}),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize(
+    "how", [{"budget": lrb.Budget(macs=1.5)}, {"ranks": "energy:0.9"}, {"ranks": "evbmf"}, {"ranks": 1}], ids=str
+)
+def test_weights_that_are_not_finite_are_refused_with_their_layer(
+    how: dict[str, Any], method: str, options: dict[str, Any]
+) -> None:
+    model = small()
+    with torch.no_grad():
+        model.shared.weight[0, 0, 0, 0] = torch.nan
+    with pytest.raises(lrb.InvalidWeights, match=r"layer 'shared': .* not finite"):
+        lrb.compress(model, method, options=options, input_size=SIZE, **how)
+
+
+def test_what_is_not_on_the_cpu_is_refused_with_the_remedy() -> None:
+    model = small()
+    model.head.to("meta")  # as a GPU would be
+    with pytest.raises(lrb.InvalidInput, match=r"'head\.weight' on device 'meta', .*: give model\.cpu\(\)"):
+        lrb.compress(model, "tucker", lrb.Budget(macs=2), input_size=SIZE)
+    with pytest.raises(lrb.InvalidInput, match=r"'weight' on device 'meta', .*: give layer\.cpu\(\)"):
+        lrb.factorize(model.shared.to("meta"), "tucker", 2)
 
 
 @pytest.mark.parametrize(

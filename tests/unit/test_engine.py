@@ -98,9 +98,20 @@ def test_a_failure_is_a_row_with_its_reason_and_is_retried_only_when_asked(
     records = Engine(tmp_path, fingerprint()).store.records()
     assert [(r.status, r.reason, r.stderr) for r in records] == [(status, "why", "its last words")]
     children.ends = lambda key: Outcome(status=Status.OK)
-    assert Engine(tmp_path, fingerprint()).run([trial()], []).ran == 0
+    again = Engine(tmp_path, fingerprint()).run([trial()], [])
+    assert (again.ran, again.failed, again.well) == (0, [], False)
+    (before,) = again.failed_before
+    assert before == f"{trial()}: {status} (why)"
     assert Engine(tmp_path, fingerprint(), retry=[status]).run([trial()], []).ran == 1
     assert latest(Engine(tmp_path, fingerprint()).store.records())[trial().key].status is Status.OK
+
+
+def test_a_record_names_the_threads_of_the_children_and_not_the_parents(tmp_path: Path, children: FakeChildren) -> None:
+    of = trial()
+    Engine(tmp_path, fingerprint()).run([of], [measurement(of)])
+    _, timed = Engine(tmp_path, fingerprint()).store.records()
+    assert timed.environment["torch_threads"] == measurement(of).threads == 1
+    assert timed.environment["variables"]["OMP_NUM_THREADS"] == "1"
 
 
 def test_a_run_cut_off_loses_nothing_that_was_recorded(tmp_path: Path, children: FakeChildren) -> None:

@@ -55,7 +55,8 @@ def test_above_its_board_the_readme_says_who_wins_by_how_much_and_how_sure_that_
     for line, limit in zip(said, ("0.5 points", "1 point", "2 points"), strict=True):
         found = cells(page(sweep()), f"losing at most {limit}")
         assert line.startswith(
-            f"- Fastest losing at most {limit}: {found[1]} in {found[2]}, practical speedup {found[3]}"
+            f"- Fastest losing at most {limit}: {found[1]} in {found[2]}, practical speedup {found[3]}, "
+            f"{found[4]} points lost; "
         )
         assert line.endswith(f"; {found[8]}")
     assert text.index(said[-1]) < text.index("| Method |")
@@ -112,6 +113,18 @@ def test_no_winner_is_sure_whose_processes_disagree_and_it_is_said_wherever_its_
     records = [*controls(), *best[:-1], unstable(best[-1]), *made("tucker", 2.5)]
     assert cells(page(records), AT_MOST_1)[-1] == "unstable"
     assert "faster, unstable" in summary_board(to_frame(records))
+
+
+def test_a_field_of_one_is_not_won_and_where_no_loss_is_known_time_alone_is_judged() -> None:
+    assert cells(page([*controls(), *made("tucker", 3.0)]), AT_MOST_1)[-1] == "no other method there"
+    fast, slow = (trial(method, 4, task="speed", recipe="none") for method in ("tucker", "jaderberg"))
+    records = [trial_record(of, quality=None) for of in (fast, slow)]
+    records += [measurement_record(of, speedup) for of, speedup in ((fast, 3.0), (slow, 2.0))]
+    assert cells(page(records), "at macs/4")[-1] == "sure at 95 % of the time alone"
+
+
+def test_the_page_names_processor_and_versions_once() -> None:
+    assert page(sweep()).count("- Environment: cpu: Testor 9000; cores: 2; os: Linux 6.1; torch: 2.15.0") == 1
 
 
 def test_what_is_not_faster_than_the_noise_wins_nothing() -> None:

@@ -11,6 +11,7 @@ from lowrank_bench.compression.compose import compose_chain
 from lowrank_bench.compression.drawing import draw_chain
 from lowrank_bench.compression.folding import fold_norm, scale_outputs
 from lowrank_bench.compression.geometry import Geometry
+from lowrank_bench.compression.method import Job
 from lowrank_bench.recipe import Recipe
 from lowrank_bench.training import recipes
 from lowrank_bench.training.from_scratch import Normed
@@ -212,12 +213,21 @@ def test_it_learns_and_the_folded_network_saves_and_loads(method, options, tmp_p
     assert torch.equal(lrb.load(tmp_path, toy_net()).model(images), compressed.model(images))
 
 
+def unevenly_normed():
+    """The toy network with a batch norm behind its last convolution, which lets through two channels of it."""
+    layers = [*toy_net()]
+    norm = nn.BatchNorm2d(12)
+    norm.weight.data[2:] = 1e-6
+    return nn.Sequential(*layers[:5], norm, *layers[5:]).eval()
+
+
+@pytest.mark.parametrize("model", [toy_net, unevenly_normed])
 @pytest.mark.parametrize("method", ["lowrank_training", "tt_conv"])
-def test_structure_and_cost_are_those_of_the_decomposition_at_the_same_budget(method):
+def test_structure_and_cost_are_those_of_the_decomposition_at_the_same_budget(method, model):
     """Where the last factor has the output channels to itself; see scale_outputs for the others."""
-    ours = scratch(method, ranks=None, budget=lrb.Budget(macs=2.5), scratch_recipe="none")
+    ours = scratch(method, model(), ranks=None, budget=lrb.Budget(macs=2.5), scratch_recipe="none")
     plain = lrb.compress(
-        toy_net(), {"lowrank_training": "jaderberg"}.get(method, method), lrb.Budget(macs=2.5), input_size=SIZE
+        model(), {"lowrank_training": "jaderberg"}.get(method, method), lrb.Budget(macs=2.5), input_size=SIZE
     )
     assert ours.cost == plain.cost
     assert {n: layer.stages for n, layer in ours.plan.layers.items()} == {
@@ -230,6 +240,22 @@ def test_tied_output_channels_cost_one_value_each_for_the_scale(mode):
     ours = scratch("tt_conv", mode=mode, ranks={"4": 2}, scratch_recipe="none")
     plain = lrb.compress(toy_net(), "tt_conv", ranks={"4": 2}, options={"mode": mode}, input_size=SIZE)
     assert ours.cost.params - plain.cost.params == 12
+
+
+@pytest.mark.parametrize(
+    ("method", "options"), [("lowrank_training", {}), ("tt_conv", {"mode": "rebuild"}), ("depthwise_separable", {})]
+)
+def test_for_speed_alone_the_structure_is_that_of_a_trained_network_and_nothing_is_trained(method, options):
+    def never(_epoch):
+        pytest.fail("trained for its speed alone")
+
+    job = Job(SIZE, ranks=2, data=never, speed_only=True, trained_by="toy")
+    ours = lrb.methods()[method](start="scratch", **options).compress(toy_net(), job)
+    trained = scratch(method, ranks=2, **options)
+    assert ours.cost == trained.cost and ours.plan.layers.keys() == trained.plan.layers.keys()
+    for name, layer in ours.plan.layers.items():
+        assert layer.stages == trained.plan.layers[name].stages
+        assert layer.notes["scratch_epochs"] == 0
 
 
 def test_batches_are_cut_to_the_size_of_the_recipe_and_a_single_image_is_left_out():
@@ -275,10 +301,10 @@ def test_options_that_would_do_nothing_or_train_nothing_are_refused():
         scratch(mu=(1.0, 2.0))
     with pytest.raises(lrb.InvalidOptions, match="metric would do nothing with start='scratch'"):
         scratch("tt_conv", metric="covariance")
-    with pytest.raises(lrb.InvalidOptions, match="'lebedev' does not train the factors"):
+    with pytest.raises(lrb.InvalidOptions, match="recipe 'lebedev' does not train every value"):
         scratch(scratch_recipe="lebedev")
     for recipe in ("vanishing", "slices"):
-        with pytest.raises(lrb.InvalidOptions, match=f"'{recipe}' does not train the factors alone"):
+        with pytest.raises(lrb.InvalidOptions, match=f"'{recipe}' does not train every value by labels alone"):
             scratch(scratch_recipe=recipe)
     with pytest.raises(lrb.UnknownName, match="did you mean 'charnet'"):
         scratch(scratch_recipe="charnets")

@@ -1,14 +1,13 @@
 """Regularised training: each regulariser does what its paper says, and the budget is met by what comes out."""
 
-from itertools import product
-
 import pytest
 import torch
 from fake_timer import FakeTimer
+from torch import nn
 from toys import SIZE, toy_batches, toy_net
 
 import lowrank_bench as lrb
-from lowrank_bench.compression.budget import Choice, allocate
+from lowrank_bench.compression.layerwise import compress_layers
 from lowrank_bench.compression.method import Job
 from lowrank_bench.compression.ranks import energy_rank
 from lowrank_bench.compression.registry import method_class
@@ -151,37 +150,6 @@ def test_an_unfolded_kernel_reads_as_the_scheme_unfolds_and_writes_back_in_place
 # -- learning compression ----------------------------------------------------------------------------------------------
 
 
-def ladder(rows, columns):
-    """Choices for a matrix of decaying spectrum: rank r costs r (rows + columns) and loses the energy beyond r."""
-    energy = torch.linalg.svdvals(matrix(rows, columns) * 0.9 ** torch.arange(columns)).square()
-    lost = [float(energy[rank:].sum() / energy.sum()) for rank in range(rows + 1)]
-    dense = rows * columns
-    affordable = [rank for rank in range(1, rows + 1) if rank * (rows + columns) < dense]
-    return [Choice(None, dense, 0.0), *(Choice((r,), r * (rows + columns), lost[r]) for r in affordable)]
-
-
-@pytest.mark.parametrize("ratio", [1.7, 2, 2.5])
-def test_lc_ranks_are_those_of_brute_force(ratio):
-    """r* = argmin sum_l tail_l(r_l) + lambda cost_l(r_l), for the lambda at which the budget is met."""
-    layers = {"a": ladder(40, 60), "b": ladder(30, 60), "c": ladder(20, 60)}
-    chosen = allocate(lrb.Budget(params=ratio), 5400, layers)
-    picked = [next(c for c in layers[name] if c.ranks == chosen[name]) for name in layers]
-    assert all(c.ranks is not None for c in picked)
-    spent, lost = sum(c.cost for c in picked), sum(c.error for c in picked)
-    # the tails are convex in the rank, so one lambda misses the constrained optimum by at most one rank, of cost 100
-    rivals = (
-        sum(c.error for c in trio) for trio in product(*layers.values()) if sum(c.cost for c in trio) <= spent - 100
-    )
-    assert lost <= min(rivals) + 1e-12
-
-
-def test_lc_ranks_fall_as_the_price_of_a_rank_rises():
-    layers = {"a": ladder(60, 90)}
-    ranks = [allocate(lrb.Budget(params=ratio), 5400, layers)["a"][0] for ratio in (2, 2.5, 4, 6, 9, 18)]
-    assert ranks == sorted(ranks, reverse=True)
-    assert ranks[0] > ranks[-1]
-
-
 def test_lc_converges_to_weights_of_the_wanted_rank_where_the_loss_is_lowest():
     """L = ||W - A||^2 / 2 with rank at most 2: the answer is A's truncated SVD, error its tail (Eckart-Young)."""
     a = matrix(6, 8)
@@ -244,6 +212,27 @@ def test_ranks_instead_of_a_budget_hold_in_the_c_step_and_in_the_cut():
     assert {name: layer.ranks for name, layer in compressed.plan.layers.items()} == {"4": (3,)}
 
 
+def test_a_c_step_of_lc_shares_the_budget_out_anew(monkeypatch):
+    """A layer whose kernel has come to rank one leaves its share to the other."""
+    ranks = []
+
+    def watched(scheme, model, job):
+        compressed = compress_layers(scheme, model, job)
+        ranks.append({name: layer.ranks[0] for name, layer in compressed.plan.layers.items()})
+        return compressed
+
+    def to_rank_one(model, *_, regularizer, **__):
+        model[4].weight.data[:] = model[4].weight.data[:1]
+        regularizer.after_step(3)
+
+    monkeypatch.setattr("lowrank_bench.methods.lowrank_training.compress_layers", watched)
+    monkeypatch.setattr("lowrank_bench.methods.lowrank_training.train", to_rank_one)
+    compress(regularizer="lc", scheme="channel", every=4, budget=lrb.Budget(macs=2))
+    before, start, c_step, final = ranks
+    assert before == start and c_step == final
+    assert c_step["4"] < start["4"] and c_step["2"] > start["2"]
+
+
 def test_lc_trains_for_a_latency_at_the_ranks_that_were_measured_before_and_measures_no_more(monkeypatch):
     timer = FakeTimer()
     budget = lrb.Budget(latency=2, runtime="eager", threads=1, batch=1)
@@ -282,6 +271,35 @@ def test_training_without_data_or_recipe_says_what_to_give():
         compress(data=None)
     with pytest.raises(lrb.InvalidInput, match="recipe='short'"):
         compress(recipe=None)
+
+
+@pytest.mark.parametrize("regularizer", REGULARIZERS)
+@pytest.mark.parametrize(("recipe", "why"), [("slices", "takes no labels"), ("lebedev", "tunes one layer after")])
+def test_a_recipe_that_cannot_train_the_dense_network_is_refused_by_name(recipe, why, regularizer):
+    with pytest.raises(lrb.UnsupportedLayer, match=f"'lowrank_training' .* recipe '{recipe}' {why}"):
+        compress(recipe, regularizer=regularizer)
+
+
+@pytest.mark.parametrize("regularizer", REGULARIZERS)
+def test_a_recipe_that_ends_before_the_regulariser_has_its_turn_is_refused_with_both_numbers(regularizer):
+    with pytest.raises(lrb.InvalidOptions, match="every = 25: recipe 'toy' has 24 steps"):
+        compress(regularizer=regularizer, every=25)
+    for recipe, every in (("toy", 24), ("none", 25)):
+        compress(recipe, regularizer=regularizer, every=every)
+
+
+def test_batches_are_cut_to_the_size_of_the_recipe():
+    sizes = []
+
+    class Watched(nn.Sequential):
+        def forward(self, x):
+            if self.training:
+                sizes.append(len(x))
+            return super().forward(x)
+
+    data = [(torch.randn(n, *SIZE), torch.zeros(n, dtype=torch.int64)) for n in (64, 32, 0, 31)]
+    compress(model=Watched(*toy_net()).eval(), data=data)
+    assert sizes == [32, 32, 32, 31] * 6
 
 
 def test_a_budget_out_of_reach_is_refused_before_any_training():

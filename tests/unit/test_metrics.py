@@ -198,9 +198,29 @@ def test_calibration_leaves_the_model_in_its_mode_also_where_it_fails(options: d
     how = {"ranks": {"second": 3}, "options": options, "input_size": (3, 12, 12)}
     lrb.compress(model, "tucker", data=good, **how)
     assert _state(model) == before
-    with pytest.raises(RuntimeError, match="channels"):
+    with pytest.raises(lrb.InvalidData, match=r"images \(4, 7, 12, 12\)"):
         lrb.compress(model, "tucker", data=bad, **how)
     assert _state(model) == before
+
+
+@pytest.mark.parametrize("options", [*METRICS, {"allocation": "sensitivity"}], ids=str)
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        (torch.zeros(4, 3, 12, 11), r"holds images \(4, 3, 12, 11\), .* \(3, 12, 12\)"),
+        (torch.zeros(4, 1, 12, 12), r"holds images \(4, 1, 12, 12\), .* \(3, 12, 12\)"),
+        (torch.zeros(3, 12, 12), r"holds images \(3, 12, 12\), .* \(3, 12, 12\)"),
+        (torch.full((4, 3, 12, 12), torch.nan), "holds images with values that are not finite"),
+        (torch.full((4, 3, 12, 12), torch.inf), "holds images with values that are not finite"),
+    ],
+    ids=["size", "channels", "one image", "nan", "inf"],
+)
+def test_images_that_cannot_be_calibrated_on_are_named(
+    images: torch.Tensor, words: str, options: dict[str, object]
+) -> None:
+    batches = [*data(32), (images, torch.zeros(len(images), dtype=torch.int64))]
+    with pytest.raises(lrb.InvalidData, match=f"batch 1 of data {words}"):
+        lrb.compress(net(), "tucker", lrb.Budget(macs=1.5), options=options, input_size=(3, 12, 12), data=batches)
 
 
 @pytest.mark.parametrize("options", [*METRICS, {"allocation": "sensitivity"}], ids=str)

@@ -25,11 +25,12 @@ def narrow(model: nn.Module, size: tuple[int, int, int], budget: lrb.Budget, spe
 @pytest.mark.parametrize("name", ["resnet18", "vgg11_narrow", "allconv", "convfc"])
 @pytest.mark.parametrize("budget", [lrb.Budget(macs=4), lrb.Budget(params=8), lrb.Budget(macs=2, scope="convs")])
 def test_the_networks_that_are_trained_here_meet_budgets(name: str, budget: lrb.Budget) -> None:
-    made = narrow(FashionMnist.baselines[name].build(), (1, 32, 32), budget)
-    if budget.scope == "all":
-        spent = "macs" if budget.macs else "params"
-        assert getattr(made.dense_cost, spent) / getattr(made.cost, spent) == pytest.approx(budget.ratio, rel=0.05)
-    assert made.cost == lrb.count(made.model, (1, 32, 32))
+    dense = FashionMnist.baselines[name].build()
+    made = narrow(dense, (1, 32, 32), budget)
+    costs = (lrb.count(model, (1, 32, 32), scope=budget.scope) for model in (dense, made.model))
+    before, after = (getattr(cost, budget.metric) for cost in costs)
+    assert before / after == pytest.approx(budget.ratio, rel=0.05)
+    assert (made.dense_cost, made.cost) == (lrb.count(dense, (1, 32, 32)), lrb.count(made.model, (1, 32, 32)))
     assert made.model(torch.zeros(2, 1, 32, 32)).shape == (2, 10)
 
 
@@ -95,6 +96,14 @@ def test_it_is_trained_by_what_trained_the_dense_network() -> None:
             input_size=(1, 24, 24),
             options={"scratch_recipe": "short"},
         )
+
+
+@pytest.mark.parametrize("recipe", ["frozen", "lebedev", "distilled", "vanishing", "slices"])
+def test_a_recipe_that_needs_the_dense_network_or_keeps_values_is_refused(recipe: str) -> None:
+    with pytest.raises(lrb.InvalidOptions, match=f"scratch_recipe = .* recipe '{recipe}' does not train every value"):
+        lrb.methods()["narrow"](scratch_recipe=recipe)
+    with pytest.raises(lrb.UnknownName, match="did you mean 'standard'"):
+        lrb.methods()["narrow"](scratch_recipe="standrad")
 
 
 def test_the_model_itself_is_not_changed_and_the_seed_decides_the_values() -> None:

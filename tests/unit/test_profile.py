@@ -49,6 +49,36 @@ def found() -> Profile:
         return profile(dense, compressed, (3, 8, 8), batch=2, seconds=0.1)
 
 
+def test_a_narrower_network_is_timed_layer_by_layer_too_each_side_on_inputs_of_its_own_width(monkeypatch):
+    monkeypatch.setattr(profile_module, "peak", lambda threads: PEAK)
+    narrow = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(8, 12, 3, stride=2, padding=1, bias=False),
+        nn.Flatten(),
+        nn.Linear(12 * 4 * 4, 10),
+    ).eval()
+    found = profile(network(), narrow, (3, 8, 8), batch=2, seconds=0.05)
+    assert [layer.macs_ratio for layer in found.layers] == [2.0, 4.0, 2.0]
+
+
+def test_a_linear_layer_is_timed_on_rows_however_many_dimensions_its_input_has(monkeypatch):
+    class Last(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images.permute(0, 2, 3, 1)
+
+    shapes = []
+    real = profile_module.prepare
+    monkeypatch.setattr(profile_module, "peak", lambda threads: PEAK)
+    monkeypatch.setattr(
+        profile_module, "prepare", lambda *given: (shapes.append(tuple(given[2].shape)), real(*given))[1]
+    )
+    model = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), Last(), nn.Linear(16, 10)).eval()
+    found = profile(model, copy.deepcopy(model), (3, 8, 8), batch=2, seconds=0.05)
+    assert shapes[2:4] == [(2 * 8 * 8, 16)] * 2
+    assert found.layers[1].dense.macs == 2 * 8 * 8 * 16 * 10
+
+
 def test_work_of_a_convolution_and_of_a_linear_layer_is_their_closed_form():
     conv, x = nn.Conv2d(16, 24, (3, 1), padding=(1, 0), groups=2), torch.randn(5, 16, 8, 6)
     numbers = x.numel() + 5 * 24 * 8 * 6 + 24 * 8 * 3 + 24

@@ -64,6 +64,7 @@ def test_an_entry_point_adds_its_method(monkeypatch: pytest.MonkeyPatch, tmp_pat
         ("syntax error", "SyntaxError"),
         (PLUG_IN.replace('name, version = "mine", 1', 'name = "mine"'), "version"),
         (PLUG_IN.replace('"mine", 1', '"tucker", 1'), "already taken"),
+        (PLUG_IN.replace("def compress", "def compres"), "Mine does not implement compress"),
     ],
 )
 def test_a_broken_plug_in_is_named_and_the_others_work(tmp_path: Path, code: str, why: str) -> None:
@@ -71,6 +72,14 @@ def test_a_broken_plug_in_is_named_and_the_others_work(tmp_path: Path, code: str
     registry.add_methods_folder(tmp_path)
     assert why in next(iter(registry.broken().values()))
     assert "tucker" in lrb.methods()
+
+
+def test_an_abstract_base_without_a_name_is_no_method_and_not_broken(tmp_path: Path) -> None:
+    base = PLUG_IN.replace('name, version = "mine", 1', "").replace("Mine", "Base").replace("def compress", "def half")
+    mine = "class Mine(Base):\n    'Mine.'\n    name, version = 'mine', 1\n    compress = Base.half\n"
+    (tmp_path / "mine.py").write_text(base + mine)
+    registry.add_methods_folder(tmp_path)
+    assert "mine" in lrb.methods() and registry.broken() == {}
 
 
 def test_an_unknown_method_suggests_the_nearest() -> None:

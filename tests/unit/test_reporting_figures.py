@@ -49,6 +49,12 @@ def test_a_folder_that_cannot_take_the_report_is_named(tmp_path):
         write_report(tmp_path)
 
 
+def test_however_long_the_names_the_report_is_written(tmp_path):
+    of = trial("tucker", 4, task="image_folder:/" + "a" * 150, model="torchvision:resnet18@/" + "b" * 150)
+    write(tmp_path, [trial_record(of), measurement_record(of, 2.0)])
+    assert tmp_path / "leaderboard.md" in write_report(tmp_path)
+
+
 def test_what_cannot_be_joined_is_counted_not_dropped_silently(tmp_path):
     write(tmp_path, [measurement_record(trial("tucker", 4), 2.0)])
     write_report(tmp_path)

@@ -147,6 +147,30 @@ def test_models_made_for_two_machines_are_two_models():
     assert timed["top1_drop"].tolist() == pytest.approx([0.5, 0.5])
 
 
+def test_a_model_that_only_one_machine_can_have_made_is_on_that_machines_board_alone():
+    """A budget in latency is met by a machine's own times; what it came to elsewhere is another trial."""
+    here, there = (trial("tucker", 4, versions={"method": 1, "machine": number}) for number in (1, 2))
+    control = trial_record(CONTROL.model_copy(update={"versions": {"method": 1}}))
+    records = [control, trial_record(here, 0.5, environment={"machine": "m1"})]
+    records += [measurement_record(of, 2.0, machine=machine) for of, machine in ((here, "m1"), (CONTROL, "m2"))]
+    refused = failed_trial(there, Status.SKIPPED, "InvalidBudget: out of reach")
+    records.append(refused.model_copy(update={"environment": {"machine": "m2"}}))
+    boards = make_boards(to_frame(records))
+    told = {board.machine: int((board.unranked["method"] == "tucker").sum()) for board in boards}
+    assert told == {"m1": 0, "m2": 1}
+
+
+def test_what_a_hasty_timing_found_is_not_taken_for_what_a_thorough_one_did():
+    hasty, thorough = (measurement_record(TUCKER, speedup, processes=n) for speedup, n in ((3.0, 1), (2.0, 5)))
+    other = trial("jaderberg", 4)
+    records = [trial_record(CONTROL), trial_record(TUCKER, 0.5), trial_record(other, 0.5)]
+    frame = to_frame([*records, thorough, hasty, measurement_record(other, 2.5, processes=5)])
+    rows = frame.set_index("key")
+    assert rows.loc[thorough.key, "practical"] == pytest.approx(2.0)
+    assert pd.isna(rows.loc[hasty.key, "practical"]) and not rows.loc[hasty.key, "pareto"]
+    assert rows.loc[frame["method"].eq("jaderberg").to_numpy(), "pareto"].all()
+
+
 def test_a_measurement_without_its_trial_is_a_row_that_says_so():
     row = row_of(to_frame([measurement_record(TUCKER, 2.0)]))
     assert "trial is not among the records" in row["note"]

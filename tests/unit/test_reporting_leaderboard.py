@@ -243,12 +243,12 @@ def test_the_summary_has_the_best_variant_of_each_method_and_budget_and_the_defa
     records = [*sweep(), *map(trial_record, variants)]
     records += [measurement_record(of, speedup) for of, speedup in zip(variants, (2.9, 2.1), strict=True)]
     lines = [cells(line) for line in summary_board(to_frame(records)).splitlines() if line.startswith("|")]
-    assert len(lines) == 2 + 6 + 1 + 1
+    assert len(lines) == 2 + 5 + 1 + 1 + 2 + 1  # what loses more than 2 points has a table of its own
     assert [line[0] for line in lines if line[0].startswith("tucker") and line[1] == "macs/4"] == [
         "tucker init=random",
         "tucker",
     ]
-    assert lines[-1][0] == "identity (A/A control)"
+    assert lines[-4][0] == "identity (A/A control)" and lines[-1][0] == "channel_svd"
 
 
 def test_the_summary_begins_with_both_ends_of_what_4x_fewer_macs_become():
@@ -259,8 +259,9 @@ def test_the_summary_begins_with_both_ends_of_what_4x_fewer_macs_become():
     convs = trial("tucker", task="speed", model="vgg16", recipe="none", budget=Budget(macs=4, scope="convs"))
     records += [trial_record(convs, quality=None), measurement_record(convs, 3.9, runtime="openvino", batch=1)]
     assert summary_board(to_frame(records)).splitlines()[0] == (
-        "On bench-1, 4x fewer MACs are from 2.10 [2.08, 2.12] (channel_svd on charnet, onnxruntime 1t b64) to "
-        "3.90 [3.86, 3.94] (tucker on vgg16, openvino 1t b1) times as fast."
+        "On bench-1, networks with 4x fewer MACs run from 2.10 [2.08, 2.12] (channel_svd macs/4 on charnet, "
+        "onnxruntime 1t b64, verdict: faster) to 3.90 [3.86, 3.94] (tucker macs/4 (convs) on vgg16, openvino 1t b1, "
+        "verdict: faster) times as fast."
     )
 
 
@@ -273,7 +274,7 @@ def test_networks_of_which_the_time_alone_is_known_share_a_table_of_the_summary(
         records += [trial_record(of, quality=None), measurement_record(of, speedup, batch=1)]
     lines = [cells(line) for line in summary_board(to_frame(records)).splitlines() if line.startswith("|")]
     assert lines[0] == ["Network", "Target", "Dense ms, in", "denton", "jaderberg", "tucker"]
-    assert lines[2] == ["alexnet", "macs/4", "40 onnxruntime", "", "", "1.00 [0.99, 1.01] onnxruntime"]  # no gain
+    assert lines[2] == ["alexnet", "macs/4", "40 onnxruntime", "", "", "1.00 [0.99, 1.01] onnxruntime, same"]
     assert [cell[-1] for cell in lines[3][3:]] == ["☆", "e", "★"]  # may be as fast, is slower, is the fastest
     assert lines[3][4:] == ["3.10 [3.07, 3.13] onnxruntime", "3.90 [3.86, 3.94] onnxruntime ★"]
 
@@ -282,9 +283,11 @@ def test_of_a_network_the_summary_has_the_board_of_most_models_and_names_the_rec
     records = sweep()
     for recipe in ("long", "lebedev"):
         of = trial("cp_nls", 4, recipe=recipe)
-        records += [trial_record(of), measurement_record(of, 9.0)]
+        records += [trial_record(trial("identity", recipe=recipe)), trial_record(of), measurement_record(of, 9.0)]
     text = summary_board(to_frame(records))
     assert text.count("each model in its fastest runtime") == 1 and "recipe standard" in text
+    assert "Fastest losing at most 1 point: cp_nls macs/4 in onnxruntime, practical speedup 9.00 [8.91, 9.09], " in text
+    assert "points lost after recipe l" in text  # whatever the recipe, the fastest is named
     assert "Other recipes, on the whole board: lebedev, long" in text
     assert "Other recipes" not in summary_board(to_frame(sweep()))
 
@@ -292,10 +295,13 @@ def test_of_a_network_the_summary_has_the_board_of_most_models_and_names_the_rec
 def test_the_summary_has_what_loses_much_below_what_does_not_however_fast_it_is():
     broken = trial("denton", 8)
     records = [*sweep(), trial_record(broken, 30.0), measurement_record(broken, 9.0)]
-    lines = [cells(line) for line in summary_board(to_frame(records)).splitlines() if line.startswith("|")]
-    much = [float(line[6].split()[0]) > 2 for line in lines[2:-1]]  # without the control, which is last
-    assert any(much) and much == sorted(much)
-    assert lines[2 + much.index(True)][0] == "denton"  # the fastest of them
+    above, below = summary_board(to_frame(records)).split("Losing more than 2 points:")
+    little, much = ([cells(line) for line in text.splitlines() if line.startswith("|")][2:] for text in (above, below))
+    assert [line[0] for line in much] == ["denton", "channel_svd"]  # the fastest first
+    assert little[-1][0] == "identity (A/A control)" and all(float(line[6].split()[0]) <= 2 for line in little)
+    assert "Losing more" not in summary_board(
+        to_frame([r for r in sweep() if "channel_svd" not in r.model_dump_json()])
+    )
 
 
 def test_the_summary_says_of_how_many_seeds_each_row_is():
@@ -303,7 +309,8 @@ def test_the_summary_says_of_how_many_seeds_each_row_is():
     records = [*sweep(seeds=(0, 1, 2)), trial_record(alone), measurement_record(alone, 2.0)]
     lines = [cells(line) for line in summary_board(to_frame(records)).splitlines() if line.startswith("|")]
     column = lines[0].index("Seeds")
-    assert {line[column] for line in lines[2:] if line[0] != "denton"} == {"3"}
+    rows = [line for line in lines if line[0] not in ("Method", "---", "denton")]
+    assert {line[column] for line in rows} == {"3"}
     assert [line[column] for line in lines if line[0] == "denton"] == ["1"]
 
 

@@ -117,6 +117,20 @@ def test_every_row_has_its_place_and_links_to_its_records_and_these_name_their_l
         assert f'"key":"{name.removeprefix("record-")}"' in lines[number - 1]
 
 
+def test_the_list_has_the_record_that_counts_and_a_row_links_to_the_timing_behind_it(tmp_path):
+    of = trial("tucker", 4)
+    hasty, thorough = (measurement_record(of, speedup, processes=n) for speedup, n in ((3.0, 1), (2.0, 5)))
+    control = trial("identity")
+    good = [trial_record(control), measurement_record(control), trial_record(of), thorough, hasty]
+    write(tmp_path, [*good, failed_trial(of, Status.TIMEOUT, "not done after 9 s")])
+    write_report(tmp_path)
+    page = Page((tmp_path / "index.html").read_text(encoding="utf-8"))
+    cells = page.rows[f"record-{of.key}"]
+    assert "ok" in cells and "timeout" not in cells and cells[-1] == "records.jsonl line 3"
+    (row,) = [cells for cells in page.rows.values() if "2.00 [1.98, 2.02]" in cells]
+    assert row[-1] == thorough.key[:6]
+
+
 def test_a_card_says_as_the_findings_do_how_sure_its_winner_is(text, folder):
     cards = dict(re.findall(r"<li><span>loss of at most (.+?)</span>.*<span>(.+?)</span></li>", text))
     rows = re.findall(r"^\| losing at most (.+?) \|.*\| (.+) \|$", (folder / "findings.md").read_text(), re.M)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,6 +15,7 @@ import lowrank_bench as lrb
 from lowrank_bench.compression.method import Job
 from lowrank_bench.compression.modules import Factored
 from lowrank_bench.recipe import Recipe
+from lowrank_bench.training.recalibrate import recalibrate
 from lowrank_bench.training.recipes import get_recipe
 from lowrank_bench.training.side_by_side import Blend, Slices, Vanishing
 from lowrank_bench.training.tuning import tune
@@ -98,6 +100,21 @@ def test_slices_learn_without_labels() -> None:
     (_, model, history), (_, again, told) = tuned(beside("slices")), tuned(beside("slices"), batches=relabelled)
     assert same(values(model), values(again))
     assert [epoch.loss for epoch in history.epochs] == [epoch.loss for epoch in told.epochs]
+
+
+def test_batch_norm_is_settled_before_a_network_of_slices_is_judged_and_at_the_end() -> None:
+    def settle(model: nn.Module) -> None:
+        recalibrate(model, toy_batches(7))
+
+    def off(model: nn.Module) -> float:
+        settled = copy.deepcopy(model)
+        settle(settled)
+        return float((settled.get_buffer("1.running_mean") - model.get_buffer("1.running_mean")).abs().max())
+
+    _, model, history = tuned(beside("slices"), {"0": 2}, settle=settle, validate=off)
+    assert [off(model), *(epoch.top1 for epoch in history.epochs)] == pytest.approx([0.0] * 3, abs=1e-6)
+    _, model, _ = tuned(beside("slices"), {"0": 2}, settle=settle)
+    assert off(model) == pytest.approx(0.0, abs=1e-6)
 
 
 def test_the_dense_control_has_no_slice_and_stays_as_it_is() -> None:

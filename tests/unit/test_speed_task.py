@@ -87,6 +87,14 @@ def test_budgets_are_met_without_fitting_anything(method: str, align: int, monke
         assert torch.isfinite(compressed.model(torch.randn(1, 3, 224, 224))).all()
 
 
+def test_neither_values_nor_images_are_looked_at_where_weights_mean_nothing() -> None:
+    model = nn.Sequential(nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 3))
+    nn.init.constant_(model[0].weight, torch.nan)
+    for how in ({"ranks": 2}, {"budget": lrb.Budget(macs=2)}):
+        made = method_class("tucker")(metric="covariance").compress(model, Job((8, 12, 12), speed_only=True, **how))
+        assert made.plan.layers and all(layer.error is None for layer in made.plan.layers.values())
+
+
 def test_aligned_candidates_are_multiples_or_full() -> None:
     made = method_class("jaderberg")(align=16)
     assert isinstance(made, LayerMethod)

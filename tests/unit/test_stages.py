@@ -91,6 +91,11 @@ def test_a_method_that_cannot_follow_a_recipe_says_so_before_any_work(tmp_path):
     assert stages == []
 
 
+def test_a_method_that_trains_by_labels_is_refused_a_recipe_without_them(tmp_path):
+    with pytest.raises(lrb.UnsupportedLayer, match=r"'lowrank_training' .* recipe 'slices' takes no labels"):
+        result(tmp_path, "slices", "lowrank_training")
+
+
 class Killed(BaseException):
     """Stands for a kill."""
 

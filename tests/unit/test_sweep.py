@@ -48,6 +48,11 @@ def test_another_runtime_leaves_the_trials_as_they_are(tmp_path: Path) -> None:
     assert trials == more
 
 
+def test_what_is_listed_twice_is_planned_once(tmp_path: Path) -> None:
+    twice = GOOD.replace('"eager-nhwc"]', '"eager-nhwc", "eager"]').replace("[1, 64]", "[1, 64, 1]")
+    assert plan(written(tmp_path, twice), "m") == plan(written(tmp_path, GOOD), "m")
+
+
 def test_the_key_changes_with_the_declared_version_of_the_method(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

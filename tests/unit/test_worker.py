@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import lowrank_bench as lrb
 from lowrank_bench.errors import Diverged, ExportFailed, NonConforming, RuntimeMissing
 from lowrank_bench.measurement.converters import Wish
+from lowrank_bench.measurement.memory import NO_MEMORY
 from lowrank_bench.measurement.quality import unpack_hits
 from lowrank_bench.measurement.runtimes import RUNTIMES, Runtime
 from lowrank_bench.record import Status
@@ -32,7 +33,7 @@ TRIAL = Trial(task="blobs", model="small", method="tucker", ranks="full", recipe
         (Diverged("weights that are not finite"), Status.DIVERGED),
         (NonConforming("an output of another shape"), Status.FAILED),
         (MemoryError("too large"), Status.OUT_OF_MEMORY),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), Status.OUT_OF_MEMORY),
+        *((RuntimeError(f"DefaultCPUAllocator: {words}"), Status.OUT_OF_MEMORY) for words in NO_MEMORY),
         (ZeroDivisionError("unforeseen"), Status.FAILED),
     ],
 )
@@ -43,6 +44,13 @@ def test_a_missing_runtime_is_skipped_with_its_hint_and_other_ends_have_their_na
     monkeypatch.setattr(worker, "probe", fail)
     outcome = worker._outcome(ProbeJob(seconds=1.0), Stopwatch(lambda stage, share: None))
     assert (outcome.status, outcome.reason) == (status, f"{type(error).__name__}: {error}")
+
+
+def test_the_seconds_of_a_stage_that_fails_are_kept():
+    watch = Stopwatch(lambda stage, share: None)
+    with pytest.raises(Diverged), watch.stage("finetune"):
+        raise Diverged("weights that are not finite")
+    assert watch.seconds["finetune"] > 0
 
 
 class Blobs:
