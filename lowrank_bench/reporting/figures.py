@@ -18,7 +18,15 @@ from lowrank_bench.reporting.board import Board, Row, rows_of
 from lowrank_bench.reporting.cells import row_id, setting_text
 from lowrank_bench.reporting.labels import Label, place_labels
 from lowrank_bench.reporting.pareto import DENSE
-from lowrank_bench.reporting.styles import RC, method_style, paper_style, scale_points, scale_ratios, text_width
+from lowrank_bench.reporting.styles import (
+    RC,
+    method_style,
+    paper_style,
+    scale_points,
+    scale_ratios,
+    short,
+    text_width,
+)
 from lowrank_bench.trial import CONTROL
 
 _DENSE_LINE: dict[str, Any] = {"color": "0.4", "linewidth": 0.8}
@@ -123,7 +131,7 @@ def _loss_panel(axes: Axes, board: Board, rows: list[Row], fills: _Fills) -> lis
         point, *_ = axes.errorbar(row.speedup, row.top1_drop, xerr=across, yerr=along, elinewidth=1, **look)
         point.set_gid(row_id(row))  # by which the page tells whose point it is
     placed = [row for row in rows if not math.isnan(row.top1_drop)]
-    return [Label(row.speedup, row.top1_drop, row.target if row.pareto else "") for row in placed]
+    return [Label(row.speedup, row.top1_drop, short(row.target) if row.pareto else "") for row in placed]
 
 
 def _macs_panel(axes: Axes, board: Board, rows: list[Row], fills: _Fills) -> list[Label]:

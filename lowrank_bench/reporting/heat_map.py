@@ -9,7 +9,7 @@ from matplotlib.ticker import FuncFormatter
 
 from lowrank_bench.reporting.board import Board, rows_of
 from lowrank_bench.reporting.cells import setting_text
-from lowrank_bench.reporting.styles import frame_label, heat_axes, paper_style, text_width
+from lowrank_bench.reporting.styles import frame_label, heat_axes, paper_style, short, text_width
 from lowrank_bench.trial import CONTROL
 
 _PALETTE = "RdBu"  # red to blue, which colour-blind readers tell apart; every cell also has its number
@@ -29,7 +29,7 @@ def draw_heat(board: Board) -> Figure:
         texts[place] = f"{row.speedup:.2f}" + ("≈" if row.verdict == "same" else "")
     reach = max(0.5, float(np.nanmax(np.abs(values))))
     with paper_style():
-        names = [" ".join(filter(None, what)) for what in whats]
+        names = [short(" ".join(filter(None, what))) for what in whats]
         width = 2 + text_width(names) + 0.85 * len(settings)
         figure, axes = heat_axes(width, 2.2 + 0.3 * len(whats))
         sns.heatmap(
@@ -41,16 +41,15 @@ def draw_heat(board: Board) -> Figure:
             vmin=-reach,
             vmax=reach,
             linewidths=1,
-            xticklabels=[setting_text(*setting) for setting in settings],
-            yticklabels=names,
+            xticklabels=False,  # seaborn would draw the figure to look at its labels, before there is room for them
+            yticklabels=False,
             cbar_kws={"label": "measured speedup, dense over compressed", "format": FuncFormatter(_ratio)},
         )
-        axes.tick_params(axis="x", rotation=30)
-        axes.tick_params(axis="y", rotation=0)
+        across = [setting_text(*setting) for setting in settings]
+        axes.set_xticks(np.arange(len(settings)) + 0.5, across, rotation=30, ha="right")
+        axes.set_yticks(np.arange(len(whats)) + 0.5, names)
         for label, (method, *_) in zip(axes.get_yticklabels(), whats, strict=True):
             frame_label(label, method)
-        for label in axes.get_xticklabels():
-            label.set_horizontalalignment("right")
         axes.set_title(f"Measured speedup in every runtime\n{board.name}", fontsize="medium", wrap=True)
         axes.set_xlabel("runtime, threads (t), batch (b); ≈ within the noise of 1; grey: no time", fontsize="small")
     return figure

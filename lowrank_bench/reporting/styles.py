@@ -19,6 +19,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 # Okabe and Ito's colours, which colour-blind readers tell apart; without their yellow, which white paper swallows.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+LONGEST_LABEL = 64
 OTHER_MARKERS = ("p", "h", "<", ">", "d", "8")
 STYLES = {
     "identity": ("#000000", "*"),
@@ -55,13 +56,21 @@ def paper_style() -> AbstractContextManager[None]:
 
 
 def heat_axes(width: float, height: float) -> tuple[Figure, Axes]:
-    """A figure of so many inches, whose axes are grey where a heat map has no value."""
-    figure = Figure(figsize=(width, height), layout="constrained")
+    """A figure of so many inches, or more where title and colour bar need them; its axes are grey where a heat map has
+    no value.
+    """
+    figure = Figure(figsize=(max(width, 6.5), max(height, 4.5)), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     axes.set_facecolor("0.85")
     axes.grid(visible=False)
     return figure, axes
+
+
+def short(text: str) -> str:
+    """As it stands, or its two ends where it is longer than a label may be: the tables have the whole."""
+    half = LONGEST_LABEL // 2
+    return text if len(text) <= LONGEST_LABEL else f"{text[:half]}…{text[-half:]}"
 
 
 def text_width(texts: Iterable[str]) -> float:

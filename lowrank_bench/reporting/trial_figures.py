@@ -18,7 +18,7 @@ from matplotlib.ticker import MaxNLocator
 
 from lowrank_bench.record import LayerSize, TrialRecord
 from lowrank_bench.reporting.board import Board
-from lowrank_bench.reporting.styles import frame_label, heat_axes, method_style, paper_style, text_width
+from lowrank_bench.reporting.styles import frame_label, heat_axes, method_style, paper_style, short, text_width
 from lowrank_bench.trial import CONTROL
 
 _LINES = ("-", "--", "-.", ":")  # for a method's options: colour and marker belong to the method alone
@@ -42,7 +42,7 @@ def draw_plans(board: Board, trials: Mapping[str, TrialRecord]) -> Figure | None
             errors[place] = math.nan if size.error is None else size.error
             ranks[place] = "×".join(map(str, size.ranks))
     with paper_style():
-        names = [" ".join(filter(None, what)) for what in plans]
+        names = [short(" ".join(filter(None, what))) for what in plans]
         slanted = text_width(names)
         width = 2 + max(text_width(layers), 0.9 * slanted) + 0.95 * len(plans)
         height = 2 + 0.5 * slanted + 0.3 * len(layers)
@@ -95,7 +95,7 @@ def draw_tuning(board: Board, trials: Mapping[str, TrialRecord]) -> Figure | Non
             for (method, options, of), curve in curves.items():
                 if of == target or method == CONTROL:
                     _draw_curve(axes, curve, _look(method, options, variants))
-            axes.set_title(target)
+            axes.set_title(short(target))
             axes.set_ylabel("validation top-1, %" if number % columns == 0 else "")
             axes.set_xlabel("epoch" if number + columns >= len(targets) else "")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -1,6 +1,7 @@
 import hashlib
 import json
 import random
+import warnings
 from itertools import combinations
 
 import pytest
@@ -18,7 +19,7 @@ from lowrank_bench.reporting.heat_map import draw_heat
 from lowrank_bench.reporting.labels import Label, place_labels
 from lowrank_bench.reporting.records_frame import to_frame
 from lowrank_bench.reporting.report import write_report
-from lowrank_bench.reporting.styles import STYLES, method_style
+from lowrank_bench.reporting.styles import STYLES, method_style, short
 from lowrank_bench.reporting.trial_figures import draw_plans, draw_tuning
 
 
@@ -47,6 +48,15 @@ def test_a_folder_that_cannot_take_the_report_is_named(tmp_path):
     (tmp_path / "figures").write_text("a file where the folder should be")
     with pytest.raises(InvalidRecord, match="figures"):
         write_report(tmp_path)
+
+
+def test_ranks_of_many_layers_leave_a_picture_room(tmp_path):
+    of = trial("tucker", None, ranks={f"features.{number}": 100 + number for number in range(30)})
+    write(tmp_path, [trial_record(trial("identity")), trial_record(of), measurement_record(of, 2.0)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        write_report(tmp_path)
+    assert short("tucker macs/4") == "tucker macs/4"
 
 
 def test_however_long_the_names_the_report_is_written(tmp_path):
