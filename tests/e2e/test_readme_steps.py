@@ -39,7 +39,7 @@ def test_a_new_method_reaches_the_board_by_the_readmes_steps(tmp_path: Path) -> 
     frame = load_records(tmp_path / "results")
     row = frame[frame["method"] == "input_svd"].iloc[0]
     assert row.status == "ok" and row.macs_ratio == pytest.approx(4, rel=0.05) and row.speedup > 1
-    assert "| input_svd |" in (tmp_path / "results" / "leaderboard.md").read_text()
+    assert "| input_svd |" in (tmp_path / "results" / "input_svd" / "leaderboard.md").read_text()
 
 
 def test_a_network_of_ones_own_reaches_the_board_in_ten_lines(tmp_path: Path) -> None:
