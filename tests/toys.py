@@ -24,6 +24,19 @@ def toy_net(seed: int = 0, norm: bool = False) -> nn.Sequential:
     ).eval()
 
 
+def watched_net() -> tuple[nn.Module, list[int]]:
+    """The same network, and the number of images in each batch that it or a copy of it is trained on, as they come."""
+    sizes: list[int] = []
+
+    class Watched(nn.Sequential):
+        def forward(self, x):
+            if self.training:
+                sizes.append(len(x))
+            return super().forward(x)
+
+    return Watched(*toy_net()).eval(), sizes
+
+
 def toy_batches(index: int) -> list[tuple[Tensor, Tensor]]:
     """Two classes, told apart by the sign of the mean."""
     generator = torch.Generator().manual_seed(index)

@@ -6,7 +6,6 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any, ClassVar, Literal, Self
 
 import torch
@@ -23,14 +22,12 @@ from lowrank_bench.compression.model import Compressed
 from lowrank_bench.compression.sensitivity import VERSION as SENSITIVITY_VERSION
 from lowrank_bench.compression.surgery import check_finite
 from lowrank_bench.decomposition.matrix import cut_errors
-from lowrank_bench.errors import InvalidInput, InvalidOptions, InvalidRanks, explain
+from lowrank_bench.errors import InvalidOptions, InvalidRanks, explain
+from lowrank_bench.seeds import check_seed
 from lowrank_bench.trial import Budget, Ranks
 
 Batches = Callable[[int], Iterable[tuple[Tensor, Tensor]]]
 """Epoch -> (images, labels) batches."""
-
-SEEDS = 2**32
-"""There are so many, from 0 on: what numpy and scikit-learn take."""
 
 
 class Options(PydanticModel):
@@ -241,12 +238,6 @@ class LayerMethod(Method):
                 f"{place}: {self.name} ranks {ranks} of a kernel {tuple(shape)}: whole numbers from {(1,) * len(full)} "
                 f"to {full} are wanted"
             )
-
-
-def check_seed(seed: int, place: str = "seed") -> None:
-    """Raise InvalidInput, naming ``place``, unless a seed is a whole number from 0 to 2^32 - 1."""
-    if not (isinstance(seed, Integral) and 0 <= seed < SEEDS):
-        raise InvalidInput(f"{place} {seed!r}: a whole number from 0 to {SEEDS - 1} is wanted")
 
 
 def grid(full: int) -> list[int]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from importlib.resources import files
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -19,13 +19,13 @@ from lowrank_bench.measurement.cores import usable_cores
 from lowrank_bench.measurement.environment import fingerprint
 from lowrank_bench.measurement.runtimes import RUNTIMES
 from lowrank_bench.running.targets import check_latency, check_ranks
+from lowrank_bench.seeds import Seed
 from lowrank_bench.tasks.catalog import get_task
 from lowrank_bench.training.recipes import get_recipe
 from lowrank_bench.trial import CONTROL, MACHINE, Budget, Measurement, Positive, Ranks, Trial
 
 SHIPPED = files("lowrank_bench.running") / "sweeps"
 Parsed = TypeVar("Parsed", bound=BaseModel)
-Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what numpy takes
 
 
 class _Table(BaseModel):

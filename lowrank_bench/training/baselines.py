@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from lowrank_bench.compression.method import check_seed
 from lowrank_bench.errors import InvalidInput, InvalidWeights, UnknownName
+from lowrank_bench.seeds import check_seed
 from lowrank_bench.tasks.catalog import TASKS, get_task
 from lowrank_bench.tasks.checkpoint import checkpoint_facts, round_to_half, save_checkpoint
 from lowrank_bench.tasks.task import Split

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from torch import nn
-from toys import SIZE, toy_batches, toy_net
+from toys import SIZE, toy_batches, toy_net, watched_net
 
 import lowrank_bench as lrb
 from lowrank_bench.compression.chain import KernelShape
@@ -259,16 +259,9 @@ def test_for_speed_alone_the_structure_is_that_of_a_trained_network_and_nothing_
 
 
 def test_batches_are_cut_to_the_size_of_the_recipe_and_a_single_image_is_left_out():
-    sizes = []
-
-    class Watched(nn.Sequential):
-        def forward(self, x):
-            if self.training:
-                sizes.append(len(x))
-            return super().forward(x)
-
+    model, sizes = watched_net()
     data = [(torch.randn(n, *SIZE), torch.zeros(n, dtype=torch.int64)) for n in (33, 1, 5)]
-    scratch(model=Watched(*toy_net()), data=data)
+    scratch(model=model, data=data)
     assert sizes[:8] == [11, 11, 11, 5, 11, 11, 11, 5]
 
 

@@ -3,8 +3,7 @@
 import pytest
 import torch
 from fake_timer import FakeTimer
-from torch import nn
-from toys import SIZE, toy_batches, toy_net
+from toys import SIZE, toy_batches, toy_net, watched_net
 
 import lowrank_bench as lrb
 from lowrank_bench.compression.layerwise import compress_layers
@@ -289,16 +288,9 @@ def test_a_recipe_that_ends_before_the_regulariser_has_its_turn_is_refused_with_
 
 
 def test_batches_are_cut_to_the_size_of_the_recipe():
-    sizes = []
-
-    class Watched(nn.Sequential):
-        def forward(self, x):
-            if self.training:
-                sizes.append(len(x))
-            return super().forward(x)
-
+    model, sizes = watched_net()
     data = [(torch.randn(n, *SIZE), torch.zeros(n, dtype=torch.int64)) for n in (64, 32, 0, 31)]
-    compress(model=Watched(*toy_net()).eval(), data=data)
+    compress(model=model, data=data)
     assert sizes == [32, 32, 32, 31] * 6
 
 

@@ -28,13 +28,13 @@ from lowrank_bench.running.worker import Outcome
 PEAK = Peak(gflops=100.0, gbytes=10.0)
 
 
-def network() -> nn.Module:
+def network(first: int = 16, second: int = 24) -> nn.Module:
     return nn.Sequential(
-        nn.Conv2d(3, 16, 3, padding=1),
+        nn.Conv2d(3, first, 3, padding=1),
         nn.ReLU(),
-        nn.Conv2d(16, 24, 3, stride=2, padding=1, bias=False),
+        nn.Conv2d(first, second, 3, stride=2, padding=1, bias=False),
         nn.Flatten(),
-        nn.Linear(24 * 4 * 4, 10),
+        nn.Linear(second * 4 * 4, 10),
     ).eval()
 
 
@@ -51,14 +51,7 @@ def found() -> Profile:
 
 def test_a_narrower_network_is_timed_layer_by_layer_too_each_side_on_inputs_of_its_own_width(monkeypatch):
     monkeypatch.setattr(profile_module, "peak", lambda threads: PEAK)
-    narrow = nn.Sequential(
-        nn.Conv2d(3, 8, 3, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(8, 12, 3, stride=2, padding=1, bias=False),
-        nn.Flatten(),
-        nn.Linear(12 * 4 * 4, 10),
-    ).eval()
-    found = profile(network(), narrow, (3, 8, 8), batch=2, seconds=0.05)
+    found = profile(network(), network(8, 12), (3, 8, 8), batch=2, seconds=0.05)
     assert [layer.macs_ratio for layer in found.layers] == [2.0, 4.0, 2.0]
 
 
