@@ -11,7 +11,7 @@ from rich.text import Text
 
 from lowrank_bench.cli_inspect import DEFAULT_OUT
 from lowrank_bench.cli_list import escape
-from lowrank_bench.cli_run import FAILED, Out, console, progress_bar, shower, stop_interrupted, tell
+from lowrank_bench.cli_run import FAILED, Jobs, Out, check_jobs, console, progress_bar, shower, stop_interrupted, tell
 from lowrank_bench.errors import DataMissing
 from lowrank_bench.measurement.cores import usable_cores
 from lowrank_bench.measurement.environment import fingerprint
@@ -20,6 +20,7 @@ from lowrank_bench.reporting.evidence import Evidence
 from lowrank_bench.reporting.files import replace_file
 from lowrank_bench.reporting.paper import Paper, load_paper, paper_names
 from lowrank_bench.reporting.reproduction import HEADINGS, Reproduced, reproduced, reproduction_markdown
+from lowrank_bench.running.crew import LocalCrew
 from lowrank_bench.running.engine import Engine, Summary
 from lowrank_bench.running.sweep import check_ready
 from lowrank_bench.trial import Measurement, Trial
@@ -35,13 +36,15 @@ def reproduce(
     paper: PaperArgument,
     quick: Annotated[bool, typer.Option("--quick", help="One seed, short tuning, one process: minutes.")] = False,
     out: Out = DEFAULT_OUT,
+    jobs: Jobs = 1,
 ) -> None:
     """Run a paper's experiments, as far as records are missing, and show its numbers beside ours (reproduction.md).
 
     An experiment whose data are not on this machine is left out, and named.
     """
+    check_jobs(jobs)
     papers = [load_paper(name) for name in (paper_names() if paper == ALL else [paper])]
-    summary = _run(papers, quick, out)
+    summary = _run(papers, quick, out, jobs)
     evidence = Evidence(read_records(out, allow_empty=True))
     known = {name: reproduced(load_paper(name), evidence, quick=quick) for name in paper_names()}
     page = out / (QUICK_PAGE if quick else PAGE)
@@ -53,7 +56,7 @@ def reproduce(
         raise typer.Exit(FAILED)
 
 
-def _run(papers: list[Paper], quick: bool, out: Path) -> Summary:
+def _run(papers: list[Paper], quick: bool, out: Path, jobs: int) -> Summary:
     environment = fingerprint()
     trials: dict[str, Trial] = {}
     measurements: dict[str, Measurement] = {}
@@ -69,7 +72,7 @@ def _run(papers: list[Paper], quick: bool, out: Path) -> Summary:
             measurements |= {measurement.key: measurement for measurement in timed}
     try:
         with progress_bar() as progress:
-            engine = Engine(out, environment, timeout=TIMEOUT, report=shower(progress))
+            engine = Engine(out, environment, timeout=TIMEOUT, crew=LocalCrew(jobs), report=shower(progress))
             summary = engine.run([*trials.values()], [*measurements.values()])
     except KeyboardInterrupt:
         stop_interrupted()
@@ -83,6 +86,7 @@ def _show(done: Reproduced) -> None:
     console.print(Text(done.paper.title, style="bold"))
     for outcome in done.outcomes:
         cells = dict(zip(HEADINGS, outcome.cells, strict=True))
+        cells |= {"Timed on": outcome.machine} if outcome.machine else {}
         style = {"confirmed": "green", "not confirmed": "red"}.get(outcome.verdict, "yellow")
         console.print(Text(cells.pop("Verdict"), style=style), Text(cells.pop("Claim"), style="bold"), sep=": ")
         for heading, cell in cells.items():

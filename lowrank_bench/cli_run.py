@@ -28,13 +28,14 @@ RETRIED = tuple(status for status in Status if status not in (Status.OK, Status.
 console = Console(stderr=True)
 
 Out = Annotated[Path, typer.Option(help="Results folder.")]
+Jobs = Annotated[int, typer.Option("-j", "--jobs", help="Trials prepared side by side; timing is alone.")]
 SweepArgument = Annotated[str, typer.Argument(help=f"A TOML file, or a shipped sweep: {', '.join(shipped_sweeps())}.")]
 
 
 def run(
     sweep: SweepArgument = "quick",
     out: Out = DEFAULT_OUT,
-    jobs: Annotated[int, typer.Option("-j", "--jobs", help="Trials prepared side by side; timing is alone.")] = 1,
+    jobs: Jobs = 1,
     cluster: Annotated[
         str | None, typer.Option(help="Run on many hosts: a dask scheduler's address, 'local', or a slurm.toml.")
     ] = None,
@@ -50,8 +51,7 @@ def run(
     """Run a sweep: only what is missing in the results folder is done."""
     if not 0 < timeout < float("inf"):
         raise InvalidInput(f"--timeout {timeout}: a positive number of seconds is wanted")
-    if jobs < 1:
-        raise InvalidInput(f"-j {jobs}: a positive number of trials at a time is wanted")
+    check_jobs(jobs)
     if memory is not None:
         check_memory(memory)
     if retry not in (None, "failed"):
@@ -78,6 +78,12 @@ def run(
     tell(summary, out)
     if not summary.well:
         raise typer.Exit(FAILED)
+
+
+def check_jobs(jobs: int) -> None:
+    """Raise InvalidInput unless that many trials can be prepared at a time."""
+    if jobs < 1:
+        raise InvalidInput(f"-j {jobs}: a positive number of trials at a time is wanted")
 
 
 def stop_interrupted() -> NoReturn:

@@ -121,6 +121,13 @@ def names_ranks(target: str) -> bool:
     return target.startswith("ranks ")
 
 
+def is_met_by_timing(target: str) -> bool:
+    """Whether what ``target_text`` gave is a budget in latency: then its ranks belong to the machine that was timed,
+    and on another one it is another trial.
+    """
+    return target.startswith("latency/")
+
+
 class Trial(Noun):
     """One compressed model to make: its result is the model and its quality. Exactly one of budget and ranks, or
     neither for the dense control.

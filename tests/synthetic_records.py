@@ -23,7 +23,7 @@ from lowrank_bench.trial import Budget, Measurement, Trial
 IMAGES, GROUP = 2000, 20
 DENSE_HITS = 1820
 DENSE_MACS, DENSE_PARAMS = 90_000_000, 2_400_000
-ENVIRONMENT = {"cpu": "Testor 9000", "cores": 2, "os": "Linux 6.1", "torch": "2.15.0"}
+ENVIRONMENT = {"machine": "bench-1", "cpu": "Testor 9000", "cores": 2, "os": "Linux 6.1", "torch": "2.15.0"}
 
 
 def trial(method: str, ratio: float | None = None, **fields: Any) -> Trial:

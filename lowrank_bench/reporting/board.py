@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,19 +11,18 @@ import pandas as pd
 
 from lowrank_bench.errors import InvalidInput
 from lowrank_bench.measurement.runtimes import arithmetic_of
-from lowrank_bench.measurement.statistics import RatioInterval, pool_processes, verdict
 from lowrank_bench.reporting.pareto import pareto_front
+from lowrank_bench.reporting.pooling import best_evidence, pooled_row
 from lowrank_bench.reporting.practical import with_practical
 from lowrank_bench.reporting.unranked import (
     NOT_TIMED,
     SETTING,
     UNRANKED_COLUMNS,
     WHAT,
-    listed_seeds,
     unranked_rows,
     without_time,
 )
-from lowrank_bench.trial import CONTROL
+from lowrank_bench.trial import CONTROL, is_met_by_timing
 
 THRESHOLDS = (0.0, 0.5, 1.0, 2.0)
 """Losses of top-1, in points, for which a board names the fastest."""
@@ -37,11 +37,6 @@ ROW_COLUMNS = [
     "images_per_s", "memory_mb", "runtime_error", "convert_s", "runtime_bytes", "decompose_s", "finetune_s", "images",
     "environment", "finished",
 ]
-_OF_MODELS = [
-    "macs_ratio", "params_ratio", "bytes_ratio", "top1_dense", "top1_before", "top1_after", "top1_drop",
-]
-_SECONDS = ["decompose_s", "finetune_s"]
-_OF_TIMES = ["dense_ms", "compressed_ms", "p90_ms", "images_per_s", "convert_s"]
 # fmt: on
 SCOPE = ["task", "model", "recipe"]
 
@@ -90,6 +85,11 @@ class Board:
         rows = self.rows
         return rows[(rows["runtime"] == runtime) & (rows["threads"] == threads) & (rows["batch"] == batch)]
 
+    def models_in(self, setting: tuple[str, int, int]) -> Mapping[tuple[str, str, str], Row]:
+        """The rows of one setting but the control's, by method, options and target."""
+        rows = self.in_setting(setting)
+        return {(row.method, row.options, row.target): row for row in rows_of(rows) if row.method != CONTROL}
+
     def fastest(self, setting: tuple[str, int, int], max_loss: float) -> Row | None:
         """The row with the largest lower bound of its speedup among those that lose at most so many points; None where
         nothing is faster than the dense model beyond the noise.
@@ -118,90 +118,29 @@ def make_boards(frame: pd.DataFrame, max_loss: float = 1.0) -> list[Board]:
     known = frame[frame["task"] != ""]
     for scope, records in known.groupby(SCOPE):
         for machine in sorted(set(records["machine"]) - {""}) or [""]:
-            here = records[records["machine"].isin([machine, ""])]
-            boards.append(_board(tuple(map(str, scope)), machine, here, max_loss))
+            here = records["machine"].isin([machine, ""])
+            bound = records["target"].map(is_met_by_timing).astype(bool)
+            boards.append(_board(tuple(map(str, scope)), machine, records[here], records[here | ~bound], max_loss))
     return sorted(boards, key=lambda board: (not board.scored, -len(board.rows) if board.scored else 0))
 
 
-def _board(scope: tuple[str, ...], machine: str, records: pd.DataFrame, max_loss: float) -> Board:
+def _board(
+    scope: tuple[str, ...], machine: str, records: pd.DataFrame, everywhere: pd.DataFrame, max_loss: float
+) -> Board:
+    """``everywhere``: the same models on other machines too, where those of further seeds may have been timed."""
     task, model, recipe = scope
     place = {"task": task, "model": model, "recipe": recipe, "machine": machine}
     timed = records[records["speedup"].notna()]
-    made = records[records["macs_ratio"].notna()]
+    made = everywhere[everywhere["macs_ratio"].notna()]
     exact = made[made["arithmetic"].isin(["", "float32"])]
     models = {what: group.drop_duplicates("seed") for what, group in exact.groupby(WHAT)}
     rows = [
-        place | _row(group, best_evidence(group) if _fewer_bits(what[3]) else models.get(what[:3], group))
+        place | pooled_row(group, best_evidence(group) if _fewer_bits(what[3]) else models.get(what[:3], group))
         for what, group in timed.groupby([*WHAT, *SETTING])
     ]
     ranked = _ranked(pd.DataFrame(rows, columns=list(ROW_COLUMNS)), max_loss)
     unranked = pd.DataFrame(unranked_rows(place, without_time(records, timed)), columns=list(UNRANKED_COLUMNS))
     return Board(task, model, recipe, machine, max_loss, ranked, unranked, records)
-
-
-def _row(group: pd.DataFrame, models: pd.DataFrame) -> dict[str, object]:
-    """One method, target and setting, over its timings and over the models of all seeds, timed here or not; in a
-    runtime of fewer bits, whose accuracy is its own, over those that were timed in it.
-
-    Speed does not depend on the seed, so seeds are repetitions: geometric mean and t-interval on the logarithms.
-    Accuracy does: the mean, with the lowest and the highest end of the seeds' paired intervals, which covers the chance
-    in the test images and in training both.
-    """
-    group = best_evidence(group)
-    first = group.iloc[0]
-    interval = pooled_speedup(group)
-    floor = group["noise_floor"].median()
-    called = first["verdict"] if len(group) == 1 else verdict(interval, floor)
-    of_models = over_seeds(models)
-    return {
-        **first[[*WHAT, *SETTING]],
-        **of_models,
-        **group[_OF_TIMES].mean(),
-        "arithmetic": first["arithmetic"],
-        "speedup": interval.ratio,
-        "speedup_low": interval.low,
-        "speedup_high": interval.high,
-        "realised": interval.ratio / of_models["macs_ratio"],
-        "verdict": called,
-        "noise_floor": floor,
-        "unstable": group["unstable"].any(),
-        "processes": group["processes"].min(),
-        "memory_mb": group["memory_mb"].max(),
-        "runtime_error": group["runtime_error"].max(),
-        "runtime_bytes": group["runtime_bytes"].max(),
-        "environment": " / ".join(sorted(set(group["environment"]))),
-        "finished": group["finished"].max(),
-    }
-
-
-def over_seeds(models: pd.DataFrame) -> dict[str, Any]:
-    """What a row tells of its models alone, whether they were timed or not; ``models`` has a row for each seed."""
-    return {
-        **models[_OF_MODELS].mean(),
-        **models[_SECONDS].median(),
-        "top1_drop_low": models["top1_drop_low"].min(),
-        "top1_drop_high": models["top1_drop_high"].max(),
-        "top1_drop_least": models["top1_drop"].min(),
-        "top1_drop_most": models["top1_drop"].max(),
-        "seeds": listed_seeds(models["seed"]),
-        "images": models["images"].max(),
-        "bytes": models["bytes"].max(),
-    }
-
-
-def best_evidence(group: pd.DataFrame) -> pd.DataFrame:
-    """One row per seed: where a model was timed more than once in a setting, from the most processes, then the last."""
-    return group.sort_values("processes", kind="stable").drop_duplicates("seed", keep="last").sort_values("seed")
-
-
-def pooled_speedup(group: pd.DataFrame) -> RatioInterval:
-    """Of one model in one setting, over the seeds that ``best_evidence`` left: the interval of the only one, or the
-    t-interval on the logarithms of several.
-    """
-    if len(group) > 1:
-        return pool_processes(list(group["speedup"]))
-    first = group.iloc[0]
-    return RatioInterval(first["speedup"], first["speedup_low"], first["speedup_high"])
 
 
 def _ranked(rows: pd.DataFrame, max_loss: float) -> pd.DataFrame:

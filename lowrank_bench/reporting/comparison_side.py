@@ -5,11 +5,12 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 from lowrank_bench.record import MeasurementRecord, Status, TrialRecord
-from lowrank_bench.reporting.board import SCOPE, Row, make_boards, over_seeds, rows_of
+from lowrank_bench.reporting.board import SCOPE, Row, make_boards, rows_of
 from lowrank_bench.reporting.cells import method_text, setting_text
+from lowrank_bench.reporting.pooling import over_seeds
 from lowrank_bench.reporting.records_frame import to_frame
 from lowrank_bench.reporting.unranked import WHAT
-from lowrank_bench.trial import CONTROL
+from lowrank_bench.trial import CONTROL, is_met_by_timing
 
 Key = tuple[str, ...]
 """A board without its machine, a method, a target; and a setting, or a runtime, where one is meant."""
@@ -34,7 +35,7 @@ class Side:
             return
         frame = to_frame(records)
         frame = frame[frame["task"] != ""]
-        bound = frame["target"].str.startswith("latency/")  # a machine's times gave the ranks: elsewhere, another trial
+        bound = frame["target"].map(is_met_by_timing).astype(bool)
         frame.loc[bound, "target"] += " on " + frame.loc[bound, "machine"]
         made = frame[frame["macs_ratio"].notna() & frame["arithmetic"].isin(["", "float32"])]
         for _, group in made[made["method"] != CONTROL].groupby([*SCOPE, *WHAT]):

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from lowrank_bench.measurement.quality import paired_drop, paired_drop_ratio, unpack_hits
 from lowrank_bench.reading import latest
 from lowrank_bench.record import LayerSize, MeasurementRecord, TrialRecord
-from lowrank_bench.reporting.board import best_evidence, pooled_speedup
 from lowrank_bench.reporting.paper import COMPARED, TIMED, Check, Claim, Planned
+from lowrank_bench.reporting.pooling import best_evidence, pooled_speedup
 from lowrank_bench.reporting.practical import BOUNDS
 from lowrank_bench.reporting.records_frame import to_frame
 from lowrank_bench.reporting.unranked import SETTING, WHAT
@@ -170,9 +170,11 @@ def _paired_loss(own: TrialRecord, other: TrialRecord) -> Estimate | None:
 
 
 def _judged_alike(*records: TrialRecord) -> tuple[list[NDArray[np.bool_]], list[int] | None] | None:
-    """Which test images each got right, and the images' groups; None unless all were judged on the same ones."""
+    """Which test images each got right, and the images' groups; None unless all were judged on the same ones, and come
+    of one dense network.
+    """
     qualities = [record.quality for record in records if record.quality is not None]
-    if len(qualities) < len(records):
+    if len(qualities) < len(records) or len({record.trial.versions.get("brought") for record in records}) > 1:
         return None
     first = qualities[0]
     if any((q.images, q.group_sizes) != (first.images, first.group_sizes) for q in qualities):
@@ -183,7 +185,8 @@ def _judged_alike(*records: TrialRecord) -> tuple[list[NDArray[np.bool_]], list[
 def _as_planned(rows: pd.DataFrame, measure: MeasureTable, machine: str) -> pd.DataFrame:
     """Those measured on the machine in an experiment's settings, in no fewer processes than it asks for."""
     rows = rows[(rows["kind"] == "measurement") & (rows["machine"] == machine)]
-    rows = rows[rows["threads"].isin(measure.threads) & rows["batch"].isin(measure.batches)]
+    for name, planned in (("runtime", measure.runtimes), ("threads", measure.threads), ("batch", measure.batches)):
+        rows = rows[rows[name].isin(planned)]
     return rows[rows["processes"] >= measure.processes]
 
 

@@ -17,6 +17,7 @@ from lowrank_bench.reporting.cells import (
     workload_text,
 )
 from lowrank_bench.reporting.choice import by_practical, free_choice, how_sure, keeping, winner, workloads
+from lowrank_bench.reporting.machines import machines_grid
 from lowrank_bench.reporting.markdown import bullets, escape, markdown_table
 from lowrank_bench.reporting.reproduction import Reproduced
 from lowrank_bench.reporting.tables import environment_facts
@@ -56,8 +57,16 @@ def findings_markdown(boards: Sequence[Board], papers: Sequence[Reproduced]) -> 
             "at least 5 % fewer MACs whose speedup the noise does not tell from 1, or that are slower.",
             *promises,
         ]
+    if (carried := machines_grid(boards)).cells:
+        sections += [
+            "## What carries over to another machine",
+            "Models that were timed in the same setting on two machines; beyond both intervals: their speedups differ. "
+            "Of their pairs those are counted whose intervals lie apart on both; in reverse: the faster model on the "
+            "first machine is the slower one on the second.",
+            markdown_table(*carried),
+        ]
     if claims := _claims(papers):
-        sections += ["## Which claims hold on this CPU", claims]
+        sections += ["## Which claims hold on a CPU of today", claims]
     return "\n\n".join(sections) + "\n"
 
 
@@ -150,7 +159,10 @@ def _claims(papers: Sequence[Reproduced]) -> str:
     """Those that were measured."""
     return bullets(
         [
-            (f"{done.paper.name}, {outcome.claim.claim}", f"{outcome.verdict}{outcome.detail} ({outcome.here})")
+            (
+                ", ".join(filter(None, (done.paper.name, outcome.claim.claim, outcome.machine))),
+                f"{outcome.verdict}{outcome.detail} ({outcome.here})",
+            )
             for done in papers
             for outcome in done.measured
         ]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import NamedTuple
 
 import pandas as pd
 
-from lowrank_bench.reporting.board import Board, Row, allowed, rows_of
+from lowrank_bench.reporting.board import Board, allowed, rows_of
 from lowrank_bench.reporting.unranked import NOT_TIMED
 from lowrank_bench.trial import CONTROL
 
@@ -89,7 +89,7 @@ def _overall(boards: list[Board]) -> Overall:
 
 def _in_setting(boards: list[Board], setting: _Setting, models: int) -> list[OverallRow]:
     """What was tried on two models at least."""
-    timed = [_by_what(board.in_setting(setting)) for board in boards]
+    timed = [board.models_in(setting) for board in boards]
     refused = [_refused(board, setting) for board in boards]
     rows = []
     for what in sorted({what for known in [*timed, *refused] for what in known}):
@@ -116,10 +116,6 @@ def _in_setting(boards: list[Board], setting: _Setting, models: int) -> list[Ove
 def _ranked(rows: list[OverallRow]) -> list[OverallRow]:
     rows = sorted(rows, key=lambda row: (row.tried < row.models, -row.low))
     return [row._replace(rank=place) if row.tried == row.models else row for place, row in enumerate(rows, start=1)]
-
-
-def _by_what(rows: pd.DataFrame) -> Mapping[_What, Row]:
-    return {(row.method, row.options, row.target): row for row in rows_of(rows) if row.method != CONTROL}
 
 
 def _refused(board: Board, setting: _Setting) -> set[_What]:

@@ -8,9 +8,10 @@ from urllib.parse import quote
 
 from lowrank_bench.reading import Line, latest
 from lowrank_bench.record import TrialRecord
-from lowrank_bench.reporting.board import Board, best_evidence, rows_of
+from lowrank_bench.reporting.board import Board, rows_of
 from lowrank_bench.reporting.cells import setting_text
 from lowrank_bench.reporting.page_table import Cell, PageRow, PageTable
+from lowrank_bench.reporting.pooling import best_evidence
 from lowrank_bench.reporting.unranked import SETTING, WHAT
 
 HEADINGS = ["Record", "Kind", "What", "Setting", "Status", "Reason", "Seconds", "Finished", "Line"]

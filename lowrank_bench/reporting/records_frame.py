@@ -22,6 +22,7 @@ from lowrank_bench.trial import CONTROL, MACHINE, Measurement, Trial
 _SAME_CONDITIONS = ["task", "model", "recipe", "seed", "machine", "runtime", "threads", "batch"]
 _SAME_MACHINE = ["task", "model", "recipe", "machine", "threads", "batch"]
 
+_SECONDS = ("decompose_s", "finetune_s")
 _PASSING = ("machine", "load", "torch_threads", "variables")  # machine and threads have columns of their own
 
 _Record = TypeVar("_Record", TrialRecord, MeasurementRecord)
@@ -36,9 +37,10 @@ def load_records(folder: Path | str) -> pd.DataFrame:
     Where a runtime computes in fewer bits (``arithmetic``), ``top1_after`` is what it came to there; the control is in
     float32 always.
     Ratios are dense over compressed; ``realised = speedup / macs_ratio``; ``images_per_s`` is the compressed model's;
-    ``decompose_s`` and ``finetune_s`` are seconds, ``bytes`` the model's. ``kind`` is "measurement" or "trial", ``key``
-    the key of that record, ``trial`` the trial's. ``pareto``: no other row of the same seed and setting is as fast and
-    as accurate. ``practical`` and ``headline``: see ``with_practical``. Of what was timed more than once in a setting
+    ``decompose_s`` and ``finetune_s`` are seconds (NaN beside times of another machine than that where the model was
+    made), ``bytes`` the model's. ``kind`` is "measurement" or "trial", ``key`` the key of that record, ``trial`` the
+    trial's. ``pareto``: no other row of the same seed and setting is as fast and as accurate. ``practical`` and
+    ``headline``: see ``with_practical``. Of what was timed more than once in a setting
     these are told of the timing from the most processes. Of the compressed model in its runtime:
     ``runtime_error``, the relative difference from eager's output (the larger of both models'), ``convert_s``, seconds
     of conversion, and ``runtime_bytes``. Text that does not apply is empty, numbers NA. Of what was recorded twice the
@@ -65,7 +67,11 @@ def to_frame(records: Iterable[TrialRecord | MeasurementRecord]) -> pd.DataFrame
             continue
         timed.add(key)
         rows.append({**of_trial.get(key, _orphan(key)), **_measurement_columns(record)})
-        if record.quality and (made := trials.get(key)):
+        if (made := trials.get(key)) is None:
+            continue
+        if made.environment.get("machine") != record.measurement.machine:
+            rows[-1] |= dict.fromkeys(_SECONDS)
+        if record.quality:
             rows[-1] |= _runtime_quality_columns(record.quality, made, controls.get(made.trial.control))
     rows += [columns for key, columns in of_trial.items() if key not in timed]
     return _typed(rows)
@@ -103,8 +109,7 @@ def _trial_columns(record: TrialRecord, control: TrialRecord | None) -> dict[str
         "recipe": trial.recipe,
         "seed": trial.seed,
         "machine": str(record.environment.get("machine", "")) if MACHINE in trial.versions else "",
-        "decompose_s": record.seconds.get("decompose"),
-        "finetune_s": record.seconds.get("finetune"),
+        **{name: record.seconds.get(name.removesuffix("_s")) for name in _SECONDS},
         **_outcome_columns(record),
         **_size_columns(record.size),
         **_quality_columns(record.quality, control),

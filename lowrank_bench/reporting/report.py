@@ -92,16 +92,17 @@ def summary_board(frame: pd.DataFrame) -> str:
     """The README's board, in markdown: what 4x fewer MACs become, least and most; who wins at which loss and how sure
     that is, whatever the recipe; then of each method at each budget the variant of the largest practical speedup at the
     headline's threads and batch, and the default one beside it; what loses more than 2 points has a table of its own. A
-    network's board is the one of the recipe by which most models were tuned; its other recipes are named. The networks
-    of which the time alone is known share one table. What was timed in fewer bits alone is left to the whole board.
+    network's board is the one of the machine and the recipe of most models; its others are named. The networks of which
+    the time alone is known share one table for each machine. What was timed in fewer bits alone is left to the whole
+    board.
     """
     boards = [board for board in make_boards(frame) if not (board.rows.empty or _chosen(board).empty)]
-    recipes: dict[tuple[str, str, str], list[Board]] = {}
+    networks: dict[tuple[str, str], list[Board]] = {}
     for board in boards:
         if board.scored:
-            recipes.setdefault((board.task, board.model, board.machine), []).append(board)
+            networks.setdefault((board.task, board.model), []).append(board)
     timed_alone = [board for board in boards if not board.scored]
-    return "\n\n".join([*_spans(boards), *map(_summary, recipes.values()), *_networks(timed_alone)])
+    return "\n\n".join([*_spans(boards), *map(_summary, networks.values()), *_networks(timed_alone)])
 
 
 def update_readme(readme: Path | str, folder: Path | str) -> None:
@@ -128,7 +129,7 @@ def _notes(frame: pd.DataFrame, counting: Collection[str]) -> list[str]:
     if orphans := int((frame["task"] == "").sum()):
         notes.append(f"Measurements left out, as their trials are not among the records: {orphans}.")
     if outdated := len(set(counting) - {*frame["key"], *frame["trial"]}):
-        notes.append(f"Records of older declared versions left out: {outdated}.")
+        notes.append(f"Records left out, as later ones of other versions or weights took their place: {outdated}.")
     return notes
 
 
@@ -154,16 +155,18 @@ def _spans(boards: Sequence[Board]) -> list[str]:
                 f"{setting_text(row.runtime, row.threads, row.batch)}, verdict: {verdict_text(row)})"
                 for row in ends
             )
+            count = len({(row.task, row.model) for row in rows})
+            networks = f"{count} network{'s' * (count > 1)}"
             sentences.append(
-                escape(f"On {machine}, networks with 4x fewer MACs run from {least} to {most} times as fast.")
+                escape(f"On {machine}, {networks} with 4x fewer MACs: from {least} to {most} times as fast.")
             )
     return sentences
 
 
-def _summary(recipes: Sequence[Board]) -> str:
-    """The board of most models, and of which recipes there are others."""
-    board = max(recipes, key=lambda board: len(_chosen(board)))
-    others = ", ".join(other.recipe for other in recipes if other is not board)
+def _summary(boards: Sequence[Board]) -> str:
+    """A network's board of most models, and of which recipes and machines there are others."""
+    board = max(boards, key=lambda board: len(_chosen(board)))
+    recipes = [other for other in boards if other.machine == board.machine]
     rows = _chosen(board)
     shown = rows[~rows.duplicated(["method", "target"]) | (rows["options"] == "")]
     control = shown["method"] == CONTROL
@@ -173,8 +176,11 @@ def _summary(recipes: Sequence[Board]) -> str:
     if (~kept & ~control).any():
         tables += [f"Losing more than {points_text(THRESHOLDS[-1])}:", _summary_table(shown[~kept & ~control])]
     told = [*facts(board), _floor(shown["noise_floor"])]
-    if others:
-        told.append(("Other recipes, on the whole board", others))
+    others = {
+        "recipes": dict.fromkeys(other.recipe for other in recipes if other is not board),
+        "machines": dict.fromkeys(other.machine for other in boards if other.machine != board.machine),
+    }
+    told += [(f"Other {kind}, on the whole board", ", ".join(names)) for kind, names in others.items() if names]
     return _stacked(title, bullets(answers(recipes)), "\n\n".join(tables), told)
 
 
@@ -195,9 +201,8 @@ def _networks(boards: Sequence[Board]) -> list[str]:
             continue
         title = f"**{escape(f'Networks by time alone, recipe {recipe}, {machine}')}**"
         said = f"{workload_text(*workload)}, practical speedup of each model in its fastest runtime"
-        told = [*dict.fromkeys(fact for board in some for fact in facts(board))]
         floors = pd.concat([free_choice(board, *workload)["noise_floor"] for board in some])
-        told.append(_floor(floors))
+        told = [*facts(*some), _floor(floors)]
         tables.append(_stacked(f"{title}, {said}", "", markdown_table(*grid), told))
     return tables
 

@@ -13,6 +13,7 @@ from lowrank_bench.reporting.cells import interval_text, setting_text
 from lowrank_bench.reporting.evidence import Candidate, Estimate, Evidence
 from lowrank_bench.reporting.markdown import bullets, escape, markdown_table
 from lowrank_bench.reporting.paper import IN_POINTS, Check, Claim, Paper, Planned
+from lowrank_bench.trial import Trial
 
 Verdict = Literal["confirmed", "not ruled out", "not confirmed", "open", "not measured"]
 
@@ -26,6 +27,7 @@ _MEETS = {
 _ENOUGH = 3
 _LEFT_OUT = "not part of this run"
 _UNTOLD = "no record"
+_UNLIKE = "of its models not every number is recorded, or they were judged on other images or come of another network"
 
 _SIGNS = {"at_least": "≥", "at_most": "≤", "not_below": "not below", "not_above": "not above"}
 
@@ -75,11 +77,13 @@ class Outcome:
 
 
 class Reproduced(NamedTuple):
-    """A paper, what came of its claims, and processor and versions under which its models were made and timed."""
+    """A paper, what came of its claims, and the machines on which its models were timed, with processor and versions;
+    without a name that on which they were only made.
+    """
 
     paper: Paper
     outcomes: list[Outcome]
-    environments: list[str]
+    environments: list[tuple[str, str]]
 
     @property
     def measured(self) -> list[Outcome]:
@@ -88,7 +92,8 @@ class Reproduced(NamedTuple):
 
 
 def reproduced(paper: Paper, evidence: Evidence, *, quick: bool = False) -> Reproduced:
-    """Judge every claim of a paper by the records, on each machine on which one of its models was timed.
+    """Judge every claim of a paper by the records: one that takes a clock on each machine on which one of its models
+    was to be timed.
 
     "confirmed": every condition holds, of the whole interval. "not ruled out": every condition holds, but of one that
     claims equality no more is known than that the interval does not exclude it. Where a claim speaks of several models,
@@ -97,10 +102,16 @@ def reproduced(paper: Paper, evidence: Evidence, *, quick: bool = False) -> Repr
     """
     plans = paper.plans(quick)
     rows = evidence.rows(trial for plan in plans.values() for trial in plan.trials)
-    machines = sorted(set(rows["machine"]) - {""}) or [""]
-    timed = [_judged(claim, evidence, plans, machine) for machine in machines for claim in paper.claims if claim.timed]
-    untimed = [_judged(claim, evidence, plans, "") for claim in paper.claims if not claim.timed]
-    return Reproduced(paper, timed + untimed, sorted(set(rows["environment"]) - {""}))
+    machines = sorted(set(rows["machine"]) - {""})
+    timed = [
+        _judged(claim, evidence, plans, machine)
+        for machine in machines
+        for claim in paper.claims
+        if claim.timed and machine in set(evidence.rows(_meant(claim, plans))["machine"])
+    ]
+    known = [found.claim for found in timed]
+    others = [_judged(claim, evidence, plans, "") for claim in paper.claims if claim not in known]
+    return Reproduced(paper, timed + others, _environments(rows))
 
 
 def reproduction_markdown(all_papers: Iterable[Reproduced], *, quick: bool = False) -> str:
@@ -118,7 +129,8 @@ def reproduction_markdown(all_papers: Iterable[Reproduced], *, quick: bool = Fal
     )
     papers = [*all_papers]
     if environments := sorted({fact for done in papers for fact in done.environments}):
-        sections.append(bullets([("Environment", text) for text in environments]))
+        told = [(f"Environment of {machine}" if machine else "Environment", text) for machine, text in environments]
+        sections.append(bullets(told))
     for done in papers:
         if not done.measured:
             continue
@@ -133,8 +145,7 @@ def reproduction_markdown(all_papers: Iterable[Reproduced], *, quick: bool = Fal
 
 
 def _judged(claim: Claim, evidence: Evidence, plans: Mapping[str, Planned], machine: str) -> Outcome:
-    plan = plans.get(claim.models.experiment)
-    wanted = [] if plan is None else claim.models.of(plan.trials)
+    wanted = _meant(claim, plans)
     if not wanted:
         return Outcome(claim, machine, "not measured", "", _LEFT_OUT)
     left = evidence.unfinished(claim, plans, machine)
@@ -144,9 +155,11 @@ def _judged(claim: Claim, evidence: Evidence, plans: Mapping[str, Planned], mach
     judged = list(_complete(claim, evidence, evidence.candidates(claim, plans, machine)))
     if not judged:
         rows = evidence.rows(wanted)
+        rows = rows[rows["machine"].isin([machine, ""])] if machine else rows
         reasons = [f"{row.status}: {row.reason}" for row in rows_of(rows) if row.status != "ok"]
         told = [*reasons[:1], "" if rows.empty else still]
-        return Outcome(claim, machine, "not measured", "", "; ".join(filter(None, told)) or _UNTOLD)
+        unsaid = _UNTOLD if rows.empty else _UNLIKE
+        return Outcome(claim, machine, "not measured", "", "; ".join(filter(None, told)) or unsaid)
     candidate, estimates = max(judged, key=lambda item: _closeness(claim.checks, item[1]))
     pairs = [*zip(claim.checks, estimates, strict=True)]
     grades = [_grade(*pair) for pair in pairs if pair[0].conditions]
@@ -158,6 +171,19 @@ def _judged(claim: Claim, evidence: Evidence, plans: Mapping[str, Planned], mach
     if still:
         return Outcome(claim, machine, "open", f": {still}", here)
     return Outcome(claim, machine, "not confirmed", _MEETS[min(grades)], here)
+
+
+def _environments(rows: pd.DataFrame) -> list[tuple[str, str]]:
+    """Machines with processor and versions; without a name what no machine that timed them shares."""
+    places = rows.loc[rows["environment"] != "", ["machine", "environment"]].drop_duplicates()
+    found = sorted(places.itertuples(index=False, name=None))
+    named = {text for machine, text in found if machine}
+    return [(machine, text) for machine, text in found if machine or text not in named]
+
+
+def _meant(claim: Claim, plans: Mapping[str, Planned]) -> list[Trial]:
+    plan = plans.get(claim.models.experiment)
+    return [] if plan is None else claim.models.of(plan.trials)
 
 
 def _complete(

@@ -32,24 +32,28 @@ class Grid(NamedTuple):
     cells: list[list[str]]
 
 
-def facts(board: Board) -> list[tuple[str, str]]:
-    """What stands above the tables: machine and environment, the test images, the dense control, the dates."""
-    records = _telling(board)
-    lines = environment_facts(board)
+def facts(*boards: Board) -> list[tuple[str, str]]:
+    """What stands above the tables of a board, or of several together: machine and environment, the test images, the
+    dense control, the dates.
+    """
+    records = pd.concat([_telling(board) for board in boards])
+    lines = [*dict.fromkeys(fact for board in boards for fact in environment_facts(board))]
     images = sorted(set(records["images"].dropna()))
     if images:
         lines.append(("Test images", " or ".join(f"{count:,}" for count in images)))
-    if not (board.scored or board.rows.empty):
-        lines.append(("Top-1", _not_measured(board)))
-    control = board.records[(board.records["method"] == CONTROL) & board.records["top1_after"].notna()]
+    if unscored := [board for board in boards if not (board.scored or board.rows.empty)]:
+        lines.append(("Top-1", _not_measured(unscored)))
+    known = pd.concat([board.records for board in boards])
+    control = known[(known["method"] == CONTROL) & known["top1_after"].notna()]
     control = control.drop_duplicates("trial")  # however many runtimes it was timed in
     if not control.empty:
         came, tuned = control["top1_original"].mean(), control["top1_dense"].mean()
         lines.append(("Dense control, top-1", f"{came:.2f} % as it came, {tuned:.2f} % after the same tuning"))
     dates = sorted({text[:10] for text in records["finished"]})
     lines.append(("Recorded", dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"))
-    if several := int((board.rows["processes"] > 1).sum()):
-        lines.append(("Unstable", f"{int(board.rows['unstable'].sum())} of {several} rows"))
+    if several := sum(int((board.rows["processes"] > 1).sum()) for board in boards):
+        unstable = sum(int((board.rows["unstable"] & (board.rows["processes"] > 1)).sum()) for board in boards)
+        lines.append(("Unstable, in every setting", f"{unstable} of {several} rows"))
     notes = records["note"][records["note"] != ""].value_counts().sort_index()
     return lines + [("Note", f"{count} rows: {note}") for note, count in notes.items()]
 
@@ -66,14 +70,15 @@ def _telling(board: Board) -> pd.DataFrame:
     return board.records if timed.empty else timed
 
 
-def _not_measured(board: Board) -> str:
-    """Of a board without accuracies, with what its records tell of weights and ranks."""
+def _not_measured(boards: Sequence[Board]) -> str:
+    """Of boards without accuracies, with what their records tell of weights and ranks."""
     told = []
-    if in_zoo(board.model) and "@" not in board.model:
+    if all(in_zoo(board.model) and "@" not in board.model for board in boards):
         told.append("random weights")
-    targets = board.rows.loc[board.rows["method"] != CONTROL, "target"]
-    if len(targets) and targets.str.startswith(("macs/", "params/")).all():
-        told.append("ranks by one fraction for all layers")
+    rows = pd.concat([board.rows for board in boards])
+    targets = rows.loc[rows["method"] != CONTROL, "target"]
+    if targets.str.startswith(("macs/", "params/")).any():
+        told.append("budgets met by one fraction for all layers")
     return ": ".join(filter(None, ("not measured", ", ".join(told))))
 
 

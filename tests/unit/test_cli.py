@@ -41,6 +41,7 @@ def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
         (["run", "--timeout", "nan"], "--timeout nan"),
         (["run", "--retry", "all"], "only 'failed'"),
         (["run", "-j", "0"], "-j 0"),
+        (["reproduce", "lebedev2015", "-j", "0"], "-j 0"),
         (["run", "--memory", "-1"], "--memory -1"),
         (["run", "--cluster", "nowhere.toml"], "nowhere.toml cannot be read"),
         (["run", "--methods-dir", "nowhere"], "is not a folder"),

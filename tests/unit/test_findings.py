@@ -12,6 +12,7 @@ from lowrank_bench.reporting.board import make_boards
 from lowrank_bench.reporting.findings import findings_markdown
 from lowrank_bench.reporting.records_frame import to_frame
 from lowrank_bench.reporting.report import summary_board
+from lowrank_bench.trial import Budget
 
 CONTROLS = [trial("identity", seed=seed) for seed in (0, 1)]
 AT_MOST_1 = "losing at most 1 point"
@@ -137,6 +138,21 @@ def test_promise_and_delivery_are_listed_by_method_in_the_headline_setting_only(
     text = page(sweep())
     assert cells(text, "tucker")[1:] == ["onnxruntime 1t b64", "2", "52%", "45% to 60%", "0"]
     assert len([line for line in text.splitlines() if line.startswith("| all |")]) == 2  # one for each runtime
+
+
+def test_what_was_timed_on_two_machines_tells_how_far_times_and_order_carry_over() -> None:
+    elsewhere = [(("tucker", 8), 3.0), (("tucker", 4), 1.2), (("jaderberg", 4), 2.4), (("channel_svd", 4), 1.4)]
+    records = [measurement_record(trial(*of), speedup, machine="bench-2") for of, speedup in elsewhere]
+    slower = [r.model_copy(update={"timing": r.timing.model_copy(update={"dense_ms": 80.0})}) for r in records]
+    bound = {"latency": 2, "runtime": "onnxruntime", "threads": 1, "batch": 64}  # on each machine another model
+    for machine in ("bench-1", "bench-2"):
+        own = trial("tucker", budget=Budget.model_validate(bound), versions={"machine": len(slower)})
+        slower += [trial_record(own), measurement_record(own, 2.0, machine=machine)]
+    row = cells(page([*sweep(), *slower]), "charnet on chars36, recipe standard")
+    assert row[1:6] == ["onnxruntime 1t b64", "bench-1, bench-2", "40, 80", "4", "4"]
+    # 3.6, 2.4, 3.1 and 2.1 on bench-1; of the six pairs, tucker macs/4 and channel_svd change places
+    assert row[6:] == ["0.72", "0.50 to 0.83", "5", "1"]
+    assert "another machine" not in page(sweep())
 
 
 def test_no_claim_is_named_that_nobody_measured() -> None:

@@ -279,3 +279,11 @@ def test_a_runtime_of_fewer_bits_carries_its_own_top_1_and_what_the_bits_alone_b
     assert shown["tucker", "onnxruntime-int8"].top1_after == pytest.approx(judged.top1)
     assert shown["tucker", "onnxruntime"].top1_drop == pytest.approx(0.5)
     assert shown["identity", "onnxruntime-int8"].practical == pytest.approx(2.5)
+
+
+def test_seconds_of_making_a_model_do_not_stand_beside_times_of_another_machine():
+    of = trial("tucker", 4)
+    records = [trial_record(of), measurement_record(of), measurement_record(of, machine="bench-2")]
+    here, there = to_frame(records)[["machine", "decompose_s", "finetune_s"]].itertuples(index=False, name=None)
+    assert here == ("bench-1", 1.5, 40.0)
+    assert there[0] == "bench-2" and math.isnan(there[1]) and math.isnan(there[2])

@@ -136,6 +136,24 @@ def test_machines_models_and_recipes_are_never_mixed():
     assert list(boards[2].unranked["method"]) == ["cp_nls"]
 
 
+def test_a_board_has_the_accuracy_of_all_seeds_wherever_they_were_timed_but_for_budgets_met_by_timing():
+    one, two = (trial("tucker", 4, seed=seed) for seed in (0, 1))
+    records = [trial_record(trial("identity", seed=seed)) for seed in (0, 1)]
+    records += [trial_record(one, 0.2), trial_record(two, 0.4)]
+    records += [measurement_record(one, 2.0), measurement_record(two, 3.0, machine="bench-2")]
+    here, there = make_boards(to_frame(records))
+    assert [(board.rows["speedup"][0], board.rows["seeds"][0]) for board in (here, there)] == [
+        (2.0, "0, 1"), (3.0, "0, 1")
+    ]  # fmt: skip
+    assert here.rows["top1_drop"][0] == pytest.approx(0.3)
+    timed = Budget(latency=2, runtime="onnxruntime", threads=1, batch=64)
+    records = []
+    for seed, machine in enumerate(("bench-1", "bench-2")):
+        of = trial("tucker", budget=timed, seed=seed, versions={"machine": seed})
+        records += [trial_record(of), measurement_record(of, 2.0, machine=machine)]
+    assert [board.rows["seeds"][0] for board in make_boards(to_frame(records))] == ["0", "1"]
+
+
 def test_failures_are_listed_with_their_reason_and_seeds_that_ended_alike_share_a_row():
     records = sweep(seeds=(0, 1))
     lost = trial("tucker", 4, seed=1)
@@ -207,7 +225,7 @@ def unscored(model, **target):
 
 
 def test_why_accuracy_was_not_measured_is_told_as_it_is():
-    ranks = "ranks by one fraction for all layers"
+    ranks = "budgets met by one fraction for all layers"
     assert unscored("torchvision:resnet18", ratio=4) == f"not measured: random weights, {ranks}"
     assert unscored("torchvision:resnet18@mine.safetensors", ratio=4) == f"not measured: {ranks}"
     assert unscored("mine:Net", ranks={"conv1": (4, 4)}) == "not measured"
@@ -259,7 +277,7 @@ def test_the_summary_begins_with_both_ends_of_what_4x_fewer_macs_become():
     convs = trial("tucker", task="speed", model="vgg16", recipe="none", budget=Budget(macs=4, scope="convs"))
     records += [trial_record(convs, quality=None), measurement_record(convs, 3.9, runtime="openvino", batch=1)]
     assert summary_board(to_frame(records)).splitlines()[0] == (
-        "On bench-1, networks with 4x fewer MACs run from 2.10 [2.08, 2.12] (channel_svd macs/4 on charnet, "
+        "On bench-1, 2 networks with 4x fewer MACs: from 2.10 [2.08, 2.12] (channel_svd macs/4 on charnet, "
         "onnxruntime 1t b64, verdict: faster) to 3.90 [3.86, 3.94] (tucker macs/4 (convs) on vgg16, openvino 1t b1, "
         "verdict: faster) times as fast."
     )
@@ -290,6 +308,29 @@ def test_of_a_network_the_summary_has_the_board_of_most_models_and_names_the_rec
     assert "points lost after recipe l" in text  # whatever the recipe, the fastest is named
     assert "Other recipes, on the whole board: lebedev, long" in text
     assert "Other recipes" not in summary_board(to_frame(sweep()))
+
+
+def test_of_a_network_on_two_machines_the_summary_has_the_board_of_most_models_and_names_the_other():
+    of = trial("tucker", 4)
+    records = [*sweep(), measurement_record(of, 9.0, machine="bench-0")]
+    text = summary_board(to_frame(records))
+    assert text.count("each model in its fastest runtime") == 1 and "recipe standard, bench-1**" in text
+    assert "Other machines, on the whole board: bench-0" in text and "Other recipes" not in text
+    assert "Other machines" not in summary_board(to_frame(sweep()))
+
+
+def test_below_the_table_of_networks_their_facts_are_taken_together():
+    records = []
+    for model, unstable in (("vgg16", True), ("alexnet", False)):
+        of = trial("tucker", 4, task="speed", model=model, recipe="none")
+        timed = measurement_record(of, 3.0, batch=1, finished=f"2026-01-0{1 + unstable}T00:00:00+00:00")
+        timing = timed.timing.model_copy(update={"unstable": unstable, "processes": timed.timing.processes * 5})
+        planned = timed.measurement.model_copy(update={"processes": 5})
+        timed = timed.model_copy(update={"timing": timing, "measurement": planned, "key": planned.key})
+        records += [trial_record(of, quality=None), timed]
+    told = summary_board(to_frame(records)).splitlines()[-1]
+    assert told.count("Top-1: not measured: budgets met by one fraction for all layers;") == 1
+    assert "; Recorded: 2026-01-01 to 2026-01-02; Unstable, in every setting: 1 of 2 rows; " in told
 
 
 def test_the_summary_has_what_loses_much_below_what_does_not_however_fast_it_is():

@@ -13,11 +13,13 @@ from typer.testing import CliRunner
 from lowrank_bench import cli_reproduce
 from lowrank_bench.cli import app
 from lowrank_bench.measurement.environment import fingerprint
-from lowrank_bench.record import LayerSize, Status, TrialRecord
+from lowrank_bench.record import LayerSize, MeasurementRecord, Status, TrialRecord
 from lowrank_bench.reporting.evidence import Evidence
 from lowrank_bench.reporting.paper import Claim, Paper, parse_paper
 from lowrank_bench.reporting.reproduction import Outcome, reproduced, reproduction_markdown
+from lowrank_bench.running.crew import LocalCrew
 from lowrank_bench.store import Store
+from lowrank_bench.trial import Budget
 
 
 def paper_of(
@@ -232,7 +234,46 @@ def test_machines_are_never_mixed() -> None:
     assert [(o.machine, o.verdict) for o in found] == [("bench-1", "confirmed"), ("bench-2", "not confirmed")]
     page = reproduction_markdown([reproduced(paper, Evidence(sweep() + other))])
     assert page.index("bench-1") < page.index("bench-2")
-    assert page.count("- Environment: cpu: Testor 9000; cores: 2") == 1
+    assert page.count("- Environment of bench-1: cpu: Testor 9000; cores: 2") == 1
+    assert page.count("- Environment of bench-2: cpu: Testor 9000; cores: 2") == 1
+
+
+def test_a_claim_is_judged_on_each_machine_that_timed_its_models_and_told_once_where_none_did() -> None:
+    elsewhere = [
+        measurement_record(trial("tucker", 8), 3.0, machine="bench-2", runtime=runtime)
+        for runtime in ("eager-nhwc", "onnxruntime")
+    ]
+    quarter = paper_of("tucker", {"metric": "speedup", "at_least": 2.0})
+    claims = [
+        claim.model_copy(update={"claim": name, "models": claim.models.model_copy(update={"budget": budget})})
+        for claim in quarter.claims
+        for name, budget in (("4x", Budget(macs=4)), ("8x", Budget(macs=8)), ("2x", Budget(macs=2)))
+    ]
+    eighth = trial("tucker", 8).key
+    here = [r for r in sweep() if not (isinstance(r, MeasurementRecord) and r.measurement.trial == eighth)]
+    done = reproduced(quarter.model_copy(update={"claims": claims}), Evidence(here + elsewhere))
+    found = [(outcome.claim.claim, outcome.machine, outcome.verdict) for outcome in done.outcomes]
+    assert found == [("4x", "bench-1", "confirmed"), ("8x", "bench-2", "confirmed"), ("2x", "", "not measured")]
+
+
+def test_a_model_that_a_machine_could_not_time_is_told_of_there() -> None:
+    paper = paper_of("tucker", {"metric": "speedup", "at_least": 2.0})
+    told = {"machine": "bench-2", "status": Status.NOT_EXPORTABLE, "reason": "an operator", "timing": None}
+    refused = [measurement_record(trial("tucker", 4), runtime=runtime, **told) for runtime in paper_runtimes(paper)]
+    done = reproduced(paper, Evidence(sweep() + refused))
+    assert [(o.machine, o.verdict) for o in done.outcomes] == [("bench-1", "confirmed"), ("bench-2", "not measured")]
+    assert done.outcomes[1].here == "not_exportable: an operator"
+
+
+def test_models_of_two_trainings_of_a_network_are_not_compared_image_by_image() -> None:
+    against = {"experiment": "net", "method": "jaderberg"}
+    paper = paper_of("tucker", {"metric": "loss", "at_most": 0}, against=against)
+    ours, theirs = (trial(method, 4, versions={"brought": 1}) for method in ("tucker", "jaderberg"))
+    alike = [trial_record(ours, 0.4), trial_record(theirs, 0.2)]
+    assert outcome(paper, alike).verdict == "not confirmed"
+    other = trial_record(theirs.model_copy(update={"versions": {"brought": 2}}), 0.2)
+    found = outcome(paper, [alike[0], other])
+    assert found.verdict == "not measured" and "another network" in found.here
 
 
 def test_records_of_an_older_declared_version_still_count() -> None:
@@ -259,7 +300,24 @@ def test_the_command_runs_what_is_missing_and_shows_paper_and_measured(
     done = CliRunner().invoke(app, ["reproduce", "synthetic", "--out", str(tmp_path)], env={"COLUMNS": "200"})
     assert done.exit_code == 0, done.output
     assert "confirmed" in done.output and "twice as fast" in done.output
+    assert f"Timed on: {fingerprint().machine}" in done.output
     assert "2.50" in (tmp_path / "reproduction.md").read_text()
+
+
+def test_as_many_trials_are_prepared_side_by_side_as_are_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Idle(LocalCrew):
+        """Does nothing, however many there are to do it."""
+
+        def work(self, *_: Any) -> Any:
+            asked.append(self.jobs)
+            return (record for record in ())
+
+    asked: list[int] = []
+    monkeypatch.setattr(cli_reproduce, "LocalCrew", Idle)
+    CliRunner().invoke(app, ["reproduce", "asvd2023", "--quick", "-j", "2", "--out", str(tmp_path)])
+    assert asked == [2]
 
 
 def test_of_a_paper_without_records_the_page_says_so_in_a_line() -> None:

@@ -1,0 +1,84 @@
+"""One row from several timings and seeds of one model: what counts, and how it is taken together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from lowrank_bench.measurement.statistics import RatioInterval, pool_processes, verdict
+from lowrank_bench.reporting.unranked import SETTING, WHAT, listed_seeds
+
+# fmt: off
+_OF_MODELS = [
+    "macs_ratio", "params_ratio", "bytes_ratio", "top1_dense", "top1_before", "top1_after", "top1_drop",
+]
+_SECONDS = ["decompose_s", "finetune_s"]
+_OF_TIMES = ["dense_ms", "compressed_ms", "p90_ms", "images_per_s", "convert_s"]
+# fmt: on
+
+
+def pooled_row(group: pd.DataFrame, models: pd.DataFrame) -> dict[str, object]:
+    """One method, target and setting, over its timings and over the models of all seeds, timed here or not; in a
+    runtime of fewer bits, whose accuracy is its own, over those that were timed in it. Seconds of making them are those
+    of the timed ones.
+
+    Speed does not depend on the seed, so seeds are repetitions: geometric mean and t-interval on the logarithms.
+    Accuracy does: the mean, with the lowest and the highest end of the seeds' paired intervals, which covers the chance
+    in the test images and in training both.
+    """
+    group = best_evidence(group)
+    first = group.iloc[0]
+    interval = pooled_speedup(group)
+    floor = group["noise_floor"].median()
+    called = first["verdict"] if len(group) == 1 else verdict(interval, floor)
+    of_models = over_seeds(models)
+    return {
+        **first[[*WHAT, *SETTING]],
+        **of_models,
+        **group[_SECONDS].median(),
+        **group[_OF_TIMES].mean(),
+        "arithmetic": first["arithmetic"],
+        "speedup": interval.ratio,
+        "speedup_low": interval.low,
+        "speedup_high": interval.high,
+        "realised": interval.ratio / of_models["macs_ratio"],
+        "verdict": called,
+        "noise_floor": floor,
+        "unstable": group["unstable"].any(),
+        "processes": group["processes"].min(),
+        "memory_mb": group["memory_mb"].max(),
+        "runtime_error": group["runtime_error"].max(),
+        "runtime_bytes": group["runtime_bytes"].max(),
+        "environment": " / ".join(sorted(set(group["environment"]))),
+        "finished": group["finished"].max(),
+    }
+
+
+def over_seeds(models: pd.DataFrame) -> dict[str, Any]:
+    """What a row tells of its models alone, whether they were timed or not; ``models`` has a row for each seed."""
+    return {
+        **models[_OF_MODELS].mean(),
+        "top1_drop_low": models["top1_drop_low"].min(),
+        "top1_drop_high": models["top1_drop_high"].max(),
+        "top1_drop_least": models["top1_drop"].min(),
+        "top1_drop_most": models["top1_drop"].max(),
+        "seeds": listed_seeds(models["seed"]),
+        "images": models["images"].max(),
+        "bytes": models["bytes"].max(),
+    }
+
+
+def best_evidence(group: pd.DataFrame) -> pd.DataFrame:
+    """One row per seed: where a model was timed more than once in a setting, from the most processes, then the last."""
+    return group.sort_values("processes", kind="stable").drop_duplicates("seed", keep="last").sort_values("seed")
+
+
+def pooled_speedup(group: pd.DataFrame) -> RatioInterval:
+    """Of one model in one setting, over the seeds that ``best_evidence`` left: the interval of the only one, or the
+    t-interval on the logarithms of several.
+    """
+    if len(group) > 1:
+        return pool_processes(list(group["speedup"]))
+    first = group.iloc[0]
+    return RatioInterval(first["speedup"], first["speedup_low"], first["speedup_high"])
