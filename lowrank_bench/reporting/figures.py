@@ -29,6 +29,8 @@ from lowrank_bench.reporting.styles import (
 )
 from lowrank_bench.trial import CONTROL
 
+DPI = 160
+
 _DENSE_LINE: dict[str, Any] = {"color": "0.4", "linewidth": 0.8}
 _LIMIT_LINE: dict[str, Any] = {"color": "0.4", "linewidth": 1.2, "linestyle": ":"}
 _FRONT_LINE: dict[str, Any] = {"color": "0.6", "linewidth": 1.2, "zorder": 1}
@@ -81,7 +83,7 @@ def encode(figure: Figure, form: str) -> bytes:
     buffer = io.BytesIO()
     undated: dict[str, Any] = {"svg": {"Date": None}, "png": {"Software": None}}
     with mpl.rc_context(RC):
-        figure.savefig(buffer, format=form, dpi=160, metadata=undated[form])
+        figure.savefig(buffer, format=form, dpi=DPI, metadata=undated[form])
     return buffer.getvalue()
 
 

@@ -52,6 +52,7 @@ def draw_heat(board: Board) -> Figure:
             frame_label(label, method)
         axes.set_title(f"Measured speedup in every runtime\n{board.name}", fontsize="medium", wrap=True)
         axes.set_xlabel("runtime, threads (t), batch (b); ≈ within the noise of 1; grey: no time", fontsize="small")
+        figure.draw_without_rendering()  # only then are the colour bar's labels known, and the next drawing has room
     return figure
 
 

@@ -13,6 +13,7 @@ from lowrank_bench.errors import InvalidRecord
 from lowrank_bench.reading import latest
 from lowrank_bench.record import Epoch, Status
 from lowrank_bench.reporting.board import make_boards, rows_of
+from lowrank_bench.reporting.figures import DPI, encode
 from lowrank_bench.reporting.files import WRITTEN
 from lowrank_bench.reporting.gallery import pictures_of
 from lowrank_bench.reporting.heat_map import draw_heat
@@ -114,6 +115,16 @@ def test_the_heat_map_shows_every_speedup_and_marks_what_is_noise():
     labels = {label.get_text(): label for label in figure.axes[0].get_yticklabels()}
     framed = labels["jaderberg macs/4"].get_bbox_patch().get_edgecolor()
     assert to_hex(framed).upper() == method_style("jaderberg")[0]
+
+
+@pytest.mark.parametrize("runtimes", [("openvino",), ("eager-nhwc", "onnxruntime")])
+def test_the_heat_maps_colour_bar_and_its_label_are_inside_the_picture(runtimes):
+    (board,) = make_boards(to_frame(sweep(runtimes=runtimes)))
+    figure = draw_heat(board)
+    encode(figure, "png")
+    label = figure.axes[1].yaxis.label.get_window_extent()
+    width, height = figure.get_size_inches() * DPI
+    assert 0 <= label.x0 < label.x1 <= width and 0 <= label.y0 < label.y1 <= height
 
 
 def test_a_plan_shows_the_ranks_of_every_layer():
