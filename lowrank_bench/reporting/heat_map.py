@@ -43,7 +43,7 @@ def draw_heat(board: Board) -> Figure:
             linewidths=1,
             xticklabels=False,  # seaborn would draw the figure to look at its labels, before there is room for them
             yticklabels=False,
-            cbar_kws={"label": "measured speedup, dense over compressed", "format": FuncFormatter(_ratio)},
+            cbar_kws={"label": "dense over compressed", "format": FuncFormatter(_ratio)},
         )
         across = [setting_text(*setting) for setting in settings]
         axes.set_xticks(np.arange(len(settings)) + 0.5, across, rotation=30, ha="right")
