@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import pandas as pd
 
 from lowrank_bench.reporting.board import rows_of
-from lowrank_bench.reporting.cells import interval_text, setting_text
+from lowrank_bench.reporting.claim_text import candidate_text, condition_text, number_text
 from lowrank_bench.reporting.evidence import Candidate, Estimate, Evidence
 from lowrank_bench.reporting.markdown import bullets, escape, markdown_table
 from lowrank_bench.reporting.paper import IN_POINTS, Check, Claim, Paper, Planned
@@ -29,33 +29,6 @@ _LEFT_OUT = "not part of this run"
 _UNTOLD = "no record"
 _UNLIKE = "of its models not every number is recorded, or they were judged on other images or come of another network"
 
-_SIGNS = {"at_least": "≥", "at_most": "≤", "not_below": "not below", "not_above": "not above"}
-
-
-class _Form(NamedTuple):
-    """How a metric is called, and its number written."""
-
-    name: str
-    number: str
-    unit: str
-
-
-_FORMS = {
-    "speedup": _Form("speedup", ".2f", " times as fast"),
-    "realised": _Form("share of the MACs ratio", ".0%", " of the MACs ratio realised"),
-    "practical": _Form("practical speedup", ".2f", " times as fast in the fastest runtimes, dense and compressed"),
-    "loss": _Form("loss", "+.2f", " points lost"),
-    "loss_as_it_came": _Form("loss from the network as it came", "+.2f", " points from the network as it came"),
-    "loss_ratio": _Form("loss over the other's", ".2f", " of the other's loss"),
-    "params_ratio": _Form("ratio of parameters", ".2f", "x fewer parameters"),
-    "macs_ratio": _Form("ratio of MACs", ".2f", "x fewer MACs"),
-    "layer_params_ratio": _Form("ratio of the layer's parameters", ".2f", "x fewer parameters in {layer}"),
-    "layer_macs_ratio": _Form("ratio of the layer's MACs", ".2f", "x fewer MACs in {layer}"),
-    "weight_error": _Form("relative error", ".3f", " relative error of {layer}"),
-    "weight_error_ratio": _Form("ratio of errors", ".3f", " times the other's error of {layer}"),
-}
-_ALWAYS_WITH_INTERVAL = {"speedup", "realised", "loss"}
-
 
 @dataclass(frozen=True)
 class Outcome:
@@ -71,7 +44,7 @@ class Outcome:
     def cells(self) -> list[str]:
         """Under HEADINGS."""
         claim = self.claim
-        judged = "; ".join(filter(None, map(_judged_by, claim.checks)))
+        judged = "; ".join(filter(None, map(condition_text, claim.checks)))
         verdict = self.verdict + self.detail
         return [claim.claim, f"{claim.paper} ({claim.where})", judged, self.here, verdict, claim.differs]
 
@@ -163,7 +136,7 @@ def _judged(claim: Claim, evidence: Evidence, plans: Mapping[str, Planned], mach
     candidate, estimates = max(judged, key=lambda item: _closeness(claim.checks, item[1]))
     pairs = [*zip(claim.checks, estimates, strict=True)]
     grades = [_grade(*pair) for pair in pairs if pair[0].conditions]
-    here = f"{', '.join(_number(*pair) for pair in pairs)}: {_what(candidate)}"
+    here = f"{', '.join(number_text(*pair) for pair in pairs)}: {candidate_text(candidate)}"
     here += f" (best of {len(judged)})" if len(judged) > 1 else ""
     if min(grades) >= _ENOUGH:
         equality = any(check.of_equality for check in claim.checks)
@@ -220,36 +193,3 @@ def _spare(check: Check, estimate: Estimate) -> float:
     ((name, limit),) = check.conditions.items()
     ahead = estimate.value - limit if name in ("at_least", "not_below") else limit - estimate.value
     return ahead if check.metric in IN_POINTS else ahead / limit
-
-
-def _judged_by(check: Check) -> str:
-    form = _FORMS[check.metric]
-    return " ".join(f"{form.name} {_SIGNS[name]} {value:g}" for name, value in check.conditions.items())
-
-
-def _number(check: Check, estimate: Estimate) -> str:
-    form = _FORMS[check.metric]
-    if check.metric in _ALWAYS_WITH_INTERVAL or estimate.low != estimate.high:
-        text = interval_text(estimate.value, estimate.low, estimate.high, form.number)
-    else:
-        text = f"{estimate.value:{form.number}}"
-    return text + form.unit.format(layer=check.layer)
-
-
-def _what(candidate: Candidate) -> str:
-    """The model, its setting, its seeds, and what it is compared with."""
-    text = _name(candidate.models)
-    if len(candidate.timed):
-        timed = candidate.timed.iloc[0]
-        text += f" in {setting_text(timed['runtime'], timed['threads'], timed['batch'])}"
-    seeds = len(candidate.models)
-    text += f", {seeds} seeds" if seeds > 1 else ", 1 seed"
-    if candidate.others is None:
-        return text
-    text += f", against {_name(candidate.others, ['method', 'options'])}"
-    own, other = (rows.iloc[0]["recipe"] for rows in (candidate.models, candidate.others))
-    return text if own == other else f"{text} tuned by {other}"
-
-
-def _name(rows: pd.DataFrame, columns: Sequence[str] = ("method", "options", "target")) -> str:
-    return " ".join(filter(None, (str(rows.iloc[0][column]) for column in columns)))

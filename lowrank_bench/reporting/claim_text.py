@@ -1,0 +1,74 @@
+"""How a claim's condition, its number and the model that is meant are written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import pandas as pd
+
+from lowrank_bench.reporting.cells import interval_text, setting_text
+from lowrank_bench.reporting.evidence import Candidate, Estimate
+from lowrank_bench.reporting.paper import Check
+
+_SIGNS = {"at_least": "≥", "at_most": "≤", "not_below": "not below", "not_above": "not above"}
+
+
+class _Form(NamedTuple):
+    """How a metric is called, and its number written."""
+
+    name: str
+    number: str
+    unit: str
+
+
+_FORMS = {
+    "speedup": _Form("speedup", ".2f", " times as fast"),
+    "realised": _Form("share of the MACs ratio", ".0%", " of the MACs ratio realised"),
+    "practical": _Form("practical speedup", ".2f", " times as fast in the fastest runtimes, dense and compressed"),
+    "loss": _Form("loss", "+.2f", " points lost"),
+    "loss_as_it_came": _Form("loss from the network as it came", "+.2f", " points from the network as it came"),
+    "loss_ratio": _Form("loss over the other's", ".2f", " of the other's loss"),
+    "params_ratio": _Form("ratio of parameters", ".2f", "x fewer parameters"),
+    "macs_ratio": _Form("ratio of MACs", ".2f", "x fewer MACs"),
+    "layer_params_ratio": _Form("ratio of the layer's parameters", ".2f", "x fewer parameters in {layer}"),
+    "layer_macs_ratio": _Form("ratio of the layer's MACs", ".2f", "x fewer MACs in {layer}"),
+    "weight_error": _Form("relative error", ".3f", " relative error of {layer}"),
+    "weight_error_ratio": _Form("ratio of errors", ".3f", " times the other's error of {layer}"),
+}
+_ALWAYS_WITH_INTERVAL = {"speedup", "realised", "loss"}
+
+
+def condition_text(check: Check) -> str:
+    """Such as ``speedup ≥ 8.5``; empty for a number that is only shown."""
+    form = _FORMS[check.metric]
+    return " ".join(f"{form.name} {_SIGNS[name]} {value:g}" for name, value in check.conditions.items())
+
+
+def number_text(check: Check, estimate: Estimate) -> str:
+    """Such as ``2.40 [2.38, 2.42] times as fast``; of what is counted exactly the number alone."""
+    form = _FORMS[check.metric]
+    if check.metric in _ALWAYS_WITH_INTERVAL or estimate.low != estimate.high:
+        text = interval_text(estimate.value, estimate.low, estimate.high, form.number)
+    else:
+        text = f"{estimate.value:{form.number}}"
+    return text + form.unit.format(layer=check.layer)
+
+
+def candidate_text(candidate: Candidate) -> str:
+    """The model, its setting, its seeds, and what it is compared with."""
+    text = _name(candidate.models)
+    if len(candidate.timed):
+        timed = candidate.timed.iloc[0]
+        text += f" in {setting_text(timed['runtime'], timed['threads'], timed['batch'])}"
+    seeds = len(candidate.models)
+    text += f", {seeds} seeds" if seeds > 1 else ", 1 seed"
+    if candidate.others is None:
+        return text
+    text += f", against {_name(candidate.others, ['method', 'options'])}"
+    own, other = (rows.iloc[0]["recipe"] for rows in (candidate.models, candidate.others))
+    return text if own == other else f"{text} tuned by {other}"
+
+
+def _name(rows: pd.DataFrame, columns: Sequence[str] = ("method", "options", "target")) -> str:
+    return " ".join(filter(None, (str(rows.iloc[0][column]) for column in columns)))
