@@ -5,8 +5,9 @@ place.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -95,17 +96,20 @@ def trace(model: nn.Module, input_size: tuple[int, ...]) -> dict[str, Site]:
     """Every layer that could be factored, by its name, with the maps that reach it. Raises InvalidInput as ``count``
     does.
 
-    A layer that is reached under several names stands under its first; one that is never called does not appear.
+    A layer that is reached under several names stands under its first. One that is never called does not appear, nor
+    does one whose weight other code of the network reads as well: a factored layer has none to be read.
     """
     alias = alias_of(model)
     sites: dict[str, Site] = {}
     called: dict[str, None] = {}
+    read: set[str] = set()
     for name, layer in alias.named_modules():
         if isinstance(layer, nn.Conv2d | nn.Linear) and refusal(layer) is None:
             sites[name] = Site(Geometry.of(layer), layer.bias is not None)
             layer.register_forward_pre_hook(_recorder(name, sites[name], called))
+            layer.__class__ = _telling_reads(type(layer), partial(read.add, name))
     run_on_zeros(alias, input_size)
-    return {name: sites[name] for name in called}
+    return {name: sites[name] for name in called if name not in read}
 
 
 def first_convolution(model: nn.Module, input_size: tuple[int, ...]) -> str | None:
@@ -129,6 +133,27 @@ def _recorder(name: str, site: Site, called: dict[str, None]) -> Any:
         )
 
     return record
+
+
+def _telling_reads(kind: type[nn.Conv2d | nn.Linear], read: Callable[[], None]) -> type[nn.Module]:
+    """A kind of layer that calls ``read`` whenever its weight is read by any code but its own forward."""
+
+    class Telling(kind):  # type: ignore[misc, valid-type]
+        computing = False
+
+        def forward(self, x: Tensor) -> Any:
+            self.computing = True
+            try:
+                return super().forward(x)
+            finally:
+                self.computing = False
+
+        def __getattr__(self, name: str) -> Any:  # asked for what is no plain attribute: parameters, for instance
+            if name == "weight" and not self.computing:
+                read()
+            return super().__getattr__(name)
+
+    return Telling
 
 
 class _Multiplications(TorchDispatchMode):

@@ -113,7 +113,8 @@ def untouched(model: nn.Module, sites: dict[str, Site]) -> dict[str, str]:
         for name, layer in model.named_modules()
         if isinstance(layer, _ConvNd | nn.Linear) and name not in sites
     }
-    return {name: refusal(layer) or "never called in a forward pass" for name, layer in layers.items()}
+    out_of_reach = "never called in a forward pass, or its weight is read there by other code too"
+    return {name: refusal(layer) or out_of_reach for name, layer in layers.items()}
 
 
 def planned(site: Site, chain: Chain, ranks: tuple[int, ...], error: float | None, ungrouped: bool) -> LayerPlan:
@@ -144,7 +145,7 @@ def _given_ranks(
     for name, rule in rules.items():
         layer = named_layer(model, name)
         if name not in sites:
-            raise UnsupportedLayer(f"layer {name!r}: {skipped.get(name, 'never called in a forward pass')}")
+            raise UnsupportedLayer(f"layer {name!r}: {skipped[name]}")
         target = method.target_geometry(sites[name].geometry)
         ranks = resolve_ranks(method, kernel_of(layer, target.groups), target.groups, rule, f"layer {name!r}")
         if ranks is None:

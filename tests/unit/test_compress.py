@@ -13,7 +13,7 @@ import pytest
 import torch
 import torchvision
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 import lowrank_bench as lrb
 from lowrank_bench.compression.cost import first_convolution
@@ -138,6 +138,28 @@ def test_every_layer_is_in_the_plan_or_has_a_reason() -> None:
     assert "never called" in compressed.skipped["unused"]
     assert "only nn.Conv2d" in compressed.skipped["up"]
     assert "linear" in compressed.skipped["head"]
+
+
+class ReadsWeight(nn.Module):
+    """Reads the weight of a layer that it calls too, as timm's EdgeNeXt does for its device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read, self.plain = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.plain(self.read(x.to(self.read.weight.device)))
+        return out
+
+
+def test_a_layer_whose_weight_the_network_reads_itself_stays_dense_by_name() -> None:
+    model = ReadsWeight()
+    compressed = lrb.compress(model, "tucker", ranks="energy:0.5", input_size=(3, 8, 8))
+    assert set(compressed.plan.layers) == {"plain"}
+    assert "its weight is read" in compressed.skipped["read"]
+    assert compressed.model(torch.zeros(1, 3, 8, 8)).shape == model(torch.zeros(1, 3, 8, 8)).shape
+    with pytest.raises(lrb.UnsupportedLayer, match=r"'read': .* its weight is read"):
+        lrb.compress(model, "tucker", ranks={"read": "full"}, input_size=(3, 8, 8))
 
 
 def test_a_shared_layer_is_swapped_under_every_name_and_stays_shared() -> None:
