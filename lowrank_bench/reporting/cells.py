@@ -27,7 +27,13 @@ def interval_text(value: float, low: float, high: float, form: str) -> str:
     """Such as ``2.31 [2.28, 2.34]``; without the ends where these are not known, empty where the value is not."""
     if math.isnan(value):
         return ""
-    return f"{value:{form}}" + ("" if math.isnan(low) else f" [{low:{form}}, {high:{form}}]")
+    return signed(value, form) + ("" if math.isnan(low) else f" [{signed(low, form)}, {signed(high, form)}]")
+
+
+def signed(value: float, form: str) -> str:
+    """A number as text; what rounds to zero has no sign."""
+    text = f"{value:{form}}"
+    return text if text.strip("+-0.%") else text.lstrip("+-")
 
 
 def speedup_text(row: Row, form: str = ".2f") -> str:
@@ -104,7 +110,7 @@ def _seeds(row: Row) -> str:
     count = seeds_of(row)
     if count == 1 or math.isnan(row.top1_drop):
         return str(count)
-    return f"{count} ({row.top1_drop_least:+.2f} to {row.top1_drop_most:+.2f})"
+    return f"{count} ({signed(row.top1_drop_least, '+.2f')} to {signed(row.top1_drop_most, '+.2f')})"
 
 
 def _times(row: Row) -> str:

@@ -214,6 +214,7 @@ def _measurement_columns(record: MeasurementRecord) -> dict[str, object]:
         "stop_reason": " ".join(sorted({process.stop_reason for process in timing.processes})),
         "dense_ms": timing.dense_ms,
         "compressed_ms": timing.compressed_ms,
+        "dense_p90_ms": timing.dense_p90_ms,
         "p90_ms": timing.p90_ms,
         "memory_mb": timing.memory_mb,
         "runtime_error": max(process.runtime_error for process in timing.processes),

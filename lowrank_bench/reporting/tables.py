@@ -224,7 +224,7 @@ def overall_grid(overall: Overall) -> Grid:
 
 def overall_legend(overall: Overall) -> str:
     """What that table means, in sentences."""
-    lost = f", or lost more than {overall.max_loss:g} points of top-1," if overall.scored else ""
+    lost = f", or lost more than {points_text(overall.max_loss)} of top-1," if overall.scored else ""
     return (
         f"Over {', '.join(overall.models)}. Geometric means of the speedups, and in brackets of the ends of their 95 % "
         f"intervals; a model that a method refused or failed on{lost} counts as 1.00. Ranked in each setting by the "

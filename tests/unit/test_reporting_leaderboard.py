@@ -11,8 +11,10 @@ from synthetic_records import failed_trial, measurement_record, sweep, trial, tr
 from lowrank_bench.errors import InvalidInput
 from lowrank_bench.record import Status
 from lowrank_bench.reporting.board import make_boards
+from lowrank_bench.reporting.cells import interval_text
 from lowrank_bench.reporting.leaderboard import board_markdown, to_csv, to_terminal
 from lowrank_bench.reporting.markdown import escape
+from lowrank_bench.reporting.page import render_page
 from lowrank_bench.reporting.records_frame import to_frame
 from lowrank_bench.reporting.report import BEGIN, END, summary_board, update_readme
 from lowrank_bench.reporting.tables import facts, runtimes_grid
@@ -187,6 +189,24 @@ def test_markdown_and_csv_say_the_same():
         assert line[4].startswith(f"{float(row['speedup']):.2f} [")
         assert line[5] == row["verdict"]
         assert ("★" in line[0]) == (row["pareto"] == "True")
+
+
+def test_calls_have_their_p50_p90_throughput_memory_and_size_on_the_board_and_on_the_page(tmp_path):
+    board = board_of(sweep())
+    text = board_markdown(board).split("### Latency, throughput and memory")[1]
+    (line,) = [line for line in text.splitlines() if line.startswith("| onnxruntime 1t b64 | jaderberg | macs/4 |")]
+    # 40 ms over 3.1, p90 a tenth above p50 on both sides, 64 images in 12.9 ms, 2.4 million bytes
+    assert cells(line)[3:] == ["40.0 / 44.0", "12.9 / 14.2", "4960", "200", "2.40"]
+    assert (
+        "less than 1 ms, p90 is of the means of loops" in text and "not what the compressed model alone needs" in text
+    )
+    page = render_page([(board, [])], [], [], tmp_path).decode()
+    assert "<td>12.9 / 14.2" in page.replace(' data-order="12.9"', "") and "p90 is of the means of loops" in page
+
+
+def test_what_rounds_to_zero_has_no_sign():
+    assert interval_text(-0.004, -0.65, 0.001, "+.2f") == "0.00 [-0.65, 0.00]"
+    assert interval_text(0.4, -0.05, 1.0, "+.2f") == "+0.40 [-0.05, +1.00]"
 
 
 def test_names_and_reasons_cannot_break_a_table():
