@@ -113,10 +113,6 @@ def _seeds(row: Row) -> str:
     return f"{count} ({signed(row.top1_drop_least, '+.2f')} to {signed(row.top1_drop_most, '+.2f')})"
 
 
-def _times(row: Row) -> str:
-    return f"{row.dense_ms:.3g} → {row.compressed_ms:.3g}"
-
-
 COLUMNS = (
     Column("#", _place, "rank"),
     Column("Method", method_text),
@@ -132,7 +128,6 @@ COLUMNS = (
     Column("Practical [95 %]", practical_text, "practical_low"),
     Column("Params ratio", _number("params_ratio", ".2f"), "params_ratio"),
     Column("Bytes ratio", _number("bytes_ratio", ".2f"), "bytes_ratio", in_terminal=False),
-    Column("Dense → compressed ms", _times, "compressed_ms", in_terminal=False),
     Column("Processes", lambda row: str(row.processes), "processes", in_terminal=False),
     Column("Output error", _number("runtime_error", ".0e"), "runtime_error", in_terminal=False),
     Column("Convert s", _number("convert_s", ".1f"), "convert_s", in_terminal=False),
