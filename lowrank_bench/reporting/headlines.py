@@ -22,7 +22,9 @@ def headlines(boards: Sequence[Board]) -> list[str]:
         if rows:
             said = "; ".join(filter(None, (_span(rows, target, where) for target, where in _SPANS.items())))
             opening = f"On {machine}, each model in the fastest runtime that it was timed in: "
-            paragraphs.append(escape(f"{opening}{said}{'. At' if said else 'at'} any budget, {_without_gain(rows)}."))
+            paragraphs.append(
+                escape(f"{opening}{said}{'. At' if said else 'at'} any budget and recipe, {_without_gain(rows)}.")
+            )
     return paragraphs
 
 
@@ -37,7 +39,8 @@ def _span(rows: Sequence[Row], target: str, where: str) -> str:
     count = len({(row.task, row.model) for row in some})
     networks = f"{count} network{'s' * (count > 1)}"
     least, most = (_end(pick(some, key=lambda row: row.practical)) for pick in (min, max))
-    return f"with 4x fewer MACs {where} ({target}, {networks}) from {least} to {most} times as fast"
+    span = least if len(some) == 1 else f"from {least} to {most}"
+    return f"with 4x fewer MACs {where} ({target}, {networks}) {span} times as fast"
 
 
 def _end(row: Row) -> str:

@@ -299,6 +299,17 @@ def test_the_readme_gets_its_board_between_the_markers_and_nothing_else_changes(
     assert "old" not in once
 
 
+def test_the_readme_links_to_the_whole_board_from_where_it_lies(tmp_path):
+    of, control = trial("tucker", 4), trial("identity")
+    records = [trial_record(of), trial_record(control), measurement_record(of, 2.0), measurement_record(control)]
+    write(tmp_path / "results" / "mine", records)
+    readme = tmp_path / "docs" / "README.md"
+    readme.parent.mkdir()
+    readme.write_text(f"{BEGIN}\n{END}\n")
+    update_readme(readme, tmp_path / "results" / "mine")
+    assert "([the whole board](../results/mine/leaderboard.md))" in readme.read_text()
+
+
 def test_a_readme_without_markers_is_left_alone(tmp_path):
     write(tmp_path / "results", sweep())
     readme = tmp_path / "README.md"

@@ -47,8 +47,8 @@ def test_it_begins_with_both_ends_of_what_4x_fewer_macs_become_budgets_of_convol
         "On bench-1, each model in the fastest runtime that it was timed in: with 4x fewer MACs in the whole network "
         "(macs/4, 1 network) from 2.10 [2.08, 2.12] (channel_svd on charnet in onnxruntime) to 3.10 [3.07, 3.13] "
         "(jaderberg on charnet in onnxruntime) times as fast; with 4x fewer MACs in its convolutions, the rest left as "
-        "it was (macs/4 (convs), 1 network) from 3.90 [3.86, 3.94] (tucker on vgg16 in openvino) to 3.90 [3.86, 3.94] "
-        "(tucker on vgg16 in openvino) times as fast. At any budget, of 9 models 1 slower than the dense one (down to "
+        "it was (macs/4 (convs), 1 network) 3.90 [3.86, 3.94] (tucker on vgg16 in openvino) times as fast. "
+        "At any budget and recipe, of 9 models 1 slower than the dense one (down to "
         "0.10 [0.10, 0.10]: narrow macs/4.5 on charnet)."
     )
 
@@ -60,8 +60,14 @@ def test_its_first_line_counts_what_gains_nothing_and_takes_the_users_choice_of_
     records = [trial_record(trial("identity")), fast, trial_record(of), slow, *alone("lenet", "tucker", 1.001)]
     first = summary(records).splitlines()[0]
     assert "from 1.00 [0.99, 1.01] (tucker on lenet in onnxruntime; no gain beyond noise) to 1.89" in first
-    assert first.endswith("At any budget, of 2 models 2 with no gain beyond noise.")  # 1.89 without an interval
-    assert summary(sweep()).splitlines()[0].endswith("At any budget, of 6 models none without a gain beyond noise.")
+    assert first.endswith(
+        "At any budget and recipe, of 2 models 2 with no gain beyond noise."
+    )  # 1.89 without an interval
+    assert (
+        summary(sweep())
+        .splitlines()[0]
+        .endswith("At any budget and recipe, of 6 models none without a gain beyond noise.")
+    )
 
 
 def test_what_is_missing_is_said_below_which_model_to_take() -> None:
