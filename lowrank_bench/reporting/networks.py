@@ -8,7 +8,15 @@ import pandas as pd
 
 from lowrank_bench.reporting.board import Board, Row, rows_of
 from lowrank_bench.reporting.cells import practical_text
-from lowrank_bench.reporting.choice import free_choice, in_float32, keeping, practical_verdict, rivals, winner
+from lowrank_bench.reporting.choice import (
+    free_choice,
+    in_float32,
+    keeping,
+    practical_verdict,
+    rivals,
+    winner,
+    workloads,
+)
 from lowrank_bench.reporting.tables import Grid
 from lowrank_bench.reporting.timed_in import Timed, chosen_text, timed_in
 from lowrank_bench.trial import names_ranks
@@ -22,8 +30,7 @@ def networks_grid(boards: Sequence[Board], threads: int, batch: int) -> tuple[Gr
     """
     lines: list[tuple[Board, str, pd.DataFrame]] = []
     for board in boards:
-        models = keeping(free_choice(board, threads, batch), None)
-        models = models[~models["target"].map(names_ranks).astype(bool)]
+        models = _at_budgets(board, threads, batch)
         lines += [(board, str(target), some.drop_duplicates("method")) for target, some in models.groupby("target")]
     methods = sorted({method for _, _, rows in lines for method in rows["method"]})
     given = sorted({options for _, _, rows in lines for options in rows["options"]} - {""})
@@ -42,6 +49,17 @@ def networks_grid(boards: Sequence[Board], threads: int, batch: int) -> tuple[Gr
         cells.append([board.model, target, ", ".join(here), dense, *(found.get(method, "") for method in methods)])
     headings = ["Network", "Target", "Runtimes timed", "Dense ms, in", *methods]
     return Grid(headings, cells), [(f"Options {mark}", options) for options, mark in marks.items()]
+
+
+def shared_workload(board: Board) -> tuple[int, int]:
+    """The first threads and batch at which a budget was timed, which other networks may share; else the headline's."""
+    known = workloads(board)
+    return next((workload for workload in known if not _at_budgets(board, *workload).empty), known[0])
+
+
+def _at_budgets(board: Board, threads: int, batch: int) -> pd.DataFrame:
+    models = keeping(free_choice(board, threads, batch), None)
+    return models[~models["target"].map(names_ranks).astype(bool)]
 
 
 def _cell(row: Row, timed: Timed, most: int, marks: dict[str, str]) -> str:

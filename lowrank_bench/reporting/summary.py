@@ -20,7 +20,7 @@ from lowrank_bench.reporting.choice import by_practical, free_choice, in_float32
 from lowrank_bench.reporting.decisions import all_recipes, decisions_grid, fastest_at, what_is_missing
 from lowrank_bench.reporting.headlines import headlines
 from lowrank_bench.reporting.markdown import bullets, escape, markdown_table
-from lowrank_bench.reporting.networks import networks_grid
+from lowrank_bench.reporting.networks import networks_grid, shared_workload
 from lowrank_bench.reporting.tables import environment_facts, facts
 from lowrank_bench.reporting.timed_in import Timed, chosen_text, fastest_of, timed_in
 from lowrank_bench.reporting.unranked import WHAT
@@ -138,7 +138,7 @@ def _networks(boards: Sequence[Board]) -> list[str]:
     """A table of the networks on each machine, by recipe and workload."""
     alike: dict[tuple[str, str, tuple[int, int]], list[Board]] = {}
     for board in boards:
-        alike.setdefault((board.machine, board.recipe, workloads(board)[0]), []).append(board)
+        alike.setdefault((board.machine, board.recipe, shared_workload(board)), []).append(board)
     tables = []
     for (machine, recipe, workload), some in alike.items():
         grid, options = networks_grid(some, *workload)

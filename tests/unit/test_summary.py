@@ -103,6 +103,13 @@ def test_networks_of_which_the_time_alone_is_known_share_a_table() -> None:
     assert "Options (1): align=16; " in text
 
 
+def test_a_network_whose_budgets_were_timed_at_another_batch_than_its_headlines_is_in_the_table() -> None:
+    own = trial("tucker", task="speed", model="vgg16", recipe="none", ranks={"conv2": 8})
+    records = [trial_record(own, quality=None), measurement_record(own, 3.0, batch=64)]  # least time per image
+    (line,) = lines_of(summary([*records, *alone("vgg16", "tucker", 3.9)]), "Network")[1:]
+    assert line[:2] == ["vgg16", "macs/4"]
+
+
 def test_where_a_model_was_timed_in_fewer_runtimes_than_others_its_choice_is_said_to_be_so_much_smaller() -> None:
     both = ("onnxruntime", "openvino")
     (line,) = lines_of(summary([*alone("vgg16", "tucker", 3.9, both), *alone("vgg16", "denton", 3.0)]), "Network")[1:]
