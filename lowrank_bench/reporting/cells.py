@@ -27,7 +27,13 @@ def interval_text(value: float, low: float, high: float, form: str) -> str:
     """Such as ``2.31 [2.28, 2.34]``; without the ends where these are not known, empty where the value is not."""
     if math.isnan(value):
         return ""
-    return f"{value:{form}}" + ("" if math.isnan(low) else f" [{low:{form}}, {high:{form}}]")
+    return signed(value, form) + ("" if math.isnan(low) else f" [{signed(low, form)}, {signed(high, form)}]")
+
+
+def signed(value: float, form: str) -> str:
+    """A number as text; what rounds to zero has no sign."""
+    text = f"{value:{form}}"
+    return text if text.strip("+-0.%") else text.lstrip("+-")
 
 
 def speedup_text(row: Row, form: str = ".2f") -> str:
@@ -104,11 +110,7 @@ def _seeds(row: Row) -> str:
     count = seeds_of(row)
     if count == 1 or math.isnan(row.top1_drop):
         return str(count)
-    return f"{count} ({row.top1_drop_least:+.2f} to {row.top1_drop_most:+.2f})"
-
-
-def _times(row: Row) -> str:
-    return f"{row.dense_ms:.3g} → {row.compressed_ms:.3g}"
+    return f"{count} ({signed(row.top1_drop_least, '+.2f')} to {signed(row.top1_drop_most, '+.2f')})"
 
 
 COLUMNS = (
@@ -126,7 +128,6 @@ COLUMNS = (
     Column("Practical [95 %]", practical_text, "practical_low"),
     Column("Params ratio", _number("params_ratio", ".2f"), "params_ratio"),
     Column("Bytes ratio", _number("bytes_ratio", ".2f"), "bytes_ratio", in_terminal=False),
-    Column("Dense → compressed ms", _times, "compressed_ms", in_terminal=False),
     Column("Processes", lambda row: str(row.processes), "processes", in_terminal=False),
     Column("Output error", _number("runtime_error", ".0e"), "runtime_error", in_terminal=False),
     Column("Convert s", _number("convert_s", ".1f"), "convert_s", in_terminal=False),

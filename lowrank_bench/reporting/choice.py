@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from lowrank_bench.measurement.statistics import RatioInterval, verdict
+from lowrank_bench.measurement.statistics import RatioInterval, Verdict, verdict
 from lowrank_bench.reporting.board import Board, Row, allowed, rows_of
 from lowrank_bench.reporting.cells import seeds_of
 from lowrank_bench.reporting.unranked import WHAT
@@ -72,6 +72,10 @@ def how_sure(best: Row, rows: pd.DataFrame, limit: float | None) -> str:
     return "; ".join(doubts) or ("sure at 95 %" if limit is not None else "sure at 95 % of the time alone")
 
 
+def practical_verdict(row: Row) -> Verdict:
+    """Whether the practical speedup is beyond the row's noise floor: faster, slower or the same."""
+    return verdict(RatioInterval(row.practical, row.practical_low, row.practical_high), row.noise_floor)
+
+
 def _gains(row: Row) -> bool:
-    interval = RatioInterval(row.practical, row.practical_low, row.practical_high)
-    return verdict(interval, row.noise_floor) == "faster"
+    return practical_verdict(row) == "faster"

@@ -14,7 +14,8 @@ PROMISED = {
 COLUMNS = PROMISED | {
     "kind": "str", "trial": "str", "target": "str", "bytes": "Int64", "bytes_ratio": "float64", "images": "Int64",
     "top1_original": "float64", "noise_floor": "float64", "unstable": "bool", "stop_reason": "str",
-    "processes": "Int64", "precision": "float64", "images_per_s": "float64", "pareto": "bool", "arithmetic": "str",
+    "processes": "Int64", "precision": "float64", "dense_p90_ms": "float64", "images_per_s": "float64",
+    "pareto": "bool", "arithmetic": "str",
     "practical": "float64", "practical_low": "float64", "practical_high": "float64",
     "practical_runtime": "str", "headline": "bool", "runtime_error": "float64", "convert_s": "float64",
     "runtime_bytes": "Int64", "finished": "str", "code": "str", "note": "str",

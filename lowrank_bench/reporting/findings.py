@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
@@ -16,7 +16,7 @@ from lowrank_bench.reporting.cells import (
     setting_text,
     workload_text,
 )
-from lowrank_bench.reporting.choice import by_practical, free_choice, how_sure, keeping, winner, workloads
+from lowrank_bench.reporting.choice import free_choice, how_sure, keeping, winner, workloads
 from lowrank_bench.reporting.machines import machines_grid
 from lowrank_bench.reporting.markdown import bullets, escape, markdown_table
 from lowrank_bench.reporting.reproduction import Reproduced
@@ -68,24 +68,6 @@ def findings_markdown(boards: Sequence[Board], papers: Sequence[Reproduced]) -> 
     if claims := _claims(papers):
         sections += ["## Which claims hold on a CPU of today", claims]
     return "\n\n".join(sections) + "\n"
-
-
-def answers(recipes: Collection[Board]) -> list[tuple[str, str]]:
-    """Of a network's boards with accuracies, one for each recipe, at the headline's threads and batch: which model is
-    the fastest at each loss, by how much, what it loses, and how sure that is.
-    """
-    chosen = by_practical(pd.concat([free_choice(board, *workloads(board)[0]) for board in recipes]))
-    found = []
-    for where, rows, limit in _fields(scored=True, rows=chosen):
-        if best := winner(rows):
-            what = f"{method_text(best)} {best.target} in {best.runtime}"
-            tuned = f" after recipe {best.recipe}" if len(recipes) > 1 else ""
-            text = (
-                f"{what}, practical speedup {practical_text(best)}, {loss_text(best)} points lost{tuned}; "
-                f"{how_sure(best, rows, limit)}"
-            )
-            found.append((f"Fastest {where}", text))
-    return found
 
 
 def _winners(board: Board) -> str:

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from lowrank_bench.reporting.board import ROW_COLUMNS, Board
 from lowrank_bench.reporting.cells import COLUMNS
+from lowrank_bench.reporting.latency import LATENCY_LEGEND, LATENCY_TITLE, latency_grid
 from lowrank_bench.reporting.markdown import bullets, escape, markdown_table
 from lowrank_bench.reporting.overall import Overall
 from lowrank_bench.reporting.tables import (
@@ -35,6 +36,7 @@ def board_markdown(board: Board) -> str:
     if not board.rows.empty:
         grids = (settings_grid(board), runtimes_grid(board), rows_grid(board))
         parts += [*(markdown_table(*grid) for grid in grids), legend(board)]
+        parts += [f"### {LATENCY_TITLE}", markdown_table(*latency_grid(board)), LATENCY_LEGEND]
     if not board.unranked.empty:
         parts += ["### Without a time", markdown_table(*unranked_grid(board))]
     return "\n\n".join(parts)

@@ -29,6 +29,7 @@ from lowrank_bench.reporting.cells import (
     workload_text,
 )
 from lowrank_bench.reporting.choice import free_choice, how_sure, keeping, winner, workloads
+from lowrank_bench.reporting.latency import LATENCY_LEGEND, LATENCY_TITLE, latency_grid
 from lowrank_bench.reporting.overall import Overall
 from lowrank_bench.reporting.page_records import links_of, records_table
 from lowrank_bench.reporting.page_table import Cell, Menu, PageRow, PageTable, plain_table
@@ -61,7 +62,7 @@ class Answer(NamedTuple):
 
 
 class Section(NamedTuple):
-    """A board on the page."""
+    """A board on the page; ``tables`` have a title and, where there is one, a note on how to read them."""
 
     id: str
     name: str
@@ -71,7 +72,7 @@ class Section(NamedTuple):
     rows: PageTable | None
     legend: str
     pictures: list[dict[str, object]]
-    tables: list[tuple[str, PageTable]]
+    tables: list[tuple[str, PageTable, str]]
 
 
 def render_page(
@@ -133,12 +134,14 @@ def _section(number: int, board: Board, pictures: Sequence[Picture]) -> Section:
     tables = []
     if not board.rows.empty:
         tables += [
-            ("Settings", plain_table(f"settings-{number}", f"Settings of {board.name}", settings_grid(board))),
-            ("Every method in every setting", _runtimes_table(number, board)),
+            ("Settings", plain_table(f"settings-{number}", f"Settings of {board.name}", settings_grid(board)), ""),
+            ("Every method in every setting", _runtimes_table(number, board), ""),
+            (LATENCY_TITLE, _latency_table(number, board), LATENCY_LEGEND),
         ]
     if not board.unranked.empty:
         label = f"Without a time: {board.name}"
-        tables.append(("Without a time", plain_table(f"unranked-{number}", label, unranked_grid(board), sortable=True)))
+        table = plain_table(f"unranked-{number}", label, unranked_grid(board), sortable=True)
+        tables.append(("Without a time", table, ""))
     return Section(
         id=f"board-{number}",
         name=board.name,
@@ -162,6 +165,10 @@ def _section(number: int, board: Board, pictures: Sequence[Picture]) -> Section:
 def _runtimes_table(number: int, board: Board) -> PageTable:
     label = f"Every method in every setting: {board.name}"
     return plain_table(f"runtimes-{number}", label, runtimes_grid(board), sortable=True)
+
+
+def _latency_table(number: int, board: Board) -> PageTable:
+    return plain_table(f"latency-{number}", f"{LATENCY_TITLE}: {board.name}", latency_grid(board), sortable=True)
 
 
 def _answers(board: Board) -> list[Answer]:

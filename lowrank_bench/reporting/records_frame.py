@@ -35,8 +35,8 @@ def load_records(folder: Path | str) -> pd.DataFrame:
     Top-1 is in percent; ``top1_dense`` is that of the dense control after the same tuning, and ``top1_drop`` the loss
     against it in points with its paired 95 % interval (NaN without a control of the same versions; ``note`` says why).
     Where a runtime computes in fewer bits (``arithmetic``), ``top1_after`` is what it came to there; the control is in
-    float32 always.
-    Ratios are dense over compressed; ``realised = speedup / macs_ratio``; ``images_per_s`` is the compressed model's;
+    float32 always. Ratios are dense over compressed; ``realised = speedup / macs_ratio``; ``p90_ms`` and
+    ``images_per_s`` are the compressed model's;
     ``decompose_s`` and ``finetune_s`` are seconds (NaN beside times of another machine than that where the model was
     made), ``bytes`` the model's. ``kind`` is "measurement" or "trial", ``key`` the key of that record, ``trial`` the
     trial's. ``pareto``: no other row of the same seed and setting is as fast and as accurate. ``practical`` and
@@ -214,6 +214,7 @@ def _measurement_columns(record: MeasurementRecord) -> dict[str, object]:
         "stop_reason": " ".join(sorted({process.stop_reason for process in timing.processes})),
         "dense_ms": timing.dense_ms,
         "compressed_ms": timing.compressed_ms,
+        "dense_p90_ms": timing.dense_p90_ms,
         "p90_ms": timing.p90_ms,
         "memory_mb": timing.memory_mb,
         "runtime_error": max(process.runtime_error for process in timing.processes),

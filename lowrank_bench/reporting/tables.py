@@ -14,15 +14,13 @@ from lowrank_bench.reporting.cells import (
     interval_text,
     method_text,
     points_text,
-    practical_text,
     setting_text,
     speedup_text,
 )
-from lowrank_bench.reporting.choice import free_choice, in_float32, keeping, rivals, winner
 from lowrank_bench.reporting.overall import Overall
 from lowrank_bench.reporting.practical import HEADLINE_MARGIN
 from lowrank_bench.tasks.zoo import in_zoo
-from lowrank_bench.trial import CONTROL, names_ranks
+from lowrank_bench.trial import CONTROL
 
 
 class Grid(NamedTuple):
@@ -117,39 +115,6 @@ def runtimes_grid(board: Board) -> Grid:
     return Grid(headings, lines)
 
 
-def networks_grid(boards: Sequence[Board], threads: int, batch: int) -> Grid:
-    """Networks of which the time alone is known, a line for each and each target: of every method the practical speedup
-    of its fastest variant, and the runtime in which it is reached; ★ the largest that is beyond noise, ☆ what may be as
-    large. Ranks that were given one by one, which a network shares with no other, are left to its own board.
-    """
-    lines: list[tuple[Board, str, pd.DataFrame]] = []
-    for board in boards:
-        models = keeping(free_choice(board, threads, batch), None)
-        models = models[~models["target"].map(names_ranks).astype(bool)]
-        lines += [(board, str(target), some.drop_duplicates("method")) for target, some in models.groupby("target")]
-    methods = sorted({method for _, _, rows in lines for method in rows["method"]})
-    cells = []
-    for board, target, rows in lines:
-        best = winner(rows)
-        found = {row.method: _practical_cell(row) for row in rows_of(rows)}
-        if best is not None:
-            found[best.method] += " ★"
-            for row in rivals(best, rows):
-                found[row.method] += " ☆"
-        cells.append([board.model, target, _fastest_dense(board, threads, batch), *(found.get(m, "") for m in methods)])
-    return Grid(["Network", "Target", "Dense ms, in", *methods], cells)
-
-
-def _practical_cell(row: Row) -> str:
-    marks = [row.runtime, *(["same"] if row.verdict == "same" else []), *(["unstable"] if row.unstable else [])]
-    return f"{practical_text(row)} {', '.join(marks)}"
-
-
-def _fastest_dense(board: Board, threads: int, batch: int) -> str:
-    times = in_float32(board, threads, batch).groupby("runtime")["dense_ms"].median()
-    return f"{times.min():.3g} {times.idxmin()}"
-
-
 def rows_grid(board: Board, columns: Sequence[Column] = COLUMNS) -> Grid:
     """The ranked rows."""
     cells = [[column.cell(row) for column in columns] for row in rows_of(board.rows)]
@@ -224,7 +189,7 @@ def overall_grid(overall: Overall) -> Grid:
 
 def overall_legend(overall: Overall) -> str:
     """What that table means, in sentences."""
-    lost = f", or lost more than {overall.max_loss:g} points of top-1," if overall.scored else ""
+    lost = f", or lost more than {points_text(overall.max_loss)} of top-1," if overall.scored else ""
     return (
         f"Over {', '.join(overall.models)}. Geometric means of the speedups, and in brackets of the ends of their 95 % "
         f"intervals; a model that a method refused or failed on{lost} counts as 1.00. Ranked in each setting by the "

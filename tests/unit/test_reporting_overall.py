@@ -34,6 +34,11 @@ def overall_of(records):
     return {row.method: row for row in overall.rows}
 
 
+def test_the_allowed_loss_of_one_point_is_named_in_the_singular():
+    text = overall_markdown(make_overall(make_boards(to_frame(two_models(*on_resnet()))))[0])
+    assert "or lost more than 1 point of top-1" in text
+
+
 def test_the_mean_is_geometric():
     row = overall_of(two_models(*on_resnet()))["tucker"]
     assert (row.speedup, row.low, row.high) == pytest.approx((3.0, 3.0 * 0.99, 3.0 * 1.01))

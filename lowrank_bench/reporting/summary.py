@@ -1,0 +1,191 @@
+"""The README's board: which model to take, and of each network the table that says so."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from lowrank_bench.reporting.board import THRESHOLDS, Board, Row, allowed, make_boards, rows_of
+from lowrank_bench.reporting.cells import (
+    loss_text,
+    method_text,
+    points_text,
+    practical_text,
+    seeds_of,
+    signed,
+    workload_text,
+)
+from lowrank_bench.reporting.choice import by_practical, free_choice, in_float32, practical_verdict, workloads
+from lowrank_bench.reporting.decisions import all_recipes, decisions_grid, fastest_at, what_is_missing
+from lowrank_bench.reporting.headlines import headlines
+from lowrank_bench.reporting.markdown import bullets, escape, markdown_table
+from lowrank_bench.reporting.networks import networks_grid, shared_workload
+from lowrank_bench.reporting.tables import environment_facts, facts
+from lowrank_bench.reporting.timed_in import Timed, chosen_text, fastest_of, timed_in
+from lowrank_bench.reporting.unranked import WHAT
+from lowrank_bench.trial import CONTROL
+
+_HEADINGS = [
+    "Method", "Target", "Practical [95 %]", "In", "Verdict", "Loss, points [95 %]", "Seeds", "MACs ratio",
+    "Params ratio",
+]  # fmt: skip
+
+
+def summary_board(frame: pd.DataFrame, whole: str = "leaderboard.md") -> str:
+    """The README's board, in markdown, ``whole`` being the address of the whole one: what 4x fewer MACs become, least
+    and most; which model to take at which loss, whatever the recipe, and what is missing; then of each method at each
+    budget the variant of the largest practical speedup at the headline's threads and batch, and the default one beside
+    it, with the dense model in fewer bits where that was timed; what loses more than 2 points is named below. A
+    network's board is the one of the machine and the recipe of most models; its others are named, and a board of one
+    method alone is a line. The networks of which the time alone is known share one table for each machine.
+    """
+    boards = [board for board in make_boards(frame) if not (board.rows.empty or _chosen(board).empty)]
+    networks: dict[tuple[str, str], list[Board]] = {}
+    for board in boards:
+        if board.scored:
+            networks.setdefault((board.task, board.model), []).append(board)
+    parts = headlines(boards)
+    if decided := [_of_one_machine(some) for some in networks.values()]:
+        parts += ["**Which model to take**", markdown_table(*decisions_grid(decided))]
+    parts.append(escape(what_is_missing(boards)))
+    full = [some for some in networks.values() if _methods(_fullest(some)) > 1]
+    parts += map(_network, full)
+    parts += [_one_method(_fullest(some), whole) for some in networks.values() if some not in full]
+    parts += _networks([board for board in boards if not board.scored])
+    return "\n\n".join([*filter(None, parts), _machines(boards)])
+
+
+def _fullest(boards: Sequence[Board]) -> Board:
+    """The board of most models."""
+    return max(boards, key=lambda board: len(_chosen(board)))
+
+
+def _of_one_machine(boards: Sequence[Board]) -> list[Board]:
+    """The board of most models, then those of other recipes on its machine."""
+    first = _fullest(boards)
+    return [first, *(board for board in boards if board.machine == first.machine and board is not first)]
+
+
+def _chosen(board: Board) -> pd.DataFrame:
+    """Each model in its fastest runtime, at the headline's threads and batch."""
+    return free_choice(board, *workloads(board)[0])
+
+
+def _methods(board: Board) -> int:
+    return len(set(_chosen(board)["method"]) - {CONTROL})
+
+
+def _network(boards: Sequence[Board]) -> str:
+    """A network's board of most models, with whatever won at a loss, other recipes' models too."""
+    recipes = _of_one_machine(boards)
+    board = recipes[0]
+    rows = _chosen(board)
+    shown = rows[~rows.duplicated(["method", "target"]) | (rows["options"] == "")]
+    named = pd.DataFrame(fastest_at(all_recipes(recipes)).values(), columns=shown.columns).astype(shown.dtypes)
+    shown = by_practical(pd.concat([shown, named]).drop_duplicates(["recipe", *WHAT]))
+    control = shown["method"] == CONTROL
+    kept = ~control & (shown["top1_drop"] <= allowed(THRESHOLDS[-1]))
+    listed = pd.concat([shown[kept], shown[control], *map(_in_fewer_bits, recipes)])
+    timed = {recipe.recipe: timed_in(in_float32(recipe, *workloads(board)[0])) for recipe in recipes}
+    runtimes = {name for names in timed[board.recipe].values() for name in names}
+    told = _facts(board)
+    told.append(("Noise floor, median of these rows", f"{shown['noise_floor'].median():.1%}"))
+    others = {
+        "recipes": dict.fromkeys(other.recipe for other in recipes[1:]),
+        "machines": dict.fromkeys(other.machine for other in boards if other.machine != board.machine),
+    }
+    told += [(f"Other {kind}, on the whole board", ", ".join(names)) for kind, names in others.items() if names]
+    title = f"**{escape(board.name)}**, {workload_text(*workloads(board)[0])}, {fastest_of(runtimes)}"
+    cells = [_cells(row, timed[row.recipe], len(runtimes), board.recipe) for row in rows_of(listed)]
+    table = markdown_table(_HEADINGS, cells)
+    return _stacked(title, table, _lost_more(shown[~kept & ~control]), _told(told))
+
+
+def _in_fewer_bits(board: Board) -> pd.DataFrame:
+    """The dense model in bfloat16 and int8, each in its fastest runtime: what a user would do instead."""
+    rows = board.rows
+    threads, batch = workloads(board)[0]
+    dense = (rows["method"] == CONTROL) & (rows["threads"] == threads) & (rows["batch"] == batch)
+    return rows[dense & (rows["arithmetic"] != "float32") & (rows["runtime"] == rows["practical_runtime"])]
+
+
+def _lost_more(rows: pd.DataFrame) -> str:
+    """What loses too much for the table, in a line."""
+    named = [
+        f"{method_text(row)} {row.target} ({row.practical:.2f}, {signed(row.top1_drop, '+.1f')})"
+        for row in rows_of(rows)
+    ]
+    limit = points_text(THRESHOLDS[-1])
+    return escape(f"Losing more than {limit} (practical speedup, points): {', '.join(named)}") if named else ""
+
+
+def _one_method(board: Board, whole: str) -> str:
+    """A board of one method alone, or of none, in a line."""
+    rows = _chosen(board)
+    rows = rows[rows["method"] != CONTROL]
+    timed = timed_in(in_float32(board, *workloads(board)[0]))
+    models = [
+        f"{method_text(row)} {row.target}: practical speedup {practical_text(row)} in {chosen_text(row, timed, 2)}, "
+        f"{loss_text(row)} points lost"
+        for row in rows_of(rows)
+    ]
+    said = "; ".join(models) or "the dense control alone"
+    return f"**{escape(board.name)}**, {escape(said)} ([the whole board]({whole}))"
+
+
+def _networks(boards: Sequence[Board]) -> list[str]:
+    """A table of the networks on each machine, by recipe and workload."""
+    alike: dict[tuple[str, str, tuple[int, int]], list[Board]] = {}
+    for board in boards:
+        alike.setdefault((board.machine, board.recipe, shared_workload(board)), []).append(board)
+    tables = []
+    for (machine, recipe, workload), some in alike.items():
+        grid, options = networks_grid(some, *workload)
+        if not grid.cells:
+            continue
+        title = f"**{escape(f'Networks by time alone, recipe {recipe}, {machine}')}**"
+        said = f"{workload_text(*workload)}, practical speedup of each model in the fastest of the runtimes timed"
+        floors = pd.concat([free_choice(board, *workload)["noise_floor"] for board in some])
+        told = [*options, *_facts(*some), ("Noise floor, median of these rows", f"{floors.median():.1%}")]
+        tables.append(_stacked(f"{title}, {said}", markdown_table(*grid), _told(told)))
+    return tables
+
+
+def _facts(*boards: Board) -> list[tuple[str, str]]:
+    """What holds for these boards but not for every board of the machine."""
+    known = {fact for board in boards for fact in environment_facts(board)}
+    return [fact for fact in facts(*boards) if fact not in known]
+
+
+def _machines(boards: Sequence[Board]) -> str:
+    """Machines and environments, once for all tables."""
+    told: dict[str, dict[str, None]] = {}
+    for board in boards:
+        told.setdefault(board.machine, {}).update(dict.fromkeys(text for _, text in environment_facts(board)[1:]))
+    return bullets([(machine, " / ".join(texts)) for machine, texts in sorted(told.items())])
+
+
+def _told(facts: Sequence[tuple[str, str]]) -> str:
+    return escape("; ".join(f"{name}: {text}" for name, text in facts))
+
+
+def _stacked(*parts: str) -> str:
+    return "\n\n".join(filter(None, parts))
+
+
+def _cells(row: Row, timed: Timed, most: int, recipe: str) -> list[str]:
+    judged = practical_verdict(row)
+    exact = row.arithmetic == "float32"
+    control = " (A/A control)" if exact else f" (dense, {row.arithmetic})"
+    return [
+        method_text(row) + (control if row.method == CONTROL else ""),
+        row.target + ("" if row.recipe == recipe else f", recipe {row.recipe}"),
+        practical_text(row),
+        chosen_text(row, timed, most) if exact else row.runtime,
+        f"{judged}, unstable" if row.unstable else judged,
+        loss_text(row),
+        str(seeds_of(row)),
+        f"{row.macs_ratio:.2f}",
+        f"{row.params_ratio:.2f}",
+    ]
