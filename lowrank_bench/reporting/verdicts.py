@@ -53,9 +53,9 @@ class Outcome:
 
     @property
     def told(self) -> str:
-        """The verdict with its detail; of a number that was never read in the paper, that it was not."""
+        """The verdict with its detail, and whether the claim itself is quoted unchecked."""
         unread = self.claim.from_memory and self.verdict != "not measured"
-        return f"{self.verdict}{self.detail}" + ("; the paper's number is not checked" if unread else "")
+        return f"{self.verdict}{self.detail}" + ("; what the paper says is not checked" if unread else "")
 
     @property
     def cells(self) -> list[str]:

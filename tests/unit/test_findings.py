@@ -6,12 +6,15 @@ import re
 from typing import Any
 
 import pytest
+from synthetic_paper import paper_of
 from synthetic_records import measurement_record, sweep, trial, trial_record
 
 from lowrank_bench.reporting.board import make_boards
+from lowrank_bench.reporting.evidence import Evidence
 from lowrank_bench.reporting.findings import findings_markdown
 from lowrank_bench.reporting.records_frame import to_frame
 from lowrank_bench.reporting.report import summary_board
+from lowrank_bench.reporting.reproduction import reproduced
 from lowrank_bench.trial import Budget
 
 CONTROLS = [trial("identity", seed=seed) for seed in (0, 1)]
@@ -48,6 +51,7 @@ def test_at_each_loss_the_fastest_stands_beside_the_next_method() -> None:
     assert row[5:7] == ["tucker macs/8", "onnxruntime"]
     lead = [float(number) for number in re.findall(r"[\d.]+", row[7])]
     assert lead == [1.44, 1.42, 1.47]  # 5.2 / 3.6, and the ends that are 1 % worse and better on both sides
+    assert row[8] == "5"  # three methods at two targets, less the one that loses more
 
 
 def test_above_its_board_the_readme_says_who_wins_by_how_much_and_how_sure_that_is() -> None:
@@ -59,7 +63,7 @@ def test_above_its_board_the_readme_says_who_wins_by_how_much_and_how_sure_that_
             f"- Fastest losing at most {limit}: {found[1]} in {found[2]}, practical speedup {found[3]}, "
             f"{found[4]} points lost; "
         )
-        assert line.endswith(f"; {found[8]}")
+        assert line.endswith(f"; {found[9]}")
     assert text.index(said[-1]) < text.index("| Method |")
 
 
@@ -131,7 +135,9 @@ def test_the_page_names_processor_and_versions_once() -> None:
 def test_what_is_not_faster_than_the_noise_wins_nothing() -> None:
     text = page([*controls(), *made("tucker", 1.001)])
     assert "Which method wins" not in text
-    assert cells(text, "tucker")[2:] == ["1", "25%", "25% to 25%", "1"]
+    assert cells(text, "charnet on chars36, recipe standard, bench-1")[1:] == [
+        "tucker", "onnxruntime 1t b64", "4.00", "25%", "same",
+    ]  # fmt: skip
 
 
 def test_promise_and_delivery_are_listed_by_method_in_the_headline_setting_only() -> None:
@@ -155,5 +161,44 @@ def test_what_was_timed_on_two_machines_tells_how_far_times_and_order_carry_over
     assert "another machine" not in page(sweep())
 
 
+def test_groups_of_one_model_share_a_table_and_are_no_range() -> None:
+    eager = measurement_record(trial("denton", 4), 1.5, runtime="eager-nhwc")
+    text = page([*controls(), *made("tucker", 2.4), *made("jaderberg", 3.1), trial_record(trial("denton", 4)), eager])
+    several, single = text.split("**One model each**")
+    assert cells(several, "all")[1:3] == ["onnxruntime 1t b64", "2"]
+    assert not [line for line in several.splitlines() if line.startswith(("| tucker |", "| denton |"))]
+    rows = [[*line.split(" | ")[1:3], line.split(" | ")[4]] for line in single.splitlines() if "| charnet on" in line]
+    assert sorted(rows) == [
+        ["denton", "eager-nhwc 1t b64", "38%"],
+        ["jaderberg", "onnxruntime 1t b64", "78%"],
+        ["tucker", "onnxruntime 1t b64", "60%"],
+    ]
+
+
+def test_ranks_that_name_the_field_are_not_listed_again() -> None:
+    models = [trial(m, ranks={"conv2": 64}, task="speed", recipe="none") for m in ("tucker", "jaderberg")]
+    records = [trial_record(of, quality=None) for of in models]
+    text = page([*records, *(measurement_record(of, s) for of, s in zip(models, (3.0, 2.0), strict=True))])
+    row = cells(text, "at ranks conv2=64")
+    assert (row[1], row[5]) == ("tucker", "jaderberg")
+
+
+def test_claims_are_counted_by_paper_and_those_not_confirmed_are_listed_with_their_numbers() -> None:
+    evidence = Evidence(sweep())
+    papers = [
+        reproduced(paper_of("tucker", {"metric": "speedup", "at_least": limit}, {"metric": "macs_ratio"}), evidence)
+        for limit in (2.0, 3.0)
+    ]
+    text = findings_markdown([], papers)
+    assert "[reproduction.md](reproduction.md)" in text
+    counted = [line for line in text.splitlines() if line.startswith("| synthetic |")]
+    assert counted == ["| synthetic | 1 | 1 | 0 | 0 | 0 | 0 |", "| synthetic | 1 | 0 | 0 | 1 | 0 | 0 |"]
+    assert cells(text, "all")[1:] == ["2", "1", "0", "1", "0", "0"]
+    assert cells(text, "synthetic, bench-1")[1:] == [
+        "twice as fast", "speedup ≥ 3", "2.40 [2.38, 2.42] times as fast", "not confirmed",
+    ]  # fmt: skip
+
+
 def test_no_claim_is_named_that_nobody_measured() -> None:
-    assert "Which claims hold" not in page(sweep())
+    untold = reproduced(paper_of("tucker", {"metric": "speedup", "at_least": 2.0}), Evidence([]))
+    assert "Which claims hold" not in findings_markdown([], [untold])

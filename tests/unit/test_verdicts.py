@@ -89,8 +89,8 @@ def test_a_speedup_that_holds_in_its_runtime_alone_stands_beside_the_practical_o
 def test_a_number_from_memory_is_told_as_unchecked_in_the_verdict() -> None:
     asked = {"metric": "speedup", "at_least": 2.0}
     found = outcome(paper_of("tucker", asked, from_memory=True), sweep())
-    assert found.told == "confirmed; the paper's number is not checked"
+    assert found.told == "confirmed; what the paper says is not checked"
     assert found.cells[1] == "2x (abstract; quoted from memory)"
     assert outcome(paper_of("tucker", asked, from_memory=True), []).told == "not measured"
     page = reproduction_markdown([reproduced(paper_of("tucker", asked, from_memory=True), Evidence(sweep()))])
-    assert "| confirmed; the paper's number is not checked |" in page
+    assert "| confirmed; what the paper says is not checked |" in page
