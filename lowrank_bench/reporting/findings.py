@@ -27,6 +27,9 @@ _WINNERS = [
     "Where", "Fastest", "In", "Practical speedup [95 %]", "Loss, points [95 %]", "Next method", "In",
     "Lead over the next [least, most]", "Best of", "How sure",
 ]  # fmt: skip
+_ALONE = [
+    "Where", "Network", "Fastest", "In", "Practical speedup [95 %]", "Loss, points [95 %]", "Best of", "How sure",
+]  # fmt: skip
 
 
 def findings_markdown(boards: Sequence[Board], papers: Sequence[Reproduced]) -> str:
@@ -38,7 +41,7 @@ def findings_markdown(boards: Sequence[Board], papers: Sequence[Reproduced]) -> 
         "speedups, whose intervals are on the leaderboard.",
         bullets([*told]),
     ]
-    if winners := [section for board in boards if (section := _winners(board))]:
+    if winners := _winners(boards):
         sections += [
             "## Which method wins, and by how much",
             "By practical speedup: the dense model's time in its fastest runtime in float32 over the compressed one's "
@@ -88,16 +91,28 @@ def answers(recipes: Collection[Board]) -> list[tuple[str, str]]:
     return found
 
 
-def _winners(board: Board) -> str:
-    """At each loss, or at each target where nothing is scored, the fastest method beside the next one."""
-    tables = []
-    for workload in workloads(board):
-        rows = free_choice(board, *workload)
-        duels = [_duel(where, some, limit) for where, some, limit in _fields(board.scored, rows)]
-        if found := [duel for duel in duels if duel]:
-            title = f"**{escape(board.name)}**, {workload_text(*workload)}"
-            tables.append(f"{title}\n\n{markdown_table(_WINNERS, found)}")
-    return "\n\n".join(tables)
+def _winners(boards: Sequence[Board]) -> list[str]:
+    """At each loss, or at each target where nothing is scored, the fastest method beside the next one; then in one
+    table those that no other method competes with.
+    """
+    tables, alone = [], []
+    for board in boards:
+        for workload in workloads(board):
+            place = f"{board.name}, {workload_text(*workload)}"
+            rows = free_choice(board, *workload)
+            duels = []
+            for where, some, limit in _fields(board.scored, rows):
+                if (best := winner(some)) is None:
+                    continue
+                if others := [row for row in rows_of(some) if row.method != best.method]:
+                    duels.append([where, *_duel(best, others[0], limit), *_certainty(best, some, limit)])
+                else:
+                    alone.append([where, place, *_told(best, limit), *_certainty(best, some, limit)])
+            if duels:
+                tables.append(f"**{escape(place)}**\n\n{markdown_table(_WINNERS, duels)}")
+    if alone:
+        tables.append(f"**Where a single method competes**\n\n{markdown_table(_ALONE, alone)}")
+    return tables
 
 
 def _fields(scored: bool, rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, float | None]]:
@@ -109,26 +124,24 @@ def _fields(scored: bool, rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFram
             yield f"at {target}", some, None
 
 
-def _duel(where: str, rows: pd.DataFrame, limit: float | None) -> list[str]:
-    """The winner beside the next method; empty where nothing gains. Without a limit the field is of one target, which
-    is not named again.
-    """
-    best = winner(rows)
-    if best is None:
-        return []
-    others = [row for row in rows_of(rows) if row.method != best.method]
-    cells = [where, _name(best, limit), best.runtime, practical_text(best), loss_text(best)]
-    last = [str(len(rows)), how_sure(best, rows, limit)]
-    if not others:
-        return [*cells, "none", "", "", *last]
-    second = others[0]
+def _duel(best: Row, second: Row, limit: float | None) -> list[str]:
+    """The winner beside the next method."""
     lead = (
         best.practical / second.practical,
         best.practical_low / second.practical_high,
         best.practical_high / second.practical_low,
     )
-    return [*cells, _name(second, limit), second.runtime, interval_text(*lead, ".2f"), *last]
+    return [*_told(best, limit), _name(second, limit), second.runtime, interval_text(*lead, ".2f")]
+
+
+def _told(best: Row, limit: float | None) -> list[str]:
+    return [_name(best, limit), best.runtime, practical_text(best), loss_text(best)]
+
+
+def _certainty(best: Row, rows: pd.DataFrame, limit: float | None) -> list[str]:
+    return [str(len(rows)), how_sure(best, rows, limit)]
 
 
 def _name(row: Row, limit: float | None) -> str:
+    """The model; without a limit its field is of one target, which is not named again."""
     return method_text(row) if limit is None else f"{method_text(row)} {row.target}"
