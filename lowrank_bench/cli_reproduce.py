@@ -19,7 +19,8 @@ from lowrank_bench.reading import read_records
 from lowrank_bench.reporting.evidence import Evidence
 from lowrank_bench.reporting.files import replace_file
 from lowrank_bench.reporting.paper import Paper, load_paper, paper_names
-from lowrank_bench.reporting.reproduction import HEADINGS, Reproduced, reproduced, reproduction_markdown
+from lowrank_bench.reporting.reproduction import Reproduced, reproduced, reproduction_markdown
+from lowrank_bench.reporting.verdicts import HEADINGS
 from lowrank_bench.running.crew import LocalCrew
 from lowrank_bench.running.engine import Engine, Summary
 from lowrank_bench.running.sweep import check_ready

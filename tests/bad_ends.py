@@ -13,7 +13,7 @@ EXPECTED = {
     "exits": (Status.CRASHED, "with status 7"),
     "eats_tensors": (Status.OUT_OF_MEMORY, "memory"),
     "eats_objects": (Status.OUT_OF_MEMORY, "MemoryError"),
-    "not_a_number": (Status.DIVERGED, "not finite"),
-    "wrong_shape": (Status.FAILED, "NonConforming"),
+    "returns_nan": (Status.DIVERGED, "not finite"),
+    "returns_a_wrong_shape": (Status.FAILED, "NonConforming"),
     "cannot_export": (Status.NOT_EXPORTABLE, "cannot take"),
 }

@@ -37,6 +37,10 @@ _FORMS = {
     "weight_error_ratio": _Form("ratio of errors", ".3f", " times the other's error of {layer}"),
 }
 _ALWAYS_WITH_INTERVAL = {"speedup", "realised", "loss"}
+_COUNTED = {"params_ratio", "macs_ratio", "layer_params_ratio", "layer_macs_ratio"}
+_FITTED = {"weight_error", "weight_error_ratio"}
+COUNT = "exact count"
+"""What a number is called that no chance is in."""
 
 
 def condition_text(check: Check) -> str:
@@ -46,21 +50,37 @@ def condition_text(check: Check) -> str:
 
 
 def number_text(check: Check, estimate: Estimate) -> str:
-    """Such as ``2.40 [2.38, 2.42] times as fast``; of what is counted exactly the number alone."""
+    """Such as ``2.40 [2.38, 2.42] times as fast``; without an interval the number alone, and what it is: of a count
+    only where something is asked of it.
+    """
     form = _FORMS[check.metric]
     if check.metric in _ALWAYS_WITH_INTERVAL or estimate.low != estimate.high:
         text = interval_text(estimate.value, estimate.low, estimate.high, form.number)
     else:
         text = f"{estimate.value:{form.number}}"
-    return text + form.unit.format(layer=check.layer)
+    kind = kind_text(check, estimate)
+    shown = bool(kind) and (bool(check.conditions) or kind != COUNT)
+    return text + form.unit.format(layer=check.layer) + (f" ({kind})" if shown else "")
+
+
+def kind_text(check: Check, estimate: Estimate) -> str:
+    """What a number is that has no 95 % interval; empty of one that has."""
+    if check.metric in _COUNTED | _FITTED and estimate.low != estimate.high:
+        return "range of the seeds"
+    if check.metric in _COUNTED:
+        return COUNT
+    if check.metric in _ALWAYS_WITH_INTERVAL or estimate.low != estimate.high:
+        return ""
+    return "point estimate"
 
 
 def candidate_text(candidate: Candidate) -> str:
-    """The model, its setting, its seeds, and what it is compared with."""
+    """The model, its setting, whether its processes disagree there, its seeds, and what it is compared with."""
     text = _name(candidate.models)
     if len(candidate.timed):
         timed = candidate.timed.iloc[0]
         text += f" in {setting_text(timed['runtime'], timed['threads'], timed['batch'])}"
+        text += ", unstable" if candidate.timed["unstable"].any() else ""
     seeds = len(candidate.models)
     text += f", {seeds} seeds" if seeds > 1 else ", 1 seed"
     if candidate.others is None:

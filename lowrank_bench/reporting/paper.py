@@ -123,7 +123,9 @@ class Check(_Table):
 
 class Claim(_Table):
     """What a paper says (``claim``), its number as it stands there (``paper``) and where; by which of our models and
-    numbers it is judged; and what differs between its experiment and ours.
+    numbers it is judged; and what differs between its experiment and ours. ``every``: it is a claim about all of these
+    models, in every runtime, not about the best of them. ``from_memory``: no source at hand confirms the paper's
+    number.
     """
 
     claim: str
@@ -133,6 +135,8 @@ class Claim(_Table):
     against: Models | None = None
     checks: list[Check] = Field(min_length=1)
     differs: str
+    every: bool = False
+    from_memory: bool = False
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -73,7 +73,7 @@ class EatsObjects(Method):
 class NotANumber(Method):
     """Returns weights that are not numbers."""
 
-    name, version = "not_a_number", 1
+    name, version = "returns_nan", 1
 
     def compress(self, model, job):
         made = dense(model, job)
@@ -85,7 +85,7 @@ class NotANumber(Method):
 class WrongShape(Method):
     """Returns a model with one class too few."""
 
-    name, version = "wrong_shape", 1
+    name, version = "returns_a_wrong_shape", 1
 
     def compress(self, model, job):
         made = dense(model, job)

@@ -6,11 +6,14 @@ import re
 from typing import Any
 
 import pytest
+from synthetic_paper import paper_of
 from synthetic_records import measurement_record, sweep, trial, trial_record
 
 from lowrank_bench.reporting.board import make_boards
+from lowrank_bench.reporting.evidence import Evidence
 from lowrank_bench.reporting.findings import findings_markdown
 from lowrank_bench.reporting.records_frame import to_frame
+from lowrank_bench.reporting.reproduction import reproduced
 from lowrank_bench.reporting.summary import summary_board
 from lowrank_bench.trial import Budget
 
@@ -48,6 +51,7 @@ def test_at_each_loss_the_fastest_stands_beside_the_next_method() -> None:
     assert row[5:7] == ["tucker macs/8", "onnxruntime"]
     lead = [float(number) for number in re.findall(r"[\d.]+", row[7])]
     assert lead == [1.44, 1.42, 1.47]  # 5.2 / 3.6, and the ends that are 1 % worse and better on both sides
+    assert row[8] == "5"  # three methods at two targets, less the one that loses more
 
 
 def test_above_its_boards_the_readme_says_which_model_to_take_and_how_sure_that_is() -> None:
@@ -56,7 +60,7 @@ def test_above_its_boards_the_readme_says_which_model_to_take_and_how_sure_that_
     where = ["charnet on chars36", "1 thread, batch 64, bench-1"]
     for line, limit in zip(table, ("0.5 points", "1 point", "2 points"), strict=True):
         found = cells(page(sweep()), f"losing at most {limit}")
-        assert [cell.strip() for cell in line.strip("|").split("|")] == [*where, limit, *found[1:5], found[8]]
+        assert [cell.strip() for cell in line.strip("|").split("|")] == [*where, limit, *found[1:5], found[9]]
         where = ["", ""]  # named once
     assert text.index(table[-1]) < text.index("| Method |")
 
@@ -78,9 +82,11 @@ def test_the_winner_is_who_gains_most_over_the_fastest_dense_runtime_whatever_ru
 def test_threads_and_batches_are_never_compared_with_each_other() -> None:
     two = [measurement_record(of, s, threads=2) for of, s in ((CONTROLS[0], 1.0), (trial("jaderberg", 4), 9.0))]
     text = page([*controls(), *made("tucker", 2.4), trial_record(trial("jaderberg", 4)), *two])
-    first, second = text.split(", 2 threads, batch 64")
-    assert "1 thread, batch 64" in first
-    assert cells(first, AT_MOST_1)[1] == "tucker macs/4" and cells(second, AT_MOST_1)[1] == "jaderberg macs/4"
+    place = "charnet on chars36, recipe standard, bench-1"
+    assert [line.split(" | ")[1:3] for line in text.splitlines() if line.startswith(f"| {AT_MOST_1} |")] == [
+        [f"{place}, 1 thread, batch 64", "tucker macs/4"],
+        [f"{place}, 2 threads, batch 64", "jaderberg macs/4"],
+    ]
 
 
 @pytest.mark.parametrize(
@@ -116,7 +122,9 @@ def test_no_winner_is_sure_whose_processes_disagree_and_it_is_said_wherever_its_
 
 
 def test_a_field_of_one_is_not_won_and_where_no_loss_is_known_time_alone_is_judged() -> None:
-    assert cells(page([*controls(), *made("tucker", 3.0)]), AT_MOST_1)[-1] == "no other method there"
+    row = cells(page([*controls(), *made("tucker", 3.0)]), AT_MOST_1)
+    assert row[1:3] == ["charnet on chars36, recipe standard, bench-1, 1 thread, batch 64", "tucker macs/4"]
+    assert row[-2:] == ["1", "no other method there"]
     fast, slow = (trial(method, 4, task="speed", recipe="none") for method in ("tucker", "jaderberg"))
     records = [trial_record(of, quality=None) for of in (fast, slow)]
     records += [measurement_record(of, speedup) for of, speedup in ((fast, 3.0), (slow, 2.0))]
@@ -130,7 +138,9 @@ def test_the_page_names_processor_and_versions_once() -> None:
 def test_what_is_not_faster_than_the_noise_wins_nothing() -> None:
     text = page([*controls(), *made("tucker", 1.001)])
     assert "Which method wins" not in text
-    assert cells(text, "tucker")[2:] == ["1", "25%", "25% to 25%", "1"]
+    assert cells(text, "charnet on chars36, recipe standard, bench-1")[1:] == [
+        "tucker", "onnxruntime 1t b64", "4.00", "25%", "same",
+    ]  # fmt: skip
 
 
 def test_promise_and_delivery_are_listed_by_method_in_the_headline_setting_only() -> None:
@@ -154,5 +164,44 @@ def test_what_was_timed_on_two_machines_tells_how_far_times_and_order_carry_over
     assert "another machine" not in page(sweep())
 
 
+def test_groups_of_one_model_share_a_table_and_are_no_range() -> None:
+    eager = measurement_record(trial("denton", 4), 1.5, runtime="eager-nhwc")
+    text = page([*controls(), *made("tucker", 2.4), *made("jaderberg", 3.1), trial_record(trial("denton", 4)), eager])
+    several, single = text.split("**One model each**")
+    assert cells(several, "all")[1:3] == ["onnxruntime 1t b64", "2"]
+    assert not [line for line in several.splitlines() if line.startswith(("| tucker |", "| denton |"))]
+    rows = [[*line.split(" | ")[1:3], line.split(" | ")[4]] for line in single.splitlines() if "| charnet on" in line]
+    assert sorted(rows) == [
+        ["denton", "eager-nhwc 1t b64", "38%"],
+        ["jaderberg", "onnxruntime 1t b64", "78%"],
+        ["tucker", "onnxruntime 1t b64", "60%"],
+    ]
+
+
+def test_ranks_that_name_the_field_are_not_listed_again() -> None:
+    models = [trial(m, ranks={"conv2": 64}, task="speed", recipe="none") for m in ("tucker", "jaderberg")]
+    records = [trial_record(of, quality=None) for of in models]
+    text = page([*records, *(measurement_record(of, s) for of, s in zip(models, (3.0, 2.0), strict=True))])
+    row = cells(text, "at ranks conv2=64")
+    assert (row[1], row[5]) == ("tucker", "jaderberg")
+
+
+def test_claims_are_counted_by_paper_and_those_not_confirmed_are_listed_with_their_numbers() -> None:
+    evidence = Evidence(sweep())
+    papers = [
+        reproduced(paper_of("tucker", {"metric": "speedup", "at_least": limit}, {"metric": "macs_ratio"}), evidence)
+        for limit in (2.0, 3.0)
+    ]
+    text = findings_markdown([], papers)
+    assert "[reproduction.md](reproduction.md)" in text
+    counted = [line for line in text.splitlines() if line.startswith("| synthetic |")]
+    assert counted == ["| synthetic | 1 | 1 | 0 | 0 | 0 | 0 |", "| synthetic | 1 | 0 | 0 | 1 | 0 | 0 |"]
+    assert cells(text, "all")[1:] == ["2", "1", "0", "1", "0", "0"]
+    assert cells(text, "synthetic, bench-1")[1:] == [
+        "twice as fast", "speedup ≥ 3", "2.40 [2.38, 2.42] times as fast", "not confirmed",
+    ]  # fmt: skip
+
+
 def test_no_claim_is_named_that_nobody_measured() -> None:
-    assert "Which claims hold" not in page(sweep())
+    untold = reproduced(paper_of("tucker", {"metric": "speedup", "at_least": 2.0}), Evidence([]))
+    assert "Which claims hold" not in findings_markdown([], [untold])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from synthetic_paper import PAPER
 
@@ -25,6 +27,24 @@ def test_every_experiment_serves_a_claim_and_its_times_can_be_published(paper: P
     used = {models.experiment for claim in paper.claims for models in (claim.models, claim.against) if models}
     assert used == set(paper.experiments)
     assert {e.measure.processes for e in paper.experiments.values() if e.measure} <= {5}
+
+
+def test_what_is_asked_is_the_papers_number_or_is_explained(paper: Paper) -> None:
+    for claim in paper.claims:
+        text = f"{claim.claim} {claim.paper} {claim.differs}".replace("half", "0.5")
+        for limit in (limit for check in claim.checks for limit in check.conditions.values()):
+            number = re.compile(rf"(?<![\d.]){limit:g}(\.0+)?(?!\.?\d)")
+            assert limit in (0, 1) or number.search(text), (claim.claim, limit)  # 0 and 1 are in words: not slower
+
+
+def test_a_note_is_whole_as_tables_are_split_by_machine(paper: Paper) -> None:
+    for claim in paper.claims:
+        assert not re.search(r"[Aa]s (above|on CharNet)|next line", claim.differs), claim
+        assert not re.match(r"the same|so do", claim.claim), claim
+
+
+def test_that_a_number_is_from_memory_stands_in_its_field_alone(paper: Paper) -> None:
+    assert not any("memory" in claim.where for claim in paper.claims)
 
 
 def test_the_short_form_of_a_paper_is_a_few_trials_of_one_seed_and_one_process(paper: Paper) -> None:

@@ -1,0 +1,96 @@
+"""A verdict says what it rests on: an interval, a point estimate, one runtime, the best of several models or all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from synthetic_paper import outcome, paper_of
+from synthetic_records import measurement_record, sweep, trial, trial_record
+
+from lowrank_bench.record import MeasurementRecord
+from lowrank_bench.reporting.evidence import Evidence
+from lowrank_bench.reporting.reproduction import reproduced, reproduction_markdown
+
+FREE = "times as fast in the fastest runtimes, dense and compressed"
+
+
+@pytest.mark.parametrize(
+    ("limit", "verdict", "met"),
+    [(3.7, "confirmed", 2), (3.0, "not confirmed", 1), (2.0, "not confirmed", 0)],
+)
+def test_a_claim_about_every_model_is_judged_by_the_one_farthest_off(limit: float, verdict: str, met: int) -> None:
+    asked = {"metric": "speedup", "at_most": limit}  # macs/4 is 2.4 times as fast, macs/8 3.6 times
+    models = {"experiment": "net", "method": "tucker", "runtime": "onnxruntime"}
+    found = outcome(paper_of("tucker", asked, models=models, every=True), sweep())
+    assert found.verdict == verdict
+    assert found.here.endswith(
+        f"tucker macs/8 in onnxruntime 1t b64, 1 seed (farthest of 2 timings, {met} of which meet it)"
+    )
+    assert found.judged_by == f"speedup ≤ {limit:g}, of every one"
+    best = outcome(paper_of("tucker", asked, models=models), sweep())
+    assert "tucker macs/4" in best.here and best.here.endswith("(best of 2 timings)")
+
+
+@pytest.mark.parametrize(("limit", "verdict"), [(9.0, "open"), (2.0, "not confirmed")])
+def test_of_every_model_one_that_fails_is_enough_and_those_that_hold_are_not(limit: float, verdict: str) -> None:
+    paper = paper_of("tucker", {"metric": "speedup", "at_most": limit}, target=None, every=True)
+    records = [record for record in sweep() if "macs/8" not in str(getattr(record, "trial", ""))]
+    assert outcome(paper, records).verdict == verdict
+
+
+def test_a_count_that_decides_says_that_it_is_one() -> None:
+    count = {"metric": "macs_ratio"}
+    judged = outcome(paper_of("tucker", count | {"at_least": 3.9}), sweep())
+    assert judged.here.startswith("4.00x fewer MACs (exact count): ") and judged.told == "confirmed"
+    shown = outcome(paper_of("tucker", {"metric": "loss", "at_most": 9.0}, count), sweep())
+    assert "4.00x fewer MACs: " in shown.here
+
+
+def test_a_row_says_that_its_processes_disagree() -> None:
+    def unstable(record: Any) -> Any:
+        if not isinstance(record, MeasurementRecord) or record.timing is None:
+            return record
+        return record.model_copy(update={"timing": record.timing.model_copy(update={"unstable": True})})
+
+    paper = paper_of("tucker", {"metric": "speedup", "at_least": 2.0})
+    assert "onnxruntime 1t b64, unstable, 1 seed" in outcome(paper, [*map(unstable, sweep())]).here
+    assert "unstable" not in outcome(paper, sweep()).here
+
+
+def by_runtime(speedups: dict[str, float], dense_ms: dict[str, float]) -> list[Any]:
+    """A model at 4x fewer MACs, timed in these runtimes."""
+    timed = [measurement_record(trial("tucker", 4), s, runtime=name) for name, s in speedups.items()]
+    return [
+        trial_record(trial("tucker", 4)),
+        *(
+            record.model_copy(
+                update={"timing": record.timing.model_copy(update={"dense_ms": dense_ms[record.measurement.runtime]})}
+            )
+            for record in timed
+            if record.timing
+        ),
+    ]
+
+
+def test_a_speedup_that_holds_in_its_runtime_alone_stands_beside_the_practical_one() -> None:
+    records = by_runtime({"eager-nhwc": 2.1, "onnxruntime": 1.2}, {"eager-nhwc": 110.0, "onnxruntime": 100.0})
+    asked = {"metric": "speedup", "at_least": 2.0}
+    found = outcome(paper_of("tucker", asked), records)
+    assert found.told == "confirmed; not met in the fastest runtimes"
+    assert "in eager-nhwc" in found.here and f"; 1.91 {FREE} (point estimate)" in found.here
+    shown = outcome(paper_of("tucker", asked, {"metric": "practical"}), records)
+    assert shown.told == found.told and shown.here.count(FREE) == 1
+    fast = by_runtime({"eager-nhwc": 2.1, "onnxruntime": 2.4}, {"eager-nhwc": 110.0, "onnxruntime": 100.0})
+    same = outcome(paper_of("tucker", asked), fast)
+    assert same.told == "confirmed" and FREE not in same.here
+
+
+def test_a_number_from_memory_is_told_as_unchecked_in_the_verdict() -> None:
+    asked = {"metric": "speedup", "at_least": 2.0}
+    found = outcome(paper_of("tucker", asked, from_memory=True), sweep())
+    assert found.told == "confirmed; what the paper says is not checked"
+    assert found.cells[1] == "2x (abstract; quoted from memory)"
+    assert outcome(paper_of("tucker", asked, from_memory=True), []).told == "not measured"
+    page = reproduction_markdown([reproduced(paper_of("tucker", asked, from_memory=True), Evidence(sweep()))])
+    assert "| confirmed; what the paper says is not checked |" in page
