@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import textwrap
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal
@@ -71,6 +72,13 @@ def short(text: str) -> str:
     """As it stands, or its two ends where it is longer than a label may be: the tables have the whole."""
     half = LONGEST_LABEL // 2
     return text if len(text) <= LONGEST_LABEL else f"{text[:half]}…{text[-half:]}"
+
+
+def wrapped(text: str, inches: float) -> str:
+    """In lines that fit into so many inches, in the size of titles; of matplotlib's own wrapping, the layout of the
+    figure knows nothing.
+    """
+    return textwrap.fill(text, max(20, int(inches / 0.09)), break_on_hyphens=False)
 
 
 def text_width(texts: Iterable[str]) -> float:
