@@ -50,7 +50,7 @@ def place_labels(axes: Axes, labels: Sequence[Label]) -> None:
 def _write(axes: Axes, label: Label, taken: Sequence[Bbox]) -> list[Bbox]:
     """The box that the text takes; none where it found no room."""
     frame = axes.get_window_extent()
-    folded = textwrap.fill(label.text, math.ceil(_FOLD * len(label.text)), break_on_hyphens=False)
+    folded = textwrap.fill(label.text, math.ceil(_FOLD * len(label.text)), break_long_words=False)
     for text, (right, up, horizontal, vertical) in product(dict.fromkeys((label.text, folded)), _PLACES):
         written = axes.annotate(
             text,

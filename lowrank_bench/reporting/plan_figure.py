@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import seaborn as sns
@@ -19,7 +19,7 @@ from lowrank_bench.reporting.board_models import What, models_of
 from lowrank_bench.reporting.layer_order import linear_layers, network_order, stayed_dense
 from lowrank_bench.reporting.styles import frame_label, heat_axes, paper_style, short, text_width, wrapped
 
-_LOOKS = {
+_LOOKS: dict[str, dict[str, Any]] = {
     "compressed, error not known": {"facecolor": "#e8f1fa", "edgecolor": "white"},
     "stayed dense": {"facecolor": "0.85", "edgecolor": "white"},
     "out of the method's scope": {"facecolor": "white", "edgecolor": "0.7", "hatch": "////"},
