@@ -12,7 +12,7 @@ from rich.text import Text
 
 from lowrank_bench.measurement.diagnosis import Diagnosis
 from lowrank_bench.measurement.rank_steps import best_step
-from lowrank_bench.reporting.profile_report import profile_facts, profile_table, write_profile_figures
+from lowrank_bench.reporting.profile_report import profile_facts, profile_table, write_profile
 from lowrank_bench.running.inspect import find_trial, inspect_machine, inspect_trial
 
 DEFAULT_OUT = Path("results/local")
@@ -44,10 +44,10 @@ def profile(
         str | None, typer.Option(help="The trial's PACKAGE.MODULE:FACTORY once more, where that is your code to run.")
     ] = None,
 ) -> None:
-    """Show where the time goes, layer by layer: dense against compressed, each beside its limit."""
+    """Show where the time goes, layer by layer: dense against compressed, each beside what the machine can do."""
     chosen = find_trial(out, trial)
     found = inspect_trial(out, chosen, runtime, threads, batch, seconds, model)
-    paths = write_profile_figures(found, chosen, out)
+    paths = write_profile(found, chosen, out)
     console = Console()
     console.print(Text(str(chosen), style="bold"))
     console.print(profile_table(found))

@@ -1,21 +1,23 @@
-"""Where a network's time goes, layer by layer: dense against compressed, each beside its limit."""
+"""Where a network's time goes, layer by layer: dense against compressed, each beside a reference."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from lowrank_bench.errors import InvalidInput
+from lowrank_bench.measurement.environment import Environment, fingerprint
 from lowrank_bench.measurement.limits import Work, work_of
 from lowrank_bench.measurement.peak import Peak, peak
 from lowrank_bench.measurement.runtimes import RUNTIMES, arithmetic_of, inference_state, prepare
 from lowrank_bench.measurement.speedup import check_setting, random_input
-from lowrank_bench.measurement.timing import Pairs, check_bounds, time_pairs
+from lowrank_bench.measurement.timing import Pairs, StopReason, check_bounds, time_pairs
 
 PRECISION = 0.01
 
@@ -23,13 +25,15 @@ PRECISION = 0.01
 class Side(BaseModel):
     """One layer, or the network, of one of the two models, over the whole batch.
 
-    ``ms``: median time of a call; ``mac_ms``, ``traffic_ms``: its bounds by arithmetic and by memory traffic at the
-    machine's measured peak; ``limit_ms``: the sum over its stages of the larger of both.
+    ``ms``, ``p90_ms``: median and 90th percentile of the time of a call, where short calls count by the means of loops;
+    ``mac_ms``, ``traffic_ms``: what arithmetic and memory traffic take at the machine's measured peak; ``limit_ms``:
+    the sum over its stages of the larger of both, a reference that a layer whose data stay in cache may beat.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     ms: float
+    p90_ms: float
     stages: int
     macs: int
     bytes: int
@@ -49,7 +53,9 @@ class Side(BaseModel):
 
 
 class LayerProfile(BaseModel):
-    """One layer in both models, timed in interleaved pairs: median of pair ratios with its 95 % interval."""
+    """One layer in both models, timed in interleaved pairs: median of pair ratios with its 95 % interval, of so many
+    pairs, and why there were no more.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -59,6 +65,8 @@ class LayerProfile(BaseModel):
     ratio: float
     low: float
     high: float
+    pairs: int
+    stop_reason: StopReason
 
     @property
     def macs_ratio(self) -> float:
@@ -67,7 +75,9 @@ class LayerProfile(BaseModel):
 
 
 class Profile(BaseModel):
-    """Every convolution and linear layer in the order of their calls, then the network as a whole."""
+    """Every convolution and linear layer in the order of their calls, then the network as a whole; on which machine, in
+    which state, and when.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -77,6 +87,8 @@ class Profile(BaseModel):
     peak: Peak
     layers: list[LayerProfile]
     network: LayerProfile
+    environment: Environment
+    finished: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
 
 def profile(
@@ -106,6 +118,7 @@ def profile(
         )
     images = random_input(dense, (batch, *input_size))
     timer = _Timer(runtime, threads, seconds)
+    environment = fingerprint()  # its load is that of others, before this loads the machine
     before = peak(threads)
     timed: list[_Timed] = []
     kinds = {name: type(layer) for name, layer in dense.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)}
@@ -126,6 +139,7 @@ def profile(
         peak=best,
         layers=[one.beside(best) for one in timed],
         network=network.beside(best),
+        environment=environment,
     )
 
 
@@ -141,11 +155,13 @@ class _Timed:
         ratio, low, high = self.pairs.interval
         return LayerProfile(
             name=self.name,
-            dense=_side(self.pairs.milliseconds("dense")[0], self.works[0], machine),
-            compressed=_side(self.pairs.milliseconds("compressed")[0], self.works[1], machine),
+            dense=_side(self.pairs.milliseconds("dense"), self.works[0], machine),
+            compressed=_side(self.pairs.milliseconds("compressed"), self.works[1], machine),
             ratio=ratio,
             low=low,
             high=high,
+            pairs=len(self.pairs),
+            stop_reason=self.pairs.stop_reason,
         )
 
 
@@ -168,9 +184,10 @@ class _Timer:
             return _Timed(name, time_pairs(ours.run, theirs.run, precision=PRECISION, max_seconds=self.seconds), works)
 
 
-def _side(ms: float, works: Sequence[Work], machine: Peak) -> Side:
+def _side(ms: tuple[float, float], works: Sequence[Work], machine: Peak) -> Side:
     return Side(
-        ms=ms,
+        ms=ms[0],
+        p90_ms=ms[1],
         stages=len(works),
         macs=sum(work.macs for work in works),
         bytes=sum(work.bytes for work in works),

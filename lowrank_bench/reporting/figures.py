@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from itertools import cycle
 from typing import Any, NamedTuple
 
@@ -26,10 +27,14 @@ from lowrank_bench.reporting.styles import (
     scale_ratios,
     short,
     text_width,
+    wrapped,
 )
 from lowrank_bench.trial import CONTROL
 
 DPI = 160
+_NAME = 40  # characters beside a point
+_SAME_MACS = 1.05  # ratio within which models stand side by side
+_STEP, _SPREAD = 0.08, 0.5  # powers of 2: from one to the next of those, and from the first to the last at most
 
 _DENSE_LINE: dict[str, Any] = {"color": "0.4", "linewidth": 0.8}
 _LIMIT_LINE: dict[str, Any] = {"color": "0.4", "linewidth": 1.2, "linestyle": ":"}
@@ -70,7 +75,7 @@ def draw_macs(board: Board) -> Figure:
         board,
         _Picture(
             "Measured speedup against the ratio of MACs",
-            x="MACs, dense over compressed",
+            x="MACs, dense over compressed\n(about the same ratio: side by side, by method)",
             y="measured speedup,\ndense over compressed",
             panel=_macs_panel,
             lines={"speedup = MACs ratio": _DIAGONAL},
@@ -106,7 +111,8 @@ def _draw(board: Board, picture: _Picture) -> Figure:
             axes.tick_params(labelbottom=number + columns >= len(settings))
         for axes in panels[len(settings) :]:
             axes.set_axis_off()
-        figure.suptitle(f"{picture.title}\n{board.name}", fontsize="large", wrap=True)
+        title = wrapped(board.name, figure.get_size_inches()[0] / 1.2)
+        figure.suptitle(f"{picture.title}\n{title}", fontsize="large")
         note = "bars: 95 % intervals; panels: runtime, threads (t), batch (b)"
         figure.supxlabel(f"{picture.x}\n{note}", fontsize="medium")
         figure.legend(handles=_legend(fills, picture.lines), loc="outside right center", frameon=False)
@@ -133,20 +139,53 @@ def _loss_panel(axes: Axes, board: Board, rows: list[Row], fills: _Fills) -> lis
         point, *_ = axes.errorbar(row.speedup, row.top1_drop, xerr=across, yerr=along, elinewidth=1, **look)
         point.set_gid(row_id(row))  # by which the page tells whose point it is
     placed = [row for row in rows if not math.isnan(row.top1_drop)]
-    return [Label(row.speedup, row.top1_drop, short(row.target) if row.pareto else "") for row in placed]
+    names = _names([row for row in placed if row.pareto])
+    return [Label(row.speedup, row.top1_drop, names.get(row_id(row), "")) for row in placed]
+
+
+def _names(rows: Sequence[Row]) -> dict[str, str]:
+    """Method and target of each row, by its id, and its options where only they tell it from another."""
+    bare = Counter((row.method, row.target) for row in rows)
+    parts = {
+        row_id(row): (row.method, row.options if bare[row.method, row.target] > 1 else "", row.target) for row in rows
+    }
+    return {name: short(" ".join(filter(None, part)), _NAME) for name, part in parts.items()}
 
 
 def _macs_panel(axes: Axes, board: Board, rows: list[Row], fills: _Fills) -> list[Label]:
     every = board.rows
-    scale_ratios(axes, "x", every["macs_ratio"].dropna().tolist())
+    places = _side_by_side(board, fills)
+    scale_ratios(axes, "x", [place for place in places.values() if place > 0])
     scale_ratios(axes, "y", every["speedup"].tolist(), [*every["speedup_low"], *every["speedup_high"]])
     axes.axline((1, 1), (2, 2), **_DIAGONAL)
     axes.axhline(1, **_DENSE_LINE)
     for row in rows:
         along = [[row.speedup - row.speedup_low], [row.speedup_high - row.speedup]]
-        point, *_ = axes.errorbar(row.macs_ratio, row.speedup, yerr=along, elinewidth=1, **_look(row, fills))
+        x = places[row.method, row.options, row.target]
+        point, *_ = axes.errorbar(x, row.speedup, yerr=along, elinewidth=1, **_look(row, fills))
         point.set_gid(row_id(row))
     return []
+
+
+def _side_by_side(board: Board, fills: _Fills) -> dict[tuple[str, str, str], float]:
+    """Where each model stands on the axis of MACs: those of about the same ratio next to each other, in the order of
+    the legend, so that none hides another; their middle is their own.
+    """
+    models = {(row.method, row.options, row.target): row.macs_ratio for row in rows_of(board.rows)}
+    groups: list[list[tuple[str, str, str]]] = []
+    for what in sorted((what for what in models if models[what] > 0), key=lambda what: models[what]):
+        if groups and models[what] <= models[groups[-1][0]] * _SAME_MACS:
+            groups[-1].append(what)
+        else:
+            groups.append([what])
+    places = dict(models)
+    order = [*fills]
+    for group in groups:
+        kinds = sorted({what[:2] for what in group}, key=order.index)
+        step = min(_STEP, _SPREAD / max(1, len(kinds) - 1))
+        for what in group:
+            places[what] *= 2 ** (step * (kinds.index(what[:2]) - (len(kinds) - 1) / 2))
+    return places
 
 
 def _fills(board: Board) -> _Fills:

@@ -11,7 +11,8 @@ from lowrank_bench.record import TrialRecord
 from lowrank_bench.reporting.board import Board
 from lowrank_bench.reporting.figures import draw_loss, draw_macs
 from lowrank_bench.reporting.heat_map import draw_heat
-from lowrank_bench.reporting.trial_figures import draw_plans, draw_tuning
+from lowrank_bench.reporting.plan_figure import draw_plans
+from lowrank_bench.reporting.trial_figures import draw_tuning
 from lowrank_bench.trial import CONTROL
 
 Trials = Mapping[str, TrialRecord]

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
 
 from lowrank_bench.reporting.board import Board, rows_of
 from lowrank_bench.reporting.cells import setting_text
-from lowrank_bench.reporting.styles import frame_label, heat_axes, paper_style, short, text_width
+from lowrank_bench.reporting.styles import frame_label, heat_axes, paper_style, ratio_ticks, short, text_width, wrapped
 from lowrank_bench.trial import CONTROL
 
 _PALETTE = "RdBu"  # red to blue, which colour-blind readers tell apart; every cell also has its number
+_LEAST = 0.1  # powers of 2 that the colour bar shows on each side of 1
 
 
 def draw_heat(board: Board) -> Figure:
-    """Measured speedup of each method and target (down) in each setting (across), on a logarithmic scale around 1."""
+    """Measured speedup of each method and target (down) in each setting (across), on a logarithmic scale around 1, of
+    which the colour bar shows what the values reach; what is noise and what is unstable is marked.
+    """
     rows = rows_of(board.rows[board.rows["method"] != CONTROL])
     whats = sorted({(row.method, row.options, row.target) for row in rows})
     settings = board.settings
@@ -26,8 +31,9 @@ def draw_heat(board: Board) -> Figure:
         down = whats.index((row.method, row.options, row.target))
         place = down, settings.index((row.runtime, row.threads, row.batch))
         values[place] = np.log2(row.speedup)
-        texts[place] = f"{row.speedup:.2f}" + ("≈" if row.verdict == "same" else "")
-    reach = max(0.5, float(np.nanmax(np.abs(values))))
+        texts[place] = f"{row.speedup:.2f}{'≈' * (row.verdict == 'same')}{'†' * bool(row.unstable)}"
+    low, high = min(0.0, float(np.nanmin(values))), max(0.0, float(np.nanmax(values)))
+    reach = max(0.5, -low, high)
     with paper_style():
         names = [short(" ".join(filter(None, what))) for what in whats]
         width = 2 + text_width(names) + 0.85 * len(settings)
@@ -43,18 +49,25 @@ def draw_heat(board: Board) -> Figure:
             linewidths=1,
             xticklabels=False,  # seaborn would draw the figure to look at its labels, before there is room for them
             yticklabels=False,
-            cbar_kws={"label": "dense over compressed", "format": FuncFormatter(_ratio)},
+            cbar_kws={"label": "dense over compressed"},
         )
+        _scale_bar(figure.axes[1], low, high)
         across = [setting_text(*setting) for setting in settings]
         axes.set_xticks(np.arange(len(settings)) + 0.5, across, rotation=30, ha="right")
         axes.set_yticks(np.arange(len(whats)) + 0.5, names)
         for label, (method, *_) in zip(axes.get_yticklabels(), whats, strict=True):
             frame_label(label, method)
-        axes.set_title(f"Measured speedup in every runtime\n{board.name}", fontsize="medium", wrap=True)
-        axes.set_xlabel("runtime, threads (t), batch (b); ≈ within the noise of 1; grey: no time", fontsize="small")
+        title = wrapped(board.name, figure.get_size_inches()[0])
+        figure.suptitle(f"Measured speedup in every runtime\n{title}", fontsize="medium")
+        note = "≈ within the noise of 1; † unstable: its processes disagree; grey: no time"
+        axes.set_xlabel(f"runtime, threads (t), batch (b)\n{note}", fontsize="small")
         figure.draw_without_rendering()  # only then are the colour bar's labels known, and the next drawing has room
     return figure
 
 
-def _ratio(power: float, _: object) -> str:
-    return f"{2**power:.2g}×"
+def _scale_bar(bar: Axes, low: float, high: float) -> None:
+    """Show of the colours, which are the same on both sides of 1, those between two powers of 2."""
+    low, high = min(low, -_LEAST), max(high, _LEAST)
+    ticks = ratio_ticks(2**low, 2**high)
+    bar.set_ylim(low, high)
+    bar.set_yticks([math.log2(tick) for tick in ticks], [f"{tick:g}×" for tick in ticks])

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import textwrap
 from collections.abc import Sequence
+from itertools import product
 from typing import NamedTuple
 
 from matplotlib.axes import Axes
@@ -10,6 +13,7 @@ from matplotlib.transforms import Bbox
 
 _DISTANCE = 6  # points between a marker's centre and its text
 _MARKER = 4  # points: half the width of what a text must not cover around a marker
+_FOLD = 0.6  # of a text that is folded, the longer line at most
 _PLACES = (
     (1, 0, "left", "center"),
     (0.7, 0.7, "left", "bottom"),
@@ -30,7 +34,8 @@ class Label(NamedTuple):
 
 
 def place_labels(axes: Axes, labels: Sequence[Label]) -> None:
-    """Write each text beside its point, in the first place that is free; a text without room is left out.
+    """Write each text beside its point, in the first place that is free, else in two lines; a text without room is left
+    out.
 
     The layout of the figure must be final.
     """
@@ -45,9 +50,10 @@ def place_labels(axes: Axes, labels: Sequence[Label]) -> None:
 def _write(axes: Axes, label: Label, taken: Sequence[Bbox]) -> list[Bbox]:
     """The box that the text takes; none where it found no room."""
     frame = axes.get_window_extent()
-    for right, up, horizontal, vertical in _PLACES:
+    folded = textwrap.fill(label.text, math.ceil(_FOLD * len(label.text)), break_long_words=False)
+    for text, (right, up, horizontal, vertical) in product(dict.fromkeys((label.text, folded)), _PLACES):
         written = axes.annotate(
-            label.text,
+            text,
             (label.x, label.y),
             xytext=(right * _DISTANCE, up * _DISTANCE),
             textcoords="offset points",

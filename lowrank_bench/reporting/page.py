@@ -33,6 +33,7 @@ from lowrank_bench.reporting.latency import LATENCY_LEGEND, LATENCY_TITLE, laten
 from lowrank_bench.reporting.overall import Overall
 from lowrank_bench.reporting.page_records import links_of, records_table
 from lowrank_bench.reporting.page_table import Cell, Menu, PageRow, PageTable, plain_table
+from lowrank_bench.reporting.profile_links import ProfileLinks
 from lowrank_bench.reporting.tables import (
     facts,
     legend,
@@ -81,9 +82,10 @@ def render_page(
     lines: Sequence[Line],
     folder: Path,
     notes: Sequence[str] = (),
+    profiles: Sequence[ProfileLinks] = (),
 ) -> bytes:
-    """The page of these boards, each with its pictures, after what holds for all models together; then the ``lines`` of
-    records below ``folder`` behind them.
+    """The page of these boards, each with its pictures, after what holds for all models together; then links to
+    ``profiles``, and the ``lines`` of records below ``folder`` behind it all.
 
     The same records give the same tables byte for byte. Whatever a record holds is text on the page, never markup, and
     a policy in the page keeps it from loading anything or running any script but its own two.
@@ -97,6 +99,7 @@ def render_page(
         hashes=Markup(" ".join(f"'sha256-{_digest(text)}'" for text in scripts)),
         overall=[_overall(number, table) for number, table in enumerate(overall)],
         sections=[_section(number, board, pictures) for number, (board, pictures) in enumerate(boards)],
+        profiles=profiles,
         records=records_table(lines, folder),
         notes=notes,
         version=version("lowrank-bench"),

@@ -23,6 +23,7 @@ from lowrank_bench.reporting.markdown import escape
 from lowrank_bench.reporting.overall import make_overall
 from lowrank_bench.reporting.page import Picture, render_page
 from lowrank_bench.reporting.paper import load_paper, paper_names
+from lowrank_bench.reporting.profile_links import profiles_markdown, profiles_of
 from lowrank_bench.reporting.records_frame import load_records
 from lowrank_bench.reporting.reproduction import reproduced, reproduction_markdown
 from lowrank_bench.reporting.summary import summary_board
@@ -35,7 +36,8 @@ def write_report(folder: Path | str, max_loss: float = 1.0, *, latex: bool = Fal
     records, leaderboard.tex where it is asked for, and reproduction.md where a paper's claim was measured; returns
     their paths.
 
-    The same records give the same bytes. Each file replaces its predecessor at once; figures of boards that are no
+    The same records and profiles give the same bytes; of profiles those are linked that lie in its figures and whose
+    trials are among the records. Each file replaces its predecessor at once; figures of boards that are no
     longer there are removed. Raises InvalidRecord where the folder holds no readable record or cannot be written,
     InvalidInput for a ``max_loss`` that is not finite.
     """
@@ -59,9 +61,12 @@ def write_report(folder: Path | str, max_loss: float = 1.0, *, latex: bool = Fal
             sections.append(f"![{escape(f'{drawn.title}: {board.name}')}]({name}.svg)")
             pages[-1][1].append(Picture(drawn.title, images[f"{name}.svg"], drawn.pointed))
             files |= images
+    profiles = profiles_of(folder, evidence.trials)
+    if profiles:
+        sections.append(profiles_markdown(profiles))
     files["leaderboard.md"] = ("\n\n".join([*sections, *notes]) + "\n").encode()
     files["leaderboard.csv"] = to_csv(boards).encode()
-    files["index.html"] = render_page(pages, overall, lines, folder, notes)
+    files["index.html"] = render_page(pages, overall, lines, folder, notes, profiles)
     papers = [reproduced(load_paper(name), evidence) for name in paper_names()]
     files["findings.md"] = findings_markdown(boards, papers).encode()
     if any(done.measured for done in papers):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import textwrap
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal
@@ -67,10 +68,17 @@ def heat_axes(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def short(text: str) -> str:
+def short(text: str, longest: int = LONGEST_LABEL) -> str:
     """As it stands, or its two ends where it is longer than a label may be: the tables have the whole."""
-    half = LONGEST_LABEL // 2
-    return text if len(text) <= LONGEST_LABEL else f"{text[:half]}…{text[-half:]}"
+    half = longest // 2
+    return text if len(text) <= longest else f"{text[:half]}…{text[-half:]}"
+
+
+def wrapped(text: str, inches: float) -> str:
+    """In lines that fit into so many inches, in the size of titles; of matplotlib's own wrapping, the layout of the
+    figure knows nothing.
+    """
+    return textwrap.fill(text, max(20, int(inches / 0.09)), break_on_hyphens=False)
 
 
 def text_width(texts: Iterable[str]) -> float:
@@ -96,9 +104,14 @@ def scale_ratios(axes: Axes, which: Literal["x", "y"], values: Sequence[float], 
     low, high = min([1, *values]), max([1, *values])
     low = max(low / 1.5, min([low, *ends])) / 1.1
     high = min(high * 1.5, max([high, *ends])) * 1.1
-    ticks = next(ticks for widest, ticks in _RATIO_TICKS if high / low <= widest)
     axes.set(**{f"{which}scale": "log", f"{which}lim": (low, high)})
-    _set_ticks(axes.xaxis if which == "x" else axes.yaxis, [tick for tick in ticks if low <= tick <= high], "{:g}×")
+    _set_ticks(axes.xaxis if which == "x" else axes.yaxis, ratio_ticks(low, high), "{:g}×")
+
+
+def ratio_ticks(low: float, high: float) -> list[float]:
+    """Round ratios between two, as many as stay legible."""
+    ticks = next(ticks for widest, ticks in _RATIO_TICKS if high / low <= widest)
+    return [tick for tick in ticks if low <= tick <= high]
 
 
 def scale_points(axes: Axes, values: Sequence[float]) -> None:

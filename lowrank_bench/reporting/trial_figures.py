@@ -1,101 +1,54 @@
-"""Pictures of how the models of a board were made: ranks and errors of their layers, and their fine-tuning."""
+"""A picture of how the models of a board were fine-tuned."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
-from statistics import fmean
+from statistics import fmean, quantiles
 from typing import Any
 
-import numpy as np
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from lowrank_bench.record import LayerSize, TrialRecord
+from lowrank_bench.record import TrialRecord
 from lowrank_bench.reporting.board import Board
-from lowrank_bench.reporting.styles import frame_label, heat_axes, method_style, paper_style, short, text_width
+from lowrank_bench.reporting.board_models import models_of
+from lowrank_bench.reporting.styles import method_style, paper_style, short, text_width, wrapped
 from lowrank_bench.trial import CONTROL
 
+_TITLE = 36  # characters above a panel
 _LINES = ("-", "--", "-.", ":")  # for a method's options: colour and marker belong to the method alone
-
-_What = tuple[str, str, str]
-
-
-def draw_plans(board: Board, trials: Mapping[str, TrialRecord]) -> Figure | None:
-    """Ranks of every layer (written) and its relative weight error (colour), a column per method and target, of the
-    lowest seed; None where no model has compressed layers.
-    """
-    plans = {what: found for what, records in _models(board, trials).items() if (found := _layers(records))}
-    if not plans:
-        return None
-    layers = [*dict.fromkeys(layer for plan in plans.values() for layer in plan)]
-    errors = np.full((len(layers), len(plans)), np.nan)
-    ranks = np.full(errors.shape, "", dtype=object)
-    for across, plan in enumerate(plans.values()):
-        for layer, size in plan.items():
-            place = layers.index(layer), across
-            errors[place] = math.nan if size.error is None else size.error
-            ranks[place] = "×".join(map(str, size.ranks))
-    with paper_style():
-        names = [short(" ".join(filter(None, what))) for what in plans]
-        slanted = text_width(names)
-        width = 2 + max(text_width(layers), 0.9 * slanted) + 0.95 * len(plans)
-        height = 2 + 0.5 * slanted + 0.3 * len(layers)
-        figure, axes = heat_axes(width, height)
-        sns.heatmap(
-            errors,
-            ax=axes,
-            annot=ranks,
-            fmt="",
-            annot_kws={"fontsize": "x-small"},
-            cmap="cividis_r",
-            vmin=0,
-            vmax=1,
-            linewidths=1,
-            xticklabels=names,
-            yticklabels=layers,
-            cbar_kws={"label": "relative error"},
-        )
-        for down, across in zip(*np.nonzero(np.isnan(errors) & (ranks != "")), strict=True):
-            axes.text(across + 0.5, down + 0.5, ranks[down, across], ha="center", va="center", fontsize="x-small")
-        axes.tick_params(axis="y", rotation=0)
-        axes.tick_params(axis="x", rotation=30)
-        for label, (method, *_) in zip(axes.get_xticklabels(), plans, strict=True):
-            label.set_horizontalalignment("right")
-            frame_label(label, method)
-        axes.set_xlabel("written: the ranks; grey: stayed dense, or the error is not known", fontsize="small")
-        axes.set_title(
-            f"Ranks and relative weight errors (Frobenius) of the layers\n{board.name}", fontsize="medium", wrap=True
-        )
-    return figure
 
 
 def draw_tuning(board: Board, trials: Mapping[str, TrialRecord]) -> Figure | None:
     """Validation top-1 after each epoch of fine-tuning, a panel per target with the dense control in each: mean over
-    seeds, with the band from the lowest to the highest. None where nothing was tuned.
+    seeds, with the band from the lowest to the highest. Means far below the others are left out of the scale, and their
+    number is written. None where nothing was tuned.
     """
-    curves = {what: found for what, records in _models(board, trials).items() if (found := _curve(records))}
+    curves = {what: found for what, records in models_of(board, trials).items() if (found := _curve(records))}
     targets = sorted({target for method, _, target in curves if method != CONTROL})
     if not targets:
         return None
     columns = min(3, len(targets))
     lines = math.ceil(len(targets) / columns)
     variants = sorted({what[:2] for what in curves})
+    bottom, top = _useful([fmean(epoch) for curve in curves.values() for epoch in curve])
     with paper_style():
         side = max(2.6, 0.8 + text_width(" ".join(what) for what in variants))
         figure = Figure(figsize=(3.4 * columns + side, 3.1 * lines + 0.9), layout="constrained")
         FigureCanvasAgg(figure)
         panels = [*figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).flat]
         for number, (axes, target) in enumerate(zip(panels, targets, strict=False)):
-            for (method, options, of), curve in curves.items():
-                if of == target or method == CONTROL:
-                    _draw_curve(axes, curve, _look(method, options, variants))
-            axes.set_title(short(target))
+            here = {what: curve for what, curve in curves.items() if what[2] == target or what[0] == CONTROL}
+            for (method, options, _), curve in here.items():
+                _draw_curve(axes, curve, _look(method, options, variants))
+            _note_lower(axes, [fmean(epoch) for curve in here.values() for epoch in curve], bottom)
+            axes.set_ylim(bottom, top)
+            axes.set_title(short(target, _TITLE), fontsize="medium")
             axes.set_ylabel("validation top-1, %" if number % columns == 0 else "")
             axes.set_xlabel("epoch" if number + columns >= len(targets) else "")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -104,24 +57,10 @@ def draw_tuning(board: Board, trials: Mapping[str, TrialRecord]) -> Figure | Non
             axes.set_axis_off()
         shown = [Line2D([], [], label=" ".join(filter(None, what)), **_look(*what, variants)) for what in variants]
         figure.legend(handles=shown, loc="outside right upper", frameon=False)
-        figure.suptitle(
-            f"Fine-tuning: mean over seeds, band from lowest to highest\n{board.name}", fontsize="large", wrap=True
-        )
+        name = wrapped(board.name, figure.get_size_inches()[0] / 1.2)
+        title = f"Fine-tuning: mean over seeds, band from lowest to highest\n{name}"
+        figure.suptitle(title, fontsize="large")
     return figure
-
-
-def _models(board: Board, trials: Mapping[str, TrialRecord]) -> dict[_What, list[TrialRecord]]:
-    """The trials of a board that gave a model, by method, options and target; the lowest seed first."""
-    known = board.records[["method", "options", "target", "trial"]].itertuples(index=False, name=None)
-    found: dict[_What, list[TrialRecord]] = {}
-    for method, options, target, key in sorted(set(known)):
-        if key in trials and trials[key].size is not None:
-            found.setdefault((method, options, target), []).append(trials[key])
-    return {what: sorted(records, key=lambda record: record.trial.seed) for what, records in found.items()}
-
-
-def _layers(records: Sequence[TrialRecord]) -> Mapping[str, LayerSize]:
-    return records[0].size.layers if records[0].size else {}
 
 
 def _curve(records: Sequence[TrialRecord]) -> list[list[float]]:
@@ -132,6 +71,24 @@ def _curve(records: Sequence[TrialRecord]) -> list[list[float]]:
         if record.quality
     ]
     return [[value for value in epoch if value is not None] for epoch in zip_longest(*seeds)]
+
+
+def _useful(means: Sequence[float]) -> tuple[float, float]:
+    """Ends of a scale in which most means are told apart: from the best down to three times as far as the lower
+    quartile, or to the lowest; two points at least.
+    """
+    best, lowest = max(means), min(means)
+    quartile = quantiles(means, n=4, method="inclusive")[0] if len(means) > 1 else lowest
+    low = min(max(lowest, best - 3 * (best - quartile)), best - 2)
+    margin = 0.06 * (best - low)
+    return low - margin, best + margin
+
+
+def _note_lower(axes: Axes, means: Iterable[float], bottom: float) -> None:
+    """How many of a panel's means lie below its scale, and how far."""
+    if lower := [mean for mean in means if mean < bottom]:
+        text = f"↓ {len(lower)} point{'s' * (len(lower) > 1)} below, down to {min(lower):.1f}"
+        axes.text(0.03, 0.03, text, transform=axes.transAxes, fontsize="small", color="0.3")
 
 
 def _draw_curve(axes: Axes, curve: list[list[float]], look: dict[str, Any]) -> None:

@@ -19,12 +19,16 @@ from lowrank_bench.measurement.limits import Work, work_of
 from lowrank_bench.measurement.peak import Peak
 from lowrank_bench.measurement.profile import Profile, profile
 from lowrank_bench.record import Status
-from lowrank_bench.reporting.profile_report import profile_facts, profile_table, write_profile_figures
+from lowrank_bench.reporting.profile_figures import FIGURES
+from lowrank_bench.reporting.profile_links import profiled_key
+from lowrank_bench.reporting.profile_report import SavedProfile, profile_facts, profile_table, write_profile
+from lowrank_bench.reporting.report import write_report
 from lowrank_bench.running import inspect
 from lowrank_bench.running.child import Ended
 from lowrank_bench.running.inspect import find_trial, inspect_machine, inspect_trial
 from lowrank_bench.running.worker import Outcome
 
+_DRAWN_ROOFLINE = [("roofline", ".png"), ("roofline", ".svg")]
 PEAK = Peak(gflops=100.0, gbytes=10.0)
 
 
@@ -120,17 +124,50 @@ def test_the_table_has_every_layer_their_sum_and_the_network(found):
     assert "100 GFLOP/s, 10.0 GB/s" in profile_facts(found)
 
 
-def test_bars_and_roofline_are_drawn_twice_with_the_same_bytes(found, tmp_path):
-    paths = write_profile_figures(found, trial("tucker", 4), tmp_path)
-    assert [path.name.split("-")[0] for path in paths] == ["profile", "profile", "roofline", "roofline"]
+def test_bars_roofline_table_and_numbers_are_written_twice_with_the_same_bytes(found, tmp_path):
+    paths = write_profile(found, trial("tucker", 4), tmp_path)
+    kinds = sorted((path.name.split("-")[0], path.suffix) for path in paths)
+    assert kinds == [*(("profile", form) for form in (".json", ".md", ".png", ".svg")), *_DRAWN_ROOFLINE]
     first = [path.read_bytes() for path in paths]
-    assert [path.read_bytes() for path in write_profile_figures(found, trial("tucker", 4), tmp_path)] == first
-    assert {path.suffix for path in paths} == {".png", ".svg"} and all(path.parent.name == "figures" for path in paths)
+    assert [path.read_bytes() for path in write_profile(found, trial("tucker", 4), tmp_path)] == first
+    assert all(path.parent.name == "figures" for path in paths)
+
+
+def test_the_saved_numbers_name_trial_machine_and_date_and_are_those_of_the_table(found, tmp_path):
+    of = trial("tucker", 4)
+    numbers, table, *_ = write_profile(found, of, tmp_path)
+    saved = SavedProfile.model_validate_json(numbers.read_bytes())
+    assert (saved.key, saved.trial, saved.profile) == (of.key, of, found)
+    assert saved.profile.environment.machine and saved.profile.environment.packages["torch"]
+    written = table.read_text(encoding="utf-8")
+    for told in (of.key, found.environment.machine, found.finished, "| sum of layers |", "| network |"):
+        assert told in written
+    for layer in found.layers:
+        assert f"{layer.dense.p90_ms:.3g} → {layer.compressed.p90_ms:.3g}" in written
+        assert f"{layer.ratio:.2f} [{layer.low:.2f}, {layer.high:.2f}]" in written
+
+
+def test_every_layer_has_its_p50_below_its_p90_and_tells_how_many_pairs_it_rests_on(found):
+    for layer in [*found.layers, found.network]:
+        assert all(side.ms <= side.p90_ms for side in (layer.dense, layer.compressed))
+        assert layer.pairs > 0 and layer.stop_reason in ("precision", "max_seconds", "max_pairs")
+
+
+@pytest.mark.parametrize("draw", FIGURES.values())
+def test_the_title_names_machine_and_date_and_is_never_cut_off(found, draw):
+    options = {"align": 16, "allocation": "uniform", "spatial": "joint", "init": "a" * 60}
+    figure = draw(found, trial("cp_nls", 4, options=options))
+    figure.draw_without_rendering()
+    title = figure.get_suptitle()
+    assert found.environment.machine in title and found.finished[:10] in title
+    box, canvas = figure._suptitle.get_window_extent(), figure.bbox
+    assert canvas.x0 <= box.x0 < box.x1 <= canvas.x1 and box.y1 <= canvas.y1
+    assert "reference" in figure.axes[0].get_xlabel() and "may beat it" in figure.axes[0].get_xlabel()
 
 
 def test_a_part_of_a_network_has_a_file_name_too(found, tmp_path):
     part = trial("tucker", 4).model_copy(update={"model": "torchvision:vgg16/features"})
-    (path, *_) = write_profile_figures(found, part, tmp_path)
+    (path, *_) = write_profile(found, part, tmp_path)
     assert path.parent == tmp_path / "figures"
     assert "-torchvision_vgg16_features-tucker-" in path.name
 
@@ -200,3 +237,17 @@ def test_a_child_that_ends_badly_is_a_failure_with_its_reason(monkeypatch):
     monkeypatch.setattr(inspect, "timing_lock", nullcontext)
     with pytest.raises(MeasurementFailed, match="crashed: the child ended with status 7"):
         inspect_machine(1.0)
+
+
+def test_a_report_links_every_profile_of_its_records_and_none_of_others(found, tmp_path):
+    write(tmp_path, sweep())
+    mine = write_profile(found, trial("tucker", 4), tmp_path)
+    others = write_profile(found, trial("tucker", 4, seed=77), tmp_path)
+    write_report(tmp_path)
+    for page, link in (("leaderboard.md", "]({})"), ("index.html", 'href="{}"')):
+        text = (tmp_path / page).read_text(encoding="utf-8")
+        linked = [path for path in mine if link.format(f"figures/{path.name}") in text]
+        assert linked == [path for path in mine if path.suffix != ".png"]
+        assert not any(path.name in text for path in others)
+    assert all(path.exists() for path in [*mine, *others])
+    assert {profiled_key(path.name) for path in mine} == {trial("tucker", 4).key}

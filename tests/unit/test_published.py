@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from lowrank_bench.reading import read_records
+from lowrank_bench.reporting.profile_links import profiled_key
 from lowrank_bench.reporting.report import write_report
 
 PUBLISHED = Path(__file__).parents[2] / "results" / "published"
 PAGES = ("leaderboard.md", "leaderboard.csv", "findings.md", "reproduction.md")
+PROFILES = [path for path in (PUBLISHED / "figures").iterdir() if path.name.startswith(("profile-", "roofline-"))]
 
 
 @pytest.fixture(scope="module")
@@ -19,6 +22,9 @@ def again(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("published")
     for records in PUBLISHED.glob("*.jsonl"):
         shutil.copy(records, folder)
+    (folder / "figures").mkdir()
+    for profile in PROFILES:
+        shutil.copy(profile, folder / "figures")
     write_report(folder)
     return folder
 
@@ -39,3 +45,10 @@ def test_the_page_is_the_one_that_the_records_give_but_for_how_its_figures_are_d
 def test_every_figure_of_theirs_is_there(again: Path) -> None:
     names = {path.name for path in (again / "figures").iterdir() if path.suffix in (".png", ".svg")}
     assert names <= {path.name for path in (PUBLISHED / "figures").iterdir()}
+
+
+def test_every_profile_is_of_a_trial_that_is_among_the_records() -> None:
+    recorded = {record.key for record in read_records(PUBLISHED) if record.kind == "trial"}
+    assert PROFILES
+    for path in PROFILES:
+        assert profiled_key(path.name) in recorded, path.name

@@ -2,7 +2,7 @@ import hashlib
 import json
 import random
 import warnings
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import pytest
 from matplotlib.colors import to_hex
@@ -13,15 +13,18 @@ from lowrank_bench.errors import InvalidRecord
 from lowrank_bench.reading import latest
 from lowrank_bench.record import Epoch, Status
 from lowrank_bench.reporting.board import make_boards, rows_of
-from lowrank_bench.reporting.figures import DPI, encode
+from lowrank_bench.reporting.figures import DPI, draw_loss, draw_macs, encode
 from lowrank_bench.reporting.files import WRITTEN
 from lowrank_bench.reporting.gallery import pictures_of
 from lowrank_bench.reporting.heat_map import draw_heat
 from lowrank_bench.reporting.labels import Label, place_labels
+from lowrank_bench.reporting.layer_order import network_order
+from lowrank_bench.reporting.plan_figure import draw_plans
 from lowrank_bench.reporting.records_frame import to_frame
 from lowrank_bench.reporting.report import write_report
 from lowrank_bench.reporting.styles import STYLES, method_style, short
-from lowrank_bench.reporting.trial_figures import draw_plans, draw_tuning
+from lowrank_bench.reporting.trial_figures import draw_tuning
+from lowrank_bench.trial import Budget
 
 
 def test_a_report_has_its_files_and_the_same_records_give_the_same_bytes(tmp_path):
@@ -92,6 +95,14 @@ def test_labels_cover_neither_points_nor_each_other():
     assert not any(box.contains(*dot) for box in boxes for dot in dots)
 
 
+def test_a_label_that_finds_no_room_in_one_line_takes_two_without_cutting_a_word():
+    figure = Figure(figsize=(1.5, 1.5), dpi=100)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+    place_labels(axes, [Label(0.3, 0.5, "lowrank_training macs/4")])
+    assert [text.get_text() for text in axes.texts] == ["lowrank_training\nmacs/4"]
+
+
 def tuned(of, curve, loss=0.0):
     """The record of a trial whose validation top-1 went along a curve."""
     record = trial_record(of, loss)
@@ -127,15 +138,94 @@ def test_the_heat_maps_colour_bar_and_its_label_are_inside_the_picture(runtimes)
     assert 0 <= label.x0 < label.x1 <= width and 0 <= label.y0 < label.y1 <= height
 
 
-def test_a_plan_shows_the_ranks_of_every_layer():
-    record = trial_record(trial("tucker", 4))
-    layer = record.size.layers["conv2"].model_copy(update={"ranks": (19, 7)})
-    size = record.size.model_copy(update={"layers": {"conv2": layer, "conv3": record.size.layers["conv2"]}})
-    records = [record.model_copy(update={"size": size}), trial_record(trial("identity"))]
-    (board,) = make_boards(to_frame(records))
-    figure = draw_plans(board, latest(records))
-    assert [text for text in texts(figure) if text] == ["16", "19×7", "16"]
-    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["conv2", "conv3"]
+def test_the_heat_map_marks_what_is_unstable():
+    shaky = measurement_record(trial("tucker", 4), 2.0, runtime="openvino")
+    shaky = shaky.model_copy(update={"timing": shaky.timing.model_copy(update={"unstable": True})})
+    (board,) = make_boards(to_frame([*sweep(), shaky]))
+    figure = draw_heat(board)
+    assert [text for text in texts(figure) if "†" in text] == ["2.00†"]
+    assert "† unstable" in figure.axes[0].get_xlabel()
+
+
+def test_the_heat_maps_colour_bar_spans_the_values_and_its_ticks_are_the_round_ratios_that_they_read():
+    slowest = measurement_record(trial("tucker", 4), 0.8, runtime="openvino")
+    (board,) = make_boards(to_frame([*sweep(), slowest]))
+    bar = draw_heat(board).axes[1]
+    low, high = (2**end for end in bar.get_ylim())
+    assert low == pytest.approx(0.8) and high == pytest.approx(board.rows["speedup"].max())
+    ticks = {label.get_text(): 2**place for place, label in zip(bar.get_yticks(), bar.get_yticklabels(), strict=True)}
+    assert "1×" in ticks and len(ticks) >= 4
+    assert all(float(text.rstrip("×")) == pytest.approx(ratio) for text, ratio in ticks.items())
+
+
+def planned(of, layers, skipped=None):
+    """The record of a trial that gave these layers these ranks and left the others for these reasons."""
+    record = trial_record(of)
+    made = {
+        name: record.size.layers["conv2"].model_copy(update={"ranks": ranks, "error": error})
+        for name, (ranks, error) in layers.items()
+    }
+    size = record.size.model_copy(update={"layers": made, "skipped": skipped or {}})
+    return record.model_copy(update={"size": size})
+
+
+def plans_of(*records):
+    control = trial_record(trial("identity"))
+    control = control.model_copy(update={"size": control.size.model_copy(update={"layers": {}})})
+    (board,) = make_boards(to_frame([*records, control]))
+    return draw_plans(board, latest([*records, control]))
+
+
+def told(figure):
+    return [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+
+
+def test_a_plan_shows_the_ranks_of_every_layer_the_first_on_top():
+    layers = {"conv2": ((19, 7), 0.1), "conv3": ((16,), None)}
+    skipped = {"fc": "tucker leaves linear layers dense", "conv1": "the budget macs/4 is met with it dense, or no"}
+    figure = plans_of(planned(trial("tucker", 4), layers, skipped))
+    assert {text for text in texts(figure) if text} == {"19×7", "16"}
+    axes, bar = figure.axes
+    shown = sorted(axes.get_yticklabels(), key=lambda label: axes.transData.transform(label.get_position())[1])
+    assert [label.get_text() for label in shown[::-1]] == ["conv1", "conv2", "conv3", "fc"]
+    assert told(figure) == ["compressed, error not known", "stayed dense", "out of the method's scope"]
+    assert bar.get_ylabel() == "relative error"
+
+
+def test_a_plan_without_errors_has_no_colour_bar():
+    figure = plans_of(planned(trial("tucker", 4), {"conv2": ((16,), None)}))
+    assert len(figure.axes) == 1 and told(figure) == ["compressed, error not known"]
+
+
+def test_a_linear_layer_beyond_a_budget_of_convolutions_is_out_of_scope():
+    of = trial("tucker", budget=Budget(macs=4, scope="convs"))
+    skipped = {"fc": "the budget macs/4 (convs) is met with it dense, or no factorisation of it is cheaper"}
+    other = planned(trial("jaderberg", 4), {"conv2": ((16,), 0.1)}, {"fc": "jaderberg leaves linear layers dense"})
+    figure = plans_of(planned(of, {"conv2": ((16,), 0.1)}, skipped), other)
+    assert told(figure) == ["out of the method's scope"]
+
+
+@pytest.mark.parametrize(("models", "layers"), [(70, 4), (3, 90), (25, 25)])
+def test_however_many_models_or_layers_a_plan_is_a_picture_of_bounded_size(models, layers):
+    named = {f"features.{number}": ((100, 100), 0.5) for number in range(layers)}
+    figure = plans_of(*(planned(trial("tucker", 2 + number), named) for number in range(models)))
+    width, height = figure.get_size_inches()
+    assert width < 25 and height < 20
+    axes = figure.axes[0]
+    assert max(models, layers) == len(axes.get_yticks()) and min(models, layers) == len(axes.get_xticks())
+
+
+def test_layers_stand_in_the_networks_order_as_far_as_records_tell():
+    def size(layers, skipped=None):
+        return planned(trial("tucker", 4), dict.fromkeys(layers, ((1,), 0.1)), skipped).size
+
+    met = "the budget macs/4 is met with it dense"
+    resnet = [f"layer{stage}.{block}.conv1" for stage in (1, 2, 10) for block in (0, 1)]
+    refused = size(resnet, {"fc": "tucker leaves linear layers dense", "conv1": met})
+    assert network_order([refused, size(["layer2.0.conv1", "layer10.0.conv1"])]) == ["conv1", *resnet, "fc"]
+    vgg = size(["features.2", "features.10"], {"features.0": met, "classifier.0": met})
+    assert network_order([vgg]) == ["features.0", "features.2", "features.10", "classifier.0"]
+    assert network_order([size(["b", "a"]), size(["a", "b"])]) == ["a", "b"]
 
 
 def test_tuning_shows_the_mean_over_seeds_and_the_control_in_every_panel():
@@ -145,6 +235,42 @@ def test_tuning_shows_the_mean_over_seeds_and_the_control_in_every_panel():
     figure = draw_tuning(board, latest(records))
     drawn = {axes.get_title(): sorted([*line.get_ydata()] for line in axes.lines) for axes in figure.axes}
     assert drawn == {"macs/4": [[80.5, 90.5], [91, 91]], "macs/8": [[70, 75, 78], [91, 91]]}
+
+
+def test_curves_far_below_the_others_leave_the_scale_and_their_points_are_counted():
+    usual = [tuned(trial("tucker", ratio), [89 - ratio / 10, 90 - ratio / 10]) for ratio in (2, 3, 4, 5, 6)]
+    lost = tuned(trial("channel_svd", 4), [5.0, 7.0])
+    records = [*usual, lost, tuned(trial("identity"), [90, 91])]
+    (board,) = make_boards(to_frame(records))
+    figure = draw_tuning(board, latest(records))
+    low, high = figure.axes[0].get_ylim()
+    assert 80 < low < 88.4 and 91 < high < 92
+    assert {axes.get_title(): [text.get_text() for text in axes.texts] for axes in figure.axes if axes.texts} == {
+        "macs/4": ["↓ 2 points below, down to 5.0"]
+    }
+
+
+def test_labels_on_the_front_name_method_and_target_and_the_options_where_only_they_differ():
+    records = [trial_record(trial("identity")), measurement_record(trial("identity"), 1.0)]
+    for options, loss, speedup in (({}, 0.1, 2.0), ({"align": 16}, 1.0, 4.0)):
+        of = trial("tucker", 4, options=options)
+        records += [trial_record(of, loss), measurement_record(of, speedup)]
+    other = trial("jaderberg", 4)
+    records += [trial_record(other, 3.0), measurement_record(other, 8.0)]
+    (board,) = make_boards(to_frame(records), max_loss=5.0)
+    labels = {" ".join(text.split()) for text in texts(draw_loss(board))}
+    assert labels == {"tucker macs/4", "tucker align=16 macs/4", "jaderberg macs/4"}
+
+
+def test_models_of_about_the_same_macs_stand_side_by_side_within_the_scale():
+    (board,) = make_boards(to_frame(sweep(runtimes=("onnxruntime",))))
+    axes = draw_macs(board).axes[0]
+    drawn = [line.get_xdata()[0] for line in axes.lines if str(line.get_gid()).startswith("row-")]
+    at_four = sorted(x for x in drawn if 3.5 < x < 4.5)
+    assert len(at_four) == 3 and all(b / a > 1.05 for a, b in pairwise(at_four))
+    assert at_four[1] == pytest.approx(4, rel=0.01)
+    low, high = axes.get_xlim()
+    assert all(low < x < high for x in drawn)
 
 
 def test_what_was_neither_compressed_nor_tuned_has_no_such_picture():
