@@ -33,13 +33,8 @@ def controls_grid(boards: Sequence[Board]) -> Grid:
     rows = pd.concat(tables) if tables else pd.DataFrame()
     if rows.empty:
         return Grid(HEADINGS, [])
-    return Grid(
-        HEADINGS,
-        [
-            _line(str(machine), int(processes), group)
-            for (machine, processes), group in rows.groupby(["machine", "processes"])
-        ],
-    )
+    alike = rows.groupby(["machine", "processes"])
+    return Grid(HEADINGS, [_line(group) for _, group in alike])
 
 
 def _controls(board: Board) -> pd.DataFrame:
@@ -50,14 +45,14 @@ def _controls(board: Board) -> pd.DataFrame:
     return pd.concat(groups) if groups else rows
 
 
-def _line(machine: str, processes: int, rows: pd.DataFrame) -> list[str]:
+def _line(rows: pd.DataFrame) -> list[str]:
     held = int(((rows["speedup_low"] <= 1) & (rows["speedup_high"] >= 1)).sum())
     count = len(rows)
     low, high = share_interval(held, count)
     width = ((rows["speedup_high"] - rows["speedup_low"]) / (2 * rows["speedup"])).median()
     return [
-        machine,
-        str(processes),
+        str(rows["machine"].iloc[0]),
+        str(rows["processes"].iloc[0]),
         str(count),
         str(held),
         interval_text(100 * held / count, 100 * low, 100 * high, ".0f"),
