@@ -17,6 +17,7 @@ from torch import nn
 
 import lowrank_bench as lrb
 from lowrank_bench.compression import registry
+from lowrank_bench.measurement.environment import QUIET_LOAD
 from lowrank_bench.reporting.clocked import pooled_clock
 from lowrank_bench.reporting.records_frame import load_records
 from lowrank_bench.reporting.report import summary_board
@@ -155,3 +156,5 @@ def test_what_it_says_of_pairs_and_stop_reasons_is_in_the_records() -> None:
     pairs = f"{pooled['pairs_least']} to {pooled['pairs_most']} pairs, the median row {pooled['pairs']:g}"
     assert f"Of the published processes {share} stopped\n  by time" in README
     assert pairs in README
+    loaded = int((timed["load_most"] > 2 * QUIET_LOAD).sum())
+    assert f"in {loaded} of {len(timed)} published timings it is above the {2 * QUIET_LOAD:g}" in README
