@@ -115,6 +115,9 @@ class ProcessTiming(_Part):
     memory_mb: float = Field(description="most that the process, which holds both models, ever had in memory")
     convert_seconds: tuple[float, float]
     model_bytes: tuple[Whole, Whole]
+    load: float | None = Field(
+        default=None, description="running processes when it began, mean of the last minute; None: not known"
+    )
 
 
 class Timing(_Part):

@@ -89,6 +89,19 @@ def measurement_record(of: Trial, speedup: float = 1.0, width: float = 0.01, **f
     return MeasurementRecord(**_common(measurement.key) | outcome | fields, measurement=measurement)
 
 
+def processes(record: MeasurementRecord, *told: tuple[int, str, float | None]) -> MeasurementRecord:
+    """The record with a process for each of these: pairs, stop reason, and load when it began."""
+    assert record.timing is not None
+    (usual,) = record.timing.processes
+    timings = [
+        usual.model_copy(update={"dense_cpu_ns": [1] * pairs, "stop_reason": reason, "load": load})
+        for pairs, reason, load in told
+    ]
+    update = {"timing": record.timing.model_copy(update={"processes": timings})}
+    count = record.measurement.model_copy(update={"processes": len(told)})
+    return record.model_copy(update=update | {"measurement": count, "key": count.key})
+
+
 def sweep(seeds: tuple[int, ...] = (0,), runtimes: tuple[str, ...] = ("eager-nhwc", "onnxruntime")) -> list[Any]:
     """Three methods at two budgets and the control, all of it timed, and a method that refuses."""
     known = {

@@ -79,14 +79,14 @@ def fingerprint() -> Environment:
         torch_threads=torch.get_num_threads(),
         variables={name: os.environ[name] for name in THREAD_VARIABLES + OTHER_VARIABLES if name in os.environ},
         governor=_governor(),
-        load=_load(),
+        load=load_average(),
     )
 
 
 def checks() -> list[Check]:
     """What would make timings on this machine untrustworthy, each with its remedy."""
     cores, limit = visible_cores(), cgroup_cores()
-    governor, load, steal = _governor(), _load(), _steal()
+    governor, load, steal = _governor(), load_average(), _steal()
     shared = sorted(core for core in cores if len(set(sibling_threads(core)) & set(cores)) > 1)
     physical = len({tuple(sibling_threads(core)) for core in cores})
     capability = torch.backends.cpu.get_cpu_capability()
@@ -180,7 +180,8 @@ def _governor() -> str | None:
     return read(SYS / "devices/system/cpu/cpu0/cpufreq/scaling_governor") or None
 
 
-def _load() -> float | None:
+def load_average() -> float | None:
+    """Running processes, mean of the last minute; None where the system does not tell."""
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 
 

@@ -33,9 +33,10 @@ ROW_COLUMNS = [
     "batch", "arithmetic", "macs_ratio", "params_ratio", "bytes_ratio", "bytes", "top1_dense", "top1_before",
     "top1_after", "top1_drop", "top1_drop_low", "top1_drop_high", "top1_drop_least", "top1_drop_most", "seeds",
     "speedup", "speedup_low", "speedup_high", "practical", "practical_low", "practical_high", "practical_runtime",
-    "headline", "realised", "verdict", "noise_floor", "unstable", "processes", "dense_ms", "dense_p90_ms",
-    "compressed_ms", "p90_ms", "images_per_s", "memory_mb", "runtime_error", "convert_s", "runtime_bytes",
-    "decompose_s", "finetune_s", "images", "environment", "finished",
+    "headline", "realised", "verdict", "noise_floor", "unstable", "processes", "pairs_least", "pairs", "pairs_most",
+    "stop_reason", "stopped_by_time", "load_least", "load_most", "dense_ms", "dense_p90_ms", "compressed_ms", "p90_ms",
+    "images_per_s", "memory_mb", "runtime_error", "convert_s", "runtime_bytes", "decompose_s", "finetune_s", "images",
+    "environment", "finished",
 ]
 # fmt: on
 SCOPE = ["task", "model", "recipe"]

@@ -18,7 +18,9 @@ COLUMNS = PROMISED | {
     "pareto": "bool", "arithmetic": "str",
     "practical": "float64", "practical_low": "float64", "practical_high": "float64",
     "practical_runtime": "str", "headline": "bool", "runtime_error": "float64", "convert_s": "float64",
-    "runtime_bytes": "Int64", "finished": "str", "code": "str", "note": "str",
+    "runtime_bytes": "Int64", "pairs_least": "Int64", "pairs": "float64", "pairs_most": "Int64",
+    "stopped_by_time": "float64", "load_least": "float64", "load_most": "float64",
+    "finished": "str", "code": "str", "note": "str",
 }
 # fmt: on
 EMPTY = {"str": "", "bool": False, "Int64": None, "float64": None}

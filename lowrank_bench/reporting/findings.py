@@ -17,6 +17,7 @@ from lowrank_bench.reporting.cells import (
 )
 from lowrank_bench.reporting.choice import free_choice, how_sure, keeping, winner, workloads
 from lowrank_bench.reporting.claim_counts import claim_counts
+from lowrank_bench.reporting.control_rows import controls_grid
 from lowrank_bench.reporting.machines import machines_grid
 from lowrank_bench.reporting.markdown import bullets, escape, markdown_table
 from lowrank_bench.reporting.promises import promises
@@ -67,6 +68,13 @@ def findings_markdown(boards: Sequence[Board], papers: Sequence[Reproduced]) -> 
             "Of their pairs those are counted whose intervals lie apart on both; in reverse: the faster model on the "
             "first machine is the slower one on the second.",
             markdown_table(*carried),
+        ]
+    if (held := controls_grid(boards)).cells:
+        sections += [
+            "## How often the clock is right where the truth is known",
+            "A/A rows: the dense model against its own copy, timed as every other row, in several processes. Of their "
+            '95 % intervals 19 of 20 should hold 1; no verdict but "same" is true.',
+            markdown_table(*held),
         ]
     if claims := claim_counts(papers):
         sections += ["## Which claims hold on a CPU of today", *claims]

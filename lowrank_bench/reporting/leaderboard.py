@@ -53,8 +53,8 @@ def to_csv(boards: Sequence[Board]) -> str:
     tables = [board.rows.assign(status="ok") for board in boards] + [board.unranked for board in boards]
     rows = [row for table in tables for row in table.to_dict("records")]
     table = pd.DataFrame(rows, columns=[*ROW_COLUMNS, "status", "reason"])
-    whole = dict.fromkeys(("rank", "threads", "batch", "bytes", "runtime_bytes", "processes", "images"), "Int64")
-    return table.astype(whole).to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    counts = ("rank", "threads", "batch", "bytes", "runtime_bytes", "processes", "pairs_least", "pairs_most", "images")
+    return table.astype(dict.fromkeys(counts, "Int64")).to_csv(index=False, float_format="%.6g", lineterminator="\n")
 
 
 def to_terminal(boards: Sequence[Board], overall: Sequence[Overall] = ()) -> Group:

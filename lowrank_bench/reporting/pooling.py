@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from lowrank_bench.measurement.statistics import RatioInterval, pool_processes, verdict
+from lowrank_bench.reporting.clocked import pooled_clock
 from lowrank_bench.reporting.unranked import SETTING, WHAT, listed_seeds
 
 # fmt: off
@@ -46,6 +47,7 @@ def pooled_row(group: pd.DataFrame, models: pd.DataFrame) -> dict[str, object]:
         "verdict": called,
         "noise_floor": floor,
         "unstable": group["unstable"].any(),
+        **pooled_clock(group),
         "processes": group["processes"].min(),
         "memory_mb": group["memory_mb"].max(),
         "runtime_error": group["runtime_error"].max(),

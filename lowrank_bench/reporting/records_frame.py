@@ -13,6 +13,7 @@ from lowrank_bench.measurement.quality import paired_drop, unpack_hits
 from lowrank_bench.measurement.runtimes import arithmetic_of
 from lowrank_bench.reading import latest, read_records
 from lowrank_bench.record import MeasurementRecord, Quality, RuntimeQuality, Size, TrialRecord
+from lowrank_bench.reporting.clocked import clock_columns
 from lowrank_bench.reporting.columns import COLUMNS, EMPTY
 from lowrank_bench.reporting.pareto import pareto_front
 from lowrank_bench.reporting.practical import BOUNDS, with_practical
@@ -43,9 +44,11 @@ def load_records(folder: Path | str) -> pd.DataFrame:
     ``headline``: see ``with_practical``. Of what was timed more than once in a setting
     these are told of the timing from the most processes. Of the compressed model in its runtime:
     ``runtime_error``, the relative difference from eager's output (the larger of both models'), ``convert_s``, seconds
-    of conversion, and ``runtime_bytes``. Text that does not apply is empty, numbers NA. Of what was recorded twice the
-    last record that ended well counts, else the last, and of what was recorded under several declared versions the last
-    version. Raises InvalidRecord where there is no readable record.
+    of conversion, and ``runtime_bytes``. ``pairs_least``, ``pairs`` (median) and ``pairs_most`` of a process; the share
+    of processes ``stopped_by_time``; ``load_least`` and ``load_most`` at the start of one, or of the run. Text that
+    does not apply is empty, numbers NA. Of what was recorded twice the last record that ended well counts, else the
+    last, and of what was recorded under several declared versions the last version. Raises InvalidRecord where there is
+    no readable record.
     """
     return to_frame(read_records(folder))
 
@@ -204,23 +207,26 @@ def _measurement_columns(record: MeasurementRecord) -> dict[str, object]:
     }
     if timing is None:
         return columns
-    return columns | {
-        "speedup": timing.ratio,
-        "speedup_low": timing.low,
-        "speedup_high": timing.high,
-        "verdict": timing.verdict,
-        "noise_floor": timing.noise_floor,
-        "unstable": timing.unstable,
-        "stop_reason": " ".join(sorted({process.stop_reason for process in timing.processes})),
-        "dense_ms": timing.dense_ms,
-        "compressed_ms": timing.compressed_ms,
-        "dense_p90_ms": timing.dense_p90_ms,
-        "p90_ms": timing.p90_ms,
-        "memory_mb": timing.memory_mb,
-        "runtime_error": max(process.runtime_error for process in timing.processes),
-        "convert_s": median(process.convert_seconds[1] for process in timing.processes),
-        "runtime_bytes": timing.processes[0].model_bytes[1],
-    }
+    return (
+        columns
+        | clock_columns(timing, record.environment)
+        | {
+            "speedup": timing.ratio,
+            "speedup_low": timing.low,
+            "speedup_high": timing.high,
+            "verdict": timing.verdict,
+            "noise_floor": timing.noise_floor,
+            "unstable": timing.unstable,
+            "dense_ms": timing.dense_ms,
+            "compressed_ms": timing.compressed_ms,
+            "dense_p90_ms": timing.dense_p90_ms,
+            "p90_ms": timing.p90_ms,
+            "memory_mb": timing.memory_mb,
+            "runtime_error": max(process.runtime_error for process in timing.processes),
+            "convert_s": median(process.convert_seconds[1] for process in timing.processes),
+            "runtime_bytes": timing.processes[0].model_bytes[1],
+        }
+    )
 
 
 def _orphan(trial: str) -> dict[str, object]:

@@ -17,6 +17,7 @@ from lowrank_bench.reporting.cells import (
     setting_text,
     speedup_text,
 )
+from lowrank_bench.reporting.clocked import clock_facts
 from lowrank_bench.reporting.overall import Overall
 from lowrank_bench.reporting.practical import HEADLINE_MARGIN
 from lowrank_bench.tasks.zoo import in_zoo
@@ -32,7 +33,7 @@ class Grid(NamedTuple):
 
 def facts(*boards: Board) -> list[tuple[str, str]]:
     """What stands above the tables of a board, or of several together: machine and environment, the test images, the
-    dense control, the dates.
+    dense control, the dates, and how the rows were timed.
     """
     records = pd.concat([_telling(board) for board in boards])
     lines = [*dict.fromkeys(fact for board in boards for fact in environment_facts(board))]
@@ -52,6 +53,7 @@ def facts(*boards: Board) -> list[tuple[str, str]]:
     if several := sum(int((board.rows["processes"] > 1).sum()) for board in boards):
         unstable = sum(int((board.rows["unstable"] & (board.rows["processes"] > 1)).sum()) for board in boards)
         lines.append(("Unstable, in every setting", f"{unstable} of {several} rows"))
+    lines += clock_facts(records)
     notes = records["note"][records["note"] != ""].value_counts().sort_index()
     return lines + [("Note", f"{count} rows: {note}") for note, count in notes.items()]
 

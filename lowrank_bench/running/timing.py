@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lowrank_bench.compression.model import load
 from lowrank_bench.measurement.cores import pin_cores
+from lowrank_bench.measurement.environment import load_average
 from lowrank_bench.measurement.exports import Exports
 from lowrank_bench.measurement.memory import peak_memory_mb
 from lowrank_bench.measurement.profile import Profile, profile
@@ -32,6 +33,7 @@ def run_timing(trial: Trial, measurement: Measurement, models: Path, exports: Pa
     """Time once, in this process, pinned to as many cores as it has threads. ``exports``: what its fresh processes
     share. Raises what measure_speedup raises.
     """
+    load = load_average()  # before this process adds to it
     pin_cores(measurement.threads)
     dense, compressed = _models(trial, models, watch)
     with watch.stage("time"):
@@ -47,7 +49,7 @@ def run_timing(trial: Trial, measurement: Measurement, models: Path, exports: Pa
             calibration=_calibration(trial, measurement.runtime),
             exports=exports,
         )
-    return _process_timing(speedup)
+    return _process_timing(speedup, load)
 
 
 def judge_runtime(
@@ -127,7 +129,7 @@ def _calibration(trial: Trial, runtime: str) -> Tensor | None:
     return torch.cat([images for images, _ in batches])
 
 
-def _process_timing(speedup: Speedup) -> ProcessTiming:
+def _process_timing(speedup: Speedup, load: float | None) -> ProcessTiming:
     raw = speedup.raw
     return ProcessTiming(
         ratio=speedup.ratio,
@@ -152,4 +154,5 @@ def _process_timing(speedup: Speedup) -> ProcessTiming:
         memory_mb=peak_memory_mb(),
         convert_seconds=speedup.convert_seconds,
         model_bytes=speedup.model_bytes,
+        load=load,
     )

@@ -9,7 +9,10 @@ import signal
 import subprocess
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -34,64 +37,66 @@ DAMAGES = 300
 PART = Part("Faults", "test_faults.py", ["Fault", "Tried", "Survived", "Records lost or doubled"])
 
 
-def note(what: str, count: int = 1) -> None:
-    """A fault that was survived so often; whatever was not, ended its test before."""
-    PART.add(what, f"{count}", f"{count}", "0")
+@contextmanager
+def fault(row: dict[str, Any]) -> Iterator[None]:
+    """One fault of a row: tried, and survived where the block ends well."""
+    row["Tried"] += 1
+    yield
+    row["Survived"] += 1
 
 
 def test_a_disk_that_fills(tmp_path: Path) -> None:
-    stopped = 0
-    with small_disk(tmp_path / "results", 4_000) as disk:
-        while stopped < 20:
+    with PART.faults("the disk fills") as row, small_disk(tmp_path / "results", 4_000) as disk:
+        while row["Tried"] < 20:
             run = start(tmp_path, 2)
             _, said = run.communicate()
             if run.returncode == 0:
                 break
-            stopped += 1
-            assert run.returncode == 2 and "No space left" in said and "Traceback" not in said, said
-            assert not list(disk.rglob(".*.draft"))
-            more = f"remount,size={4_000 * (stopped + 1)}k"
+            with fault(row):
+                assert run.returncode == 2 and "No space left" in said and "Traceback" not in said, said
+                assert not list(disk.rglob(".*.draft"))
+            more = f"remount,size={4_000 * (row['Tried'] + 1)}k"
             subprocess.run(["mount", "-o", more, str(disk)], check=True)
-        assert stopped
+        assert row["Tried"]
         check_finished(disk, keys(tmp_path), real=True)
-    note("the disk fills", stopped)
 
 
 def test_two_runs_over_one_folder(tmp_path: Path) -> None:
-    first, second = start(tmp_path, 1), start(tmp_path, 1)
-    said = [run.communicate()[1] for run in (first, second)]
-    assert sorted((first.returncode, second.returncode)) in ([0, 0], [0, 2]), said
-    check_finished(tmp_path / "results", keys(tmp_path), real=True)
-    note("two runs over one folder")
+    with PART.faults("two runs over one folder") as row, fault(row):
+        first, second = start(tmp_path, 1), start(tmp_path, 1)
+        said = [run.communicate()[1] for run in (first, second)]
+        assert sorted((first.returncode, second.returncode)) in ([0, 0], [0, 2]), said
+        check_finished(tmp_path / "results", keys(tmp_path), real=True)
 
 
 def test_runs_side_by_side_over_two_folders_time_one_after_the_other(tmp_path: Path) -> None:
     folders = [tmp_path / name for name in ("one", "two")]
     for folder in folders:
         folder.mkdir()
-    runs = [start(folder, 1, locks=tmp_path) for folder in folders]
-    said = [run.communicate()[1] for run in runs]
-    assert [run.returncode for run in runs] == [0, 0], said
-    for folder in folders:
-        check_finished(folder / "results", keys(folder), real=True)
-    note("two runs on one machine")
+    with PART.faults("two runs on one machine") as row, fault(row):
+        runs = [start(folder, 1, locks=tmp_path) for folder in folders]
+        said = [run.communicate()[1] for run in runs]
+        assert [run.returncode for run in runs] == [0, 0], said
+        for folder in folders:
+            check_finished(folder / "results", keys(folder), real=True)
 
 
 def test_ctrl_c(tmp_path: Path) -> None:
-    before, chance, tries = list[bytes](), random.Random(0), 5
-    for _ in range(tries):
-        run = start(tmp_path, 1, "-j", "2")
-        children_of(run)
-        time.sleep(chance.uniform(0, 10))
-        run.send_signal(signal.SIGINT)
-        _, said = run.communicate(timeout=60)
-        assert (run.returncode == 130 and "goes on from here" in said) or run.returncode == 0, said
-        assert "Traceback" not in said, said
-        check_gone(tmp_path)
-        before = check_cut_off(tmp_path / "results", before)
-    assert start(tmp_path, 1).wait() == 0
-    check_finished(tmp_path / "results", keys(tmp_path), real=True)
-    note("Ctrl-C at a random moment", tries)
+    before, chance = list[bytes](), random.Random(0)
+    with PART.faults("Ctrl-C at a random moment") as row:
+        for _ in range(5):
+            with fault(row):
+                run = start(tmp_path, 1, "-j", "2")
+                children_of(run)
+                time.sleep(chance.uniform(0, 10))
+                run.send_signal(signal.SIGINT)
+                _, said = run.communicate(timeout=60)
+                assert (run.returncode == 130 and "goes on from here" in said) or run.returncode == 0, said
+                assert "Traceback" not in said, said
+                check_gone(tmp_path)
+                before = check_cut_off(tmp_path / "results", before)
+        assert start(tmp_path, 1).wait() == 0
+        check_finished(tmp_path / "results", keys(tmp_path), real=True)
 
 
 def test_every_bad_end_of_a_method(tmp_path: Path) -> None:
@@ -102,13 +107,20 @@ def test_every_bad_end_of_a_method(tmp_path: Path) -> None:
         methods=methods, variables={"LOWRANK_BENCH_TEST_MARK": str(mark)},
     )  # fmt: skip
     _, said = run.communicate()
-    assert run.returncode == 1 and "Traceback" not in said, said
-    check_gone(tmp_path)
-    ended = {r.trial.method: r for r in read_records(tmp_path / "results") if isinstance(r, TrialRecord)}
-    assert ended["channel_svd"].status is Status.OK
-    for method, (status, words) in EXPECTED.items():
-        assert (ended[method].status, words in ended[method].reason) == (status, True), ended[method]
-        note(f"a method {method.replace('_', ' ')}: {status}")
+    with ExitStack() as page:
+        rows = {
+            method: page.enter_context(PART.faults(f"a method {method.replace('_', ' ')}: {status}"))
+            for method, (status, _) in EXPECTED.items()
+        }
+        for row in rows.values():
+            row["Tried"] = 1
+        assert run.returncode == 1 and "Traceback" not in said, said
+        check_gone(tmp_path)
+        ended = {r.trial.method: r for r in read_records(tmp_path / "results") if isinstance(r, TrialRecord)}
+        assert ended["channel_svd"].status is Status.OK
+        for method, (status, words) in EXPECTED.items():
+            assert (ended[method].status, words in ended[method].reason) == (status, True), ended[method]
+            rows[method]["Survived"] = 1
 
 
 def test_a_worker_of_a_cluster_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,7 +128,8 @@ def test_a_worker_of_a_cluster_is_killed(tmp_path: Path, monkeypatch: pytest.Mon
     from lowrank_bench.running.cluster import local_cluster
 
     monkeypatch.setenv("LOWRANK_BENCH_LOCKS", str(tmp_path))
-    with local_cluster(2, workers=2) as cluster:
+    killed = "one of two workers of a cluster killed -9 in the middle"
+    with PART.faults(killed) as row, fault(row), local_cluster(2, workers=2) as cluster:
         run = start(tmp_path, 3, "-j", "2", "--cluster", cluster.scheduler_address)
         workers = [psutil.Process(nanny.pid) for nanny in cluster.workers.values()]
         begun = time.monotonic()
@@ -127,10 +140,9 @@ def test_a_worker_of_a_cluster_is_killed(tmp_path: Path, monkeypatch: pytest.Mon
         _, alive = psutil.wait_procs(family, timeout=10)
         assert not alive, "a child outlived its worker"
         _, said = run.communicate()
-    assert run.returncode == 0, said
-    assert not left(tmp_path)
-    check_finished(tmp_path / "results", keys(tmp_path), real=True)
-    note("one of two workers of a cluster killed -9 in the middle")
+        assert run.returncode == 0, said
+        assert not left(tmp_path)
+        check_finished(tmp_path / "results", keys(tmp_path), real=True)
 
 
 def noise(chance: random.Random, count: int) -> bytes:
@@ -165,21 +177,20 @@ def test_damaged_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     made = trials(10)
     wanted = {each.key for each in (*made, *measurements(made))}
     chance, results = random.Random(0), tmp_path / "results"
-    for _ in range(DAMAGES):
-        before = damaged(chance, [line for line in lines(results) if line]) if results.exists() else []
-        results.mkdir(exist_ok=True)
-        (results / FILE_NAME).write_bytes(b"\n".join(before) + (b"\n" if chance.random() < 0.5 else b""))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what was damaged
-            Engine(results, ENVIRONMENT, crew=NoopCrew()).run(made, measurements(made))
-            kept = latest(read_records(results))
-        assert wanted <= set(kept) and all(kept[key].status in (Status.OK, Status.SKIPPED) for key in wanted)
-        after = lines(results)
-        whole = [line for line in before if line in after]
-        assert whole == before or whole == before[:-1], (
-            "what was there stays as it was, but for a half-written last line"
-        )
-    note(
-        "records.jsonl cut, truncated, doubled, reordered, with foreign lines, flipped bytes, clock jumps",
-        DAMAGES,
-    )
+    what = "records.jsonl cut, truncated, doubled, reordered, with foreign lines, flipped bytes, clock jumps"
+    with PART.faults(what) as row:
+        for _ in range(DAMAGES):
+            before = damaged(chance, [line for line in lines(results) if line]) if results.exists() else []
+            results.mkdir(exist_ok=True)
+            (results / FILE_NAME).write_bytes(b"\n".join(before) + (b"\n" if chance.random() < 0.5 else b""))
+            with fault(row):
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # of what was damaged
+                    Engine(results, ENVIRONMENT, crew=NoopCrew()).run(made, measurements(made))
+                    kept = latest(read_records(results))
+                assert wanted <= set(kept) and all(kept[key].status in (Status.OK, Status.SKIPPED) for key in wanted)
+                after = lines(results)
+                whole = [line for line in before if line in after]
+                assert whole == before or whole == before[:-1], (
+                    "what was there stays as it was, but for a half-written last line"
+                )

@@ -46,9 +46,14 @@ def test_only_named_errors_come_out(tmp_path_factory: pytest.TempPathFactory, wh
         count += 1
         read(data)
 
-    feed()
-    assert count >= INPUTS[what] and readers.outside() == readers.before
-    PART.add(what, "hypothesis", f"{count:,}", "0")
+    with PART.row(what, "hypothesis") as row:
+        row["Errors without a name"] = "at least 1"
+        try:
+            feed()
+        finally:
+            row["Inputs"] = f"{count:,}"
+        row["Errors without a name"] = 0
+        assert count >= INPUTS[what] and readers.outside() == readers.before
 
 
 @pytest.mark.parametrize("what", INPUTS)
@@ -57,7 +62,9 @@ def test_nor_where_inputs_are_led_by_the_code_that_they_reach(tmp_path: Path, wh
     command = [sys.executable, "-P", str(TESTS / "atheris_target.py"), what, str(tmp_path), f"-runs={RUNS}"]
     environment = os.environ | {"PYTHONPATH": str(TESTS), "PYTHONWARNINGS": "ignore"}
     run = subprocess.run([*command, "-max_len=8192"], env=environment, capture_output=True, text=True, cwd=tmp_path)
-    assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-4000:]
-    done = re.search(r"Done (\d+) runs", run.stderr)
-    assert done and int(done[1]) >= RUNS
-    PART.add(what, "atheris", f"{int(done[1]):,}", "0")
+    with PART.row(what, "atheris") as row:
+        assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-4000:]
+        row["Errors without a name"] = 0
+        done = re.search(r"Done (\d+) runs", run.stderr)
+        assert done and int(done[1]) >= RUNS
+        row["Inputs"] = f"{int(done[1]):,}"

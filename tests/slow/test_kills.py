@@ -15,6 +15,7 @@ import traceback
 import warnings
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -39,35 +40,37 @@ COLUMNS = ["Fault", "Tried", "With work left", "Survived", "Records lost or doub
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_kill_at_random_moments(tmp_path: Path, jobs: int) -> None:
     """Sweep after sweep, until there were enough kills."""
-    chance, killed, with_work_left = random.Random(jobs), 0, 0
-    for sweep in count():
-        folder, before = tmp_path / str(sweep), list[bytes]()
-        folder.mkdir()
-        write_sweep(folder, SEEDS)
-        while killed < KILLS and not ends_well(folder, jobs, chance.uniform(0, LATEST)):
-            killed += 1
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of half-written lines
-                after = check_cut_off(folder / "results", before)
-            with_work_left += len(after) < len(keys(folder))
-            before = after
-        if killed == KILLS:
-            assert ends_well(folder, jobs)
-        check_finished(folder / "results", keys(folder), real=True)
-        if killed == KILLS:
-            break
-    part = Part(f"Killed runs, -j {jobs}", "test_kills.py", COLUMNS)
-    part.add("kill -9 of a run at a random moment", f"{killed}", f"{with_work_left}", f"{killed}", "0")
+    chance, part = random.Random(jobs), Part(f"Killed runs, -j {jobs}", "test_kills.py", COLUMNS)
+    with part.faults("kill -9 of a run at a random moment") as row:
+        row["With work left"] = 0
+        for sweep in count():
+            folder, before = tmp_path / str(sweep), list[bytes]()
+            folder.mkdir()
+            write_sweep(folder, SEEDS)
+            while row["Tried"] < KILLS and not ends_well(folder, jobs, chance.uniform(0, LATEST), row):
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # of half-written lines
+                    after = check_cut_off(folder / "results", before)
+                row["Survived"] += 1
+                row["With work left"] += len(after) < len(keys(folder))
+                before = after
+            if row["Tried"] == KILLS:
+                assert ends_well(folder, jobs)
+            check_finished(folder / "results", keys(folder), real=True)
+            if row["Tried"] == KILLS:
+                break
 
 
-def ends_well(folder: Path, jobs: int, seconds: float = math.inf) -> bool:
-    """Run the sweep, and kill it so long after its first child began; whether it was done before."""
+def ends_well(folder: Path, jobs: int, seconds: float = math.inf, row: dict[str, Any] | None = None) -> bool:
+    """Run the sweep, and kill it so long after its first child began, which its row counts; whether it was done."""
     run = command(folder, "run", "sweep.toml", "--out", "results", "-j", str(jobs))
     deadline = None
     while not (ended := os.waitpid(run, os.WNOHANG))[0]:
         if deadline is None and psutil.Process(run).children():
             deadline = time.monotonic() + seconds
         if deadline is not None and time.monotonic() > deadline:
+            if row is not None:
+                row["Tried"] += 1
             os.kill(run, signal.SIGKILL)
             os.waitpid(run, 0)
             check_gone(folder)

@@ -70,17 +70,19 @@ class Soak:
         return self
 
 
-def soaked(name: str, folder: Path, crew: Crew, machine: str) -> tuple[str, ...]:
-    """A row of the table: a sweep, after another one of a quarter of its trials."""
+def soaked(name: str, folder: Path, crew: Crew, machine: str) -> None:
+    """Fill a row of the table: a sweep, after another one of a quarter of its trials."""
     less = per_trial(Soak().run(folder / "less", crew, machine, COUNT // 4).own)
     soak = Soak().run(folder / "more", crew, machine)
     whole, own = per_trial(soak.seconds), per_trial(soak.own)
     grown = median(soak.megabytes[-100:]) - median(soak.megabytes[COUNT // 4 : COUNT // 4 + 100])
     print(f"\n{name}: {whole:.2f} ms a trial, of this process {own:.2f}, of fewer {less:.2f}; grew by {grown:.1f} MB")
-    assert own <= MILLISECONDS, "what the work costs, however busy the machine is"
-    assert own <= 1.5 * less, "time grows with the number of trials, not faster"
-    assert grown <= MEGABYTES
-    return name, f"{COUNT:,}", f"{whole:.1f}", f"{own:.1f} ms", f"{less:.1f} ms", f"{grown:.1f} MB"
+    told = [f"{COUNT:,}", f"{whole:.1f}", f"{own:.1f} ms", f"{less:.1f} ms", f"{grown:.1f} MB"]
+    with PART.row(name) as row:
+        row |= zip(COLUMNS[1:], told, strict=True)
+        assert own <= MILLISECONDS, "what the work costs, however busy the machine is"
+        assert own <= 1.5 * less, "time grows with the number of trials, not faster"
+        assert grown <= MEGABYTES
 
 
 def per_trial(spent: list[float]) -> float:
@@ -90,7 +92,7 @@ def per_trial(spent: list[float]) -> float:
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_on_this_machine(tmp_path: Path, jobs: int) -> None:
-    PART.add(*soaked(f"this machine, -j {jobs}", tmp_path, LocalCrew(jobs), "noop"))
+    soaked(f"this machine, -j {jobs}", tmp_path, LocalCrew(jobs), "noop")
 
 
 def test_on_two_workers_of_a_cluster(tmp_path: Path) -> None:
@@ -102,7 +104,7 @@ def test_on_two_workers_of_a_cluster(tmp_path: Path) -> None:
         client.run(own_machine, str(tmp_path))
         crew = ClusterCrew(client, 2)
         (machine,) = crew.machines()
-        PART.add(*soaked("dask, 2 workers", tmp_path, crew, machine))
+        soaked("dask, 2 workers", tmp_path, crew, machine)
 
 
 def test_what_the_start_of_a_child_takes(tmp_path: Path) -> None:
@@ -113,5 +115,5 @@ def test_what_the_start_of_a_child_takes(tmp_path: Path) -> None:
     after = os.times()
     whole = (time.perf_counter() - start) / STARTS
     own = (after.children_user + after.children_system - before.children_user - before.children_system) / STARTS
-    what = "apart: a child starts and ends, and what it costs itself"
-    PART.add(what, f"{STARTS}", f"{1000 * whole:,.0f}", f"{1000 * own:,.0f} ms", "", "")
+    with PART.row("apart: a child starts and ends, and what it costs itself") as row:
+        row |= zip(COLUMNS[1:], [f"{STARTS}", f"{1000 * whole:,.0f}", f"{1000 * own:,.0f} ms", "", ""], strict=True)

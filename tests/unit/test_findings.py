@@ -10,6 +10,7 @@ from synthetic_paper import paper_of
 from synthetic_records import measurement_record, sweep, trial, trial_record
 
 from lowrank_bench.reporting.board import make_boards
+from lowrank_bench.reporting.control_rows import share_interval
 from lowrank_bench.reporting.evidence import Evidence
 from lowrank_bench.reporting.findings import findings_markdown
 from lowrank_bench.reporting.records_frame import to_frame
@@ -205,3 +206,25 @@ def test_claims_are_counted_by_paper_and_those_not_confirmed_are_listed_with_the
 def test_no_claim_is_named_that_nobody_measured() -> None:
     untold = reproduced(paper_of("tucker", {"metric": "speedup", "at_least": 2.0}), Evidence([]))
     assert "Which claims hold" not in findings_markdown([], [untold])
+
+
+def test_of_controls_timed_in_several_processes_it_is_counted_how_many_intervals_hold_1() -> None:
+    several = {"processes": 5, "runtime": "eager"}
+    records = [
+        *map(trial_record, CONTROLS),
+        measurement_record(CONTROLS[0], 1.004, 0.01, **several),
+        measurement_record(CONTROLS[0], 1.02, 0.005, **several | {"batch": 1}),
+        measurement_record(CONTROLS[1], 0.97, 0.04, **several | {"threads": 2}),
+        measurement_record(CONTROLS[1], 1.5, 0.01),  # of one process
+        *made("tucker", 2.0, processes=5),
+    ]
+    assert cells(page(records), "bench-1")[1:] == ["5", "3", "2", "67 [9, 99]", "2", "0", "1.0%"]
+
+
+def test_without_controls_of_several_processes_nothing_is_said_of_them() -> None:
+    assert "truth is known" not in page([*controls(), *made("tucker", 2.0)])
+
+
+@pytest.mark.parametrize(("held", "count", "low", "high"), [(46, 50, 0.808, 0.978), (0, 5, 0, 0.522), (5, 5, 0.478, 1)])
+def test_the_interval_of_a_share_is_exact(held: int, count: int, low: float, high: float) -> None:
+    assert share_interval(held, count) == pytest.approx((low, high), abs=1e-3)

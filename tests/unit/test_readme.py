@@ -17,6 +17,8 @@ from torch import nn
 
 import lowrank_bench as lrb
 from lowrank_bench.compression import registry
+from lowrank_bench.measurement.environment import QUIET_LOAD
+from lowrank_bench.reporting.clocked import pooled_clock
 from lowrank_bench.reporting.records_frame import load_records
 from lowrank_bench.reporting.summary import summary_board
 from lowrank_bench.scaffold import new_method
@@ -128,3 +130,34 @@ def test_its_example_of_an_own_plot_draws_one(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "results").symlink_to(ROOT / "results")
     exec(compile(code[1], "README.md", "exec"), {})
     assert (tmp_path / "promise.png").stat().st_size > 10_000
+
+
+def _covered(part: str) -> list[list[str]]:
+    """The rows of one part of the page of coverage."""
+    page = (ROOT / "results" / "published" / "timing_coverage.md").read_text()
+    lines = page.split(f"## {part}")[1].split("\n## ")[0].splitlines()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")][2:]
+
+
+def test_what_it_says_of_the_coverage_is_in_its_tables() -> None:
+    precise = [float(row[2].rstrip("%")) for row in _covered("Timed until")]
+    published = _covered("Timed as the published")
+    few = [float(row[4].rstrip("%")) for row in published]
+    (missed,) = [row[6] for row in published if row[1:4] == ["6", "0%", "1.25"]]
+    assert f"{min(precise)} to {max(precise)} % of them hold it for a nominal 95 %" in README
+    assert f"in each of five processes, {min(few)} to {max(few)} %." in README
+    for calls, pairs in (("300 ms, 2 s", "with 6 pairs"), ("22 ms, 3 s", "with some 20")):
+        found = [float(row[8].rstrip("%")) for row in published if (row[0], row[2]) == (calls, "5%")]
+        assert re.search(rf"in {min(found):.0f} to {max(found):.0f} % (of\s+simulated rows )?{pairs}", README)
+    assert f'is called "same" in {missed.rstrip("%")} % of the rows' in README
+
+
+def test_what_it_says_of_pairs_and_stop_reasons_is_in_the_records() -> None:
+    timed = load_records(ROOT / "results" / "published").query("speedup.notna()")
+    pooled = pooled_clock(timed)
+    share = f"{100 * pooled['stopped_by_time']:.0f} %"
+    pairs = f"{pooled['pairs_least']} to {pooled['pairs_most']} pairs, the median row {pooled['pairs']:g}"
+    assert f"Of the published processes {share} stopped\n  by time" in README
+    assert pairs in README
+    loaded = int((timed["load_most"] > 2 * QUIET_LOAD).sum())
+    assert f"in {loaded} of {len(timed)} published timings it is above the {2 * QUIET_LOAD:g}" in README

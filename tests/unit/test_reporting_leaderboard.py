@@ -6,7 +6,7 @@ import re
 import pandas as pd
 import pytest
 from rich.console import Console
-from synthetic_records import failed_trial, measurement_record, sweep, trial, trial_record, write
+from synthetic_records import failed_trial, measurement_record, processes, sweep, trial, trial_record, write
 
 from lowrank_bench.errors import InvalidInput
 from lowrank_bench.record import Status
@@ -227,6 +227,27 @@ def test_the_facts_above_a_table_name_environment_images_and_dates():
     above = text[: text.index("| # |")]
     for fact in ("Testor 9000", "torch: 2.15.0", "2,000", "2026-05-04", "1.001 [0.998, 1.004]", "0.4%", "91.00 %"):
         assert fact in above
+
+
+def test_below_a_board_stand_its_pairs_what_stopped_them_and_the_load():
+    few = processes(measurement_record(trial("tucker", 4)), (6, "max_seconds", 0.2), (8, "max_seconds", 1.4))
+    many = processes(measurement_record(trial("tucker", 4, seed=1)), (40, "precision", None), (60, "max_seconds", None))
+    many = many.model_copy(update={"environment": {"load": 2.64}})
+    records = [trial_record(trial("tucker", 4, seed=seed)) for seed in (0, 1)] + [few, many]
+    board = board_of(records)
+    told = dict(facts(board))
+    assert told["Pairs in a process"] == "6 to 60, median 28.5; stopped by time: 75 % of processes"
+    assert told["Load at the start"].startswith("0.2 to 2.6, running processes")
+    row = named(board, method="tucker")
+    assert (row["pairs_least"], row["pairs"], row["pairs_most"]) == (6, 28.5, 60)
+    assert (row["stop_reason"], row["stopped_by_time"]) == ("max_seconds precision", 0.75)
+    assert (row["load_least"], row["load_most"]) == (0.2, 2.64)
+    (line,) = csv.DictReader(io.StringIO(to_csv([board])))
+    assert (line["pairs_least"], line["pairs_most"], line["load_most"]) == ("6", "60", "2.64")
+
+
+def test_a_load_that_no_system_told_is_not_named():
+    assert "Load at the start" not in dict(facts(board_of(sweep())))
 
 
 def test_the_dense_controls_top1_is_the_mean_of_its_seeds_in_however_many_runtimes_each_was_timed():

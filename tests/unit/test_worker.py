@@ -18,7 +18,7 @@ from lowrank_bench.measurement.runtimes import RUNTIMES, Runtime
 from lowrank_bench.record import Status
 from lowrank_bench.running import timing, worker
 from lowrank_bench.running.stopwatch import Stopwatch
-from lowrank_bench.running.timing import judge_runtime
+from lowrank_bench.running.timing import judge_runtime, run_timing
 from lowrank_bench.running.worker import ProbeJob
 from lowrank_bench.trial import Measurement, Trial
 
@@ -57,6 +57,7 @@ class Blobs:
     """Two classes, told apart by the sign of the image; one label of seven is wrong."""
 
     scored = True
+    input_size = (1, 6, 6)
 
     def load(self, model: str) -> nn.Module:
         net = nn.Sequential(nn.Conv2d(1, 2, 3, bias=False), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
@@ -85,3 +86,15 @@ def test_top_1_in_a_runtime_counts_every_test_image_in_order(monkeypatch, tmp_pa
     assert unpack_hits(found.hits, 70).tolist() == [number % 7 != 0 for number in range(70)]
     monkeypatch.setattr(Blobs, "scored", False)
     assert judge_runtime(TRIAL, measurement, tmp_path, tmp_path, Stopwatch(lambda stage, share: None)) is None
+
+
+def test_a_process_keeps_the_load_that_it_found_before_it_added_to_it(monkeypatch, tmp_path: Path):
+    done = []
+    monkeypatch.setattr(timing, "load_average", lambda: 1.25 + len(done))
+    monkeypatch.setattr(timing, "pin_cores", done.append)
+    monkeypatch.setattr(timing, "get_task", lambda name, model: Blobs())
+    lrb.compress(Blobs().load("small"), "identity", input_size=(1, 6, 6)).save(tmp_path / TRIAL.key)
+    setting = {"runtime": "eager", "threads": 1, "batch": 1, "precision": 0.5, "max_seconds": 0.1}
+    measurement = Measurement(trial=TRIAL.key, machine="m", **setting)
+    found = run_timing(TRIAL, measurement, tmp_path, tmp_path, Stopwatch(lambda stage, share: None))
+    assert (found.load, done) == (1.25, [1])

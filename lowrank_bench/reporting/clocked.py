@@ -1,0 +1,58 @@
+"""How many pairs a row's processes timed, what stopped them, how busy the machine was: columns, and facts of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from statistics import median
+from typing import Any
+
+import pandas as pd
+
+from lowrank_bench.record import Timing
+
+
+def clock_columns(timing: Timing, environment: Mapping[str, Any]) -> dict[str, object]:
+    """Of one timing: pairs of its processes, what stopped them, and the share that time stopped; the least and the
+    largest load when a process began, or where that was not recorded when the run did.
+    """
+    pairs = [len(process.dense_cpu_ns) for process in timing.processes]
+    reasons = [process.stop_reason for process in timing.processes]
+    known = [process.load for process in timing.processes if process.load is not None]
+    loads = known or [load for load in [environment.get("load")] if load is not None]
+    return {
+        "pairs_least": min(pairs),
+        "pairs": median(pairs),
+        "pairs_most": max(pairs),
+        "stop_reason": " ".join(sorted(set(reasons))),
+        "stopped_by_time": reasons.count("max_seconds") / len(reasons),
+        "load_least": min(loads, default=None),
+        "load_most": max(loads, default=None),
+    }
+
+
+def pooled_clock(timed: pd.DataFrame) -> dict[str, Any]:
+    """The same columns of several timings together."""
+    processes = timed["processes"].astype("float64")
+    return {
+        "pairs_least": timed["pairs_least"].min(),
+        "pairs": timed["pairs"].median(),
+        "pairs_most": timed["pairs_most"].max(),
+        "stop_reason": " ".join(sorted({reason for text in timed["stop_reason"] for reason in text.split()})),
+        "stopped_by_time": (timed["stopped_by_time"] * processes).sum() / processes.sum(),
+        "load_least": timed["load_least"].min(),
+        "load_most": timed["load_most"].max(),
+    }
+
+
+def clock_facts(records: pd.DataFrame) -> list[tuple[str, str]]:
+    """What a board tells of them; nothing where nothing was timed."""
+    timed = records[records["speedup"].notna()]
+    if timed.empty:
+        return []
+    pooled = pooled_clock(timed)
+    spread = f"{pooled['pairs_least']} to {pooled['pairs_most']}, median {pooled['pairs']:g}"
+    lines = [("Pairs in a process", f"{spread}; stopped by time: {100 * pooled['stopped_by_time']:.0f} % of processes")]
+    if not pd.isna(pooled["load_most"]):
+        load = f"{pooled['load_least']:.1f} to {pooled['load_most']:.1f}, running processes in the mean of a minute"
+        lines.append(("Load at the start", load))
+    return lines

@@ -1,0 +1,72 @@
+"""How often the published intervals of the dense model against its own copy hold the truth, which is 1."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from lowrank_bench.reporting.board import Board
+from lowrank_bench.reporting.cells import interval_text
+from lowrank_bench.reporting.pooling import best_evidence
+from lowrank_bench.reporting.tables import Grid
+from lowrank_bench.reporting.unranked import SETTING
+from lowrank_bench.trial import CONTROL
+
+HEADINGS = [
+    "Machine",
+    "Processes",
+    "A/A rows",
+    "Hold 1",
+    "Share, % [95 %]",
+    'Verdict "same"',
+    "Unstable",
+    "Median half-width",
+]
+
+
+def controls_grid(boards: Sequence[Board]) -> Grid:
+    """By machine and number of processes, of at least two: of the timings of dense controls, how many 95 % intervals
+    hold 1, as a share with its exact interval (Clopper and Pearson 1934).
+    """
+    tables = [_controls(board) for board in boards]
+    rows = pd.concat(tables) if tables else pd.DataFrame()
+    if rows.empty:
+        return Grid(HEADINGS, [])
+    alike = rows.groupby(["machine", "processes"])
+    return Grid(HEADINGS, [_line(group) for _, group in alike])
+
+
+def _controls(board: Board) -> pd.DataFrame:
+    """One row for each dense control and setting in which several processes timed it."""
+    rows = board.records
+    rows = rows[(rows["method"] == CONTROL) & rows["speedup"].notna() & (rows["processes"] > 1)]
+    groups = [best_evidence(group) for _, group in rows.groupby(["options", *SETTING])]
+    return pd.concat(groups) if groups else rows
+
+
+def _line(rows: pd.DataFrame) -> list[str]:
+    held = int(((rows["speedup_low"] <= 1) & (rows["speedup_high"] >= 1)).sum())
+    count = len(rows)
+    low, high = share_interval(held, count)
+    width = ((rows["speedup_high"] - rows["speedup_low"]) / (2 * rows["speedup"])).median()
+    return [
+        str(rows["machine"].iloc[0]),
+        str(rows["processes"].iloc[0]),
+        str(count),
+        str(held),
+        interval_text(100 * held / count, 100 * low, 100 * high, ".0f"),
+        str(int((rows["verdict"] == "same").sum())),
+        str(int(rows["unstable"].sum())),
+        f"{width:.1%}",
+    ]
+
+
+def share_interval(held: int, count: int, confidence: float = 0.95) -> tuple[float, float]:
+    """The exact interval of a share of which ``held`` of ``count`` were seen."""
+    from scipy.special import betaincinv
+
+    tail = (1 - confidence) / 2
+    low = float(betaincinv(held, count - held + 1, tail)) if held else 0.0
+    high = float(betaincinv(held + 1, count - held, 1 - tail)) if held < count else 1.0
+    return low, high
