@@ -22,7 +22,7 @@ from lowrank_bench.reporting.paper import Paper, load_paper, paper_names
 from lowrank_bench.reporting.reproduction import HEADINGS, Reproduced, reproduced, reproduction_markdown
 from lowrank_bench.running.crew import LocalCrew
 from lowrank_bench.running.engine import Engine, Summary
-from lowrank_bench.running.sweep import check_ready
+from lowrank_bench.running.ready import check_ready
 from lowrank_bench.trial import Measurement, Trial
 
 ALL = "all"

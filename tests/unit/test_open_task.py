@@ -13,8 +13,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 import lowrank_bench as lrb
+from lowrank_bench.running.ready import check_ready
 from lowrank_bench.running.stages import Stopwatch, run_trial
-from lowrank_bench.running.sweep import check_ready, plan
+from lowrank_bench.running.sweep import plan
 from lowrank_bench.tasks.catalog import TASKS, get_task
 from lowrank_bench.tasks.zoo import Wanted, build_zoo_model
 
