@@ -88,9 +88,8 @@ class Sweep(_Table):
     measure: MeasureTable | None = None
 
     def trials(self, machine: str | None = None) -> list[Trial]:
-        """The dense control of each model and seed first, then every method at every target. ``machine``: where it is
-        done, by default here; it is part of what a budget in latency asks for. Raises what names and options that do
-        not exist raise.
+        """The dense control of each model and seed first, then every method at every target, for ``machine``, by
+        default this one, which a budget in latency names. Raises what names and options that do not exist raise.
         """
         table = self.sweep
         task, recipe = get_task(table.task), get_recipe(table.recipe)
