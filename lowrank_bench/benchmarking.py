@@ -15,6 +15,7 @@ from lowrank_bench.api import compress
 from lowrank_bench.compression.method import Method
 from lowrank_bench.compression.model import Compressed
 from lowrank_bench.errors import InvalidInput, UnknownName
+from lowrank_bench.measurement.cores import pinned
 from lowrank_bench.measurement.quality import paired_drop
 from lowrank_bench.measurement.rounds import Rounds, check_rounds
 from lowrank_bench.measurement.runtimes import inference_state, prepare
@@ -67,7 +68,7 @@ class LowRank:
         batch: int = 1,
         rounds: int = 30,
     ) -> Outcome:
-        """Compress a model without tuning it, and time it in rounds, with the dense model around each.
+        """Compress a model without tuning it, and time it in rounds on pinned cores, with the dense model around each.
 
         ``model``: the name of a task's model, such as "charnet", or a module with its ``input_size`` (C, H, W). The
         other arguments are those of ``lowrank_bench.compress`` and ``measure_speedup``. pytest-benchmark's table shows
@@ -105,7 +106,7 @@ class LowRank:
         self.benchmark.group = self.benchmark.group or name
         images = random_input(dense, (batch, *size))
         ours, theirs = (prepare(runtime, each, images, threads).run for each in (dense, compressed.model))
-        with inference_state(threads), no_garbage_collection():
+        with pinned(threads), inference_state(threads), no_garbage_collection():
             if not self.benchmark.enabled:
                 self.benchmark(theirs)
                 return Outcome(compressed, None, None, top1)

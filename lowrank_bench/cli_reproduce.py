@@ -23,7 +23,7 @@ from lowrank_bench.reporting.reproduction import Reproduced, reproduced, reprodu
 from lowrank_bench.reporting.verdicts import HEADINGS
 from lowrank_bench.running.crew import LocalCrew
 from lowrank_bench.running.engine import Engine, Summary
-from lowrank_bench.running.sweep import check_ready
+from lowrank_bench.running.ready import check_ready
 from lowrank_bench.trial import Measurement, Trial
 
 ALL = "all"

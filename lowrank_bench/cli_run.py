@@ -19,7 +19,8 @@ from lowrank_bench.record import Status
 from lowrank_bench.running.crew import Crew, LocalCrew
 from lowrank_bench.running.engine import Engine, Event, Summary, select
 from lowrank_bench.running.memory import check_memory
-from lowrank_bench.running.sweep import check_ready, load_sweep, plan, shipped_sweeps
+from lowrank_bench.running.ready import lacking
+from lowrank_bench.running.sweep import load_sweep, plan, shipped_sweeps
 from lowrank_bench.trial import Measurement, Trial
 
 FAILED, INTERRUPTED = 1, 130
@@ -60,7 +61,6 @@ def run(
     try:
         with _crew(cluster, jobs, sweep) as (crew, machines):
             trials, measurements = _planned(sweep, machines, only, weights)
-            check_ready(trials)
             with progress_bar() as progress:
                 engine = Engine(
                     out,
@@ -70,6 +70,7 @@ def run(
                     retry=RETRIED if retry else (),
                     methods_folders=methods_dir or [],
                     crew=crew,
+                    lacking=lacking,
                     report=shower(progress),
                 )
                 summary = engine.run(trials, measurements)

@@ -17,7 +17,9 @@ CONTROL = "identity"
 
 MACHINE = "machine"
 """Among the versions of a trial whose budget is met by timing: its ranks belong to the machine that was timed."""
-SHARED = ("task", "recipe", "compression", "brought")
+BROUGHT = "brought"
+"""Among the versions of a trial the checksum of what the user brought: weights, code, images."""
+SHARED = ("task", "recipe", "compression", BROUGHT)
 """Among the versions of a trial those of stages that its dense control goes through too: the task, the recipe, what
 leads a network through compression, and the weights or the code that a user brought. The others are the method's own,
 under names of its choice.

@@ -13,11 +13,11 @@ from lowrank_bench.decomposition.matrix import balanced_svd, weighted_svd
 
 
 class ChannelSVD(LayerMethod):
-    """Channel SVD (Zhang et al. 2016, without their data term; "scheme 1" of Idelbayev & Carreira-Perpinan 2020): dh x
-    dw S -> R, then 1x1 R -> T.
+    """Channel SVD (Zhang et al. 2016; "scheme 1" of Idelbayev & Carreira-Perpinan 2020): dh x dw S -> R, then 1x1
+    R -> T.
 
-    The kernel's (T, S dh dw) unfolding is cut at rank R, optimal in the Frobenius norm (Eckart-Young). R (S dh dw + T)
-    weights.
+    The kernel's (T, S dh dw) unfolding is cut at rank R, optimal in the Frobenius norm (Eckart-Young), or with Zhang's
+    data term for the layer's responses, ``metric = "covariance"``. R (S dh dw + T) weights.
     """
 
     name, version = "channel_svd", 1

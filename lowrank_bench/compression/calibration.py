@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lowrank_bench.compression.geometry import Geometry
+from lowrank_bench.compression.watching import evaluating, input_of
 from lowrank_bench.errors import InvalidData, InvalidInput
 
 PATCHES_PER_IMAGE = 16  # per call of a layer; Zhang et al. 2016 draw 10 from each of 3,000 images
@@ -108,7 +109,7 @@ def weight_importance(model: nn.Module, names: Iterable[str], batches: Iterable[
     """
     weights = {name: cast(Tensor, model.get_submodule(name).weight) for name in names}
     squares = {name: torch.zeros_like(weight, dtype=torch.float64) for name, weight in weights.items()}
-    with _evaluating(model), _only_with_gradient(model, weights.values()):
+    with evaluating(model), _only_with_gradient(model, weights.values()):
         for images, labels in batches:
             for image, label in zip(images, labels, strict=True):
                 logits = model(image[None])
@@ -118,18 +119,6 @@ def weight_importance(model: nn.Module, names: Iterable[str], batches: Iterable[
                 for name, gradient in zip(weights, torch.autograd.grad(loss, list(weights.values())), strict=True):
                     squares[name] += gradient.double().square()
     return {name: total.sqrt() for name, total in squares.items()}
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """The model in eval mode within; every module's own mode comes back."""
-    before = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in before:
-            module.training = training
 
 
 @contextmanager
@@ -158,11 +147,11 @@ def _patches(model: nn.Module, sites: Mapping[str, Geometry], images: Tensor, se
 @contextmanager
 def _listening(model: nn.Module, names: Iterable[str], hear: Callable[[str, Tensor], None]) -> Iterator[None]:
     def hook(name: str) -> Any:
-        return lambda _layer, inputs: hear(name, inputs[0])
+        return lambda _layer, inputs, named: hear(name, input_of(inputs, named))
 
-    handles = [model.get_submodule(name).register_forward_pre_hook(hook(name)) for name in names]
+    handles = [model.get_submodule(name).register_forward_pre_hook(hook(name), with_kwargs=True) for name in names]
     try:
-        with _evaluating(model), torch.inference_mode():
+        with evaluating(model), torch.inference_mode():
             yield
     finally:
         for handle in handles:

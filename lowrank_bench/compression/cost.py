@@ -19,7 +19,8 @@ from torch.utils.flop_counter import flop_registry
 
 from lowrank_bench.compression.chain import Chain, Permute
 from lowrank_bench.compression.geometry import Geometry, Pair, refusal
-from lowrank_bench.errors import InvalidInput
+from lowrank_bench.compression.watching import input_of
+from lowrank_bench.errors import InvalidInput, LowRankBenchError
 from lowrank_bench.trial import Scope
 
 
@@ -106,7 +107,7 @@ def trace(model: nn.Module, input_size: tuple[int, ...]) -> dict[str, Site]:
     for name, layer in alias.named_modules():
         if isinstance(layer, nn.Conv2d | nn.Linear) and refusal(layer) is None:
             sites[name] = Site(Geometry.of(layer), layer.bias is not None)
-            layer.register_forward_pre_hook(_recorder(name, sites[name], called))
+            layer.register_forward_pre_hook(_recorder(name, sites[name], called), with_kwargs=True)
             layer.__class__ = _telling_reads(type(layer), partial(read.add, name))
     run_on_zeros(alias, input_size)
     return {name: sites[name] for name in called if name not in read}
@@ -125,8 +126,8 @@ def first_convolution(model: nn.Module, input_size: tuple[int, ...]) -> str | No
 
 
 def _recorder(name: str, site: Site, called: dict[str, None]) -> Any:
-    def record(_layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        x = inputs[0]
+    def record(_layer: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+        x = input_of(inputs, named)
         called[name] = None
         site.sizes.append(
             (x.shape[-2], x.shape[-1]) if site.geometry.kind == "conv2d" else (x.numel() // x.shape[-1], 1)
@@ -135,16 +136,16 @@ def _recorder(name: str, site: Site, called: dict[str, None]) -> Any:
     return record
 
 
-def _telling_reads(kind: type[nn.Conv2d | nn.Linear], read: Callable[[], None]) -> type[nn.Module]:
+def _telling_reads(kind: type[nn.Conv2d | nn.Linear], read: Callable[[], None]) -> type[nn.Conv2d | nn.Linear]:
     """A kind of layer that calls ``read`` whenever its weight is read by any code but its own forward."""
 
     class Telling(kind):  # type: ignore[misc, valid-type]
         computing = False
 
-        def forward(self, x: Tensor) -> Any:
+        def forward(self, *inputs: Tensor, **named: Tensor) -> Any:
             self.computing = True
             try:
-                return super().forward(x)
+                return super().forward(*inputs, **named)
             finally:
                 self.computing = False
 
@@ -199,11 +200,13 @@ def run_on_zeros(alias: nn.Module, input_size: tuple[int, ...]) -> None:
     try:
         with torch.no_grad():
             alias(torch.zeros(1, *input_size, device=weight.device, dtype=weight.dtype))
-    except (AssertionError, IndexError, RuntimeError, ValueError) as error:  # what layers raise at a wrong shape
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+    except (LowRankBenchError, MemoryError):
+        raise
+    except Exception as error:  # whatever a layer raises at a wrong shape, or the user's code
+        reason = next(iter(str(error).splitlines()), "")
         raise InvalidInput(
-            f"the model does not take an image of size {tuple(input_size)}, (C, H, W): {reason}"
-        ) from None
+            f"the model does not take an image of size {tuple(input_size)}, (C, H, W): {type(error).__name__}: {reason}"
+        ) from error
 
 
 def _area(size: Pair) -> int:

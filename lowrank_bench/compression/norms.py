@@ -14,6 +14,7 @@ from lowrank_bench.compression.chain import Chain, Factor
 from lowrank_bench.compression.cost import Site, alias_of, run_on_zeros
 from lowrank_bench.compression.folding import scale_outputs
 from lowrank_bench.compression.metric import Target
+from lowrank_bench.compression.watching import input_of
 
 if TYPE_CHECKING:
     from lowrank_bench.compression.method import Job, LayerMethod
@@ -36,7 +37,9 @@ def following_norms(model: nn.Module, input_size: tuple[int, ...], names: Iterab
         modules[name].register_forward_hook(lambda _layer, _inputs, output, name=name: made.append((name, output)))
     for name, module in modules.items():
         if isinstance(module, NORMS):
-            module.register_forward_pre_hook(lambda _norm, inputs, name=name: taken.append((name, inputs[0])))
+            module.register_forward_pre_hook(
+                lambda _norm, inputs, named, name=name: taken.append((name, input_of(inputs, named))), with_kwargs=True
+            )
     model.register_forward_hook(lambda _model, _inputs, output: taken.append((None, output)))
     run_on_zeros(model, input_size)
     return {name: norm for name, output in made for norm, tensor in taken if tensor is output}

@@ -11,6 +11,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from lowrank_bench.compression.watching import input_of
 from lowrank_bench.errors import InvalidInput
 from lowrank_bench.measurement.environment import Environment, fingerprint
 from lowrank_bench.measurement.limits import Work, work_of
@@ -204,13 +205,13 @@ def _input_shapes(model: nn.Module, kinds: Mapping[str, type[nn.Module]], images
     shapes: dict[str, tuple[int, ...]] = {}
 
     def recorder(name: str) -> Any:
-        def record(_layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            x = inputs[0]
+        def record(_layer: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+            x = input_of(inputs, named)
             shapes.setdefault(name, tuple((x.flatten(0, -2) if issubclass(kinds[name], nn.Linear) else x).shape))
 
         return record
 
-    hooks = [model.get_submodule(name).register_forward_pre_hook(recorder(name)) for name in kinds]
+    hooks = [model.get_submodule(name).register_forward_pre_hook(recorder(name), with_kwargs=True) for name in kinds]
     try:
         with torch.inference_mode():
             model(images)

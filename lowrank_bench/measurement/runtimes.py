@@ -41,6 +41,8 @@ Arithmetic = Literal["float32", "bfloat16", "int8"]
 # a wrong conversion is off by about 1.
 OUTPUT_TOLERANCE: dict[Arithmetic, float] = {"float32": 1e-4, "bfloat16": 5e-2, "int8": 3e-1}
 
+OTHERWISE = "time it in another runtime, such as 'eager', or compress it by another method"
+
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
@@ -126,12 +128,16 @@ def prepare(
                     f"runtime {name!r} cannot write what it makes of the model ({error}): make room there, then run "
                     "again"
                 ) from error
-            raise ExportFailed(f"runtime {name!r} cannot take this model: {type(error).__name__}: {error}") from error
+            raise ExportFailed(
+                f"runtime {name!r} cannot take this model: {type(error).__name__}: {error}: {OTHERWISE}"
+            ) from error
         seconds = time.perf_counter() - start + wish.exports.spared - spared
         output_error = relative_error(output, reference)
     tolerance = OUTPUT_TOLERANCE[runtime.arithmetic]
     if not output_error <= tolerance:
-        raise ExportFailed(f"runtime {name!r} differs from eager by {output_error:.1e}, more than {tolerance:g}")
+        raise ExportFailed(
+            f"runtime {name!r} differs from eager by {output_error:.1e}, more than {tolerance:g}: {OTHERWISE}"
+        )
     return Prepared(run, images, output_error, seconds, model_bytes)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import math
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,7 @@ from lowrank_bench.record import MeasurementRecord, Status, TrialRecord
 from lowrank_bench.running.code import code_fingerprint
 from lowrank_bench.running.crew import Crew, LocalCrew, Timed
 from lowrank_bench.running.host import EXPORTS, RUN_LOCK, Host
+from lowrank_bench.running.ready import Pair, Skipped, as_recorded, pair_of, set_aside
 from lowrank_bench.running.stages import remove_stages
 from lowrank_bench.store import End, Store
 from lowrank_bench.tasks.catalog import get_task
@@ -69,19 +70,23 @@ class Engine:
         retry: Sequence[Status] = (),
         methods_folders: Sequence[Path] = (),
         crew: Crew | None = None,
+        lacking: Callable[[Iterable[Trial]], Mapping[Pair, str]] = lambda trials: {},
         report: Callable[[Event], None] = lambda event: None,
     ) -> None:
         """``timeout``: seconds for each child; ``memory``: GB for each; ``retry``: recorded statuses to try again;
-        ``crew``: who does it, by default this machine, one child at a time. Raises InvalidRecord.
+        ``crew``: who does it, by default this machine, one child at a time; ``lacking``: says of missing trials whose
+        data are not here, and why, before any is begun. Raises InvalidRecord.
         """
         self.store = Store(folder)
         folders = tuple(path.resolve() for path in methods_folders)
         self.host = Host(folder.resolve(), environment, code_fingerprint(), timeout, memory, folders)
         self.retry, self.crew, self.report = tuple(retry), crew or LocalCrew(), report
+        self.lacking = lacking
 
     def run(self, trials: Sequence[Trial], measurements: Sequence[Measurement]) -> Summary:
-        """Do what is missing: measurements of those trials that went well. Raises InvalidRecord while another run holds
-        the folder, and NotWritten where its disk is full; what was recorded until then is kept.
+        """Do what is missing: measurements of those trials that went well. What lacks its data is skipped. Raises
+        DataMissing where all of it does, InvalidRecord while another run holds the folder, and NotWritten where its
+        disk is full; what was recorded until then is kept.
         """
         lock = FileLock(self.store.folder / RUN_LOCK, timeout=0)
         try:
@@ -100,9 +105,15 @@ class Engine:
             shutil.rmtree(exports, ignore_errors=True)
 
     def _run(self, trials: Sequence[Trial], measurements: Sequence[Measurement]) -> Summary:
-        known = self.store.ends()
+        known, skipped = self.store.ends(), list[Skipped]()
         to_try, to_time = self._missing(known, trials, measurements)
+        if lacked := self.lacking(to_try):
+            trials, measurements = as_recorded(trials, measurements, lacked, self.store.records())
+            to_try, to_time, skipped = set_aside(*self._missing(known, trials, measurements), known, lacked)
+            if skipped and not (to_try or to_time) and lacked.keys() >= {*map(pair_of, trials)}:
+                raise DataMissing("\n".join(dict.fromkeys(lacked.values())))
         titles = {trial.key: str(trial) for trial in to_try} | {m.key: f"{t} on {m.setting}" for t, m in to_time}
+        titles |= {each.item.key: each.title for each in skipped if not each.recorded}
         total = len(titles)
         by_key = {trial.key: trial for trial in trials}
         planned = {t.key: str(t) for t in trials} | {m.key: f"{by_key[m.trial]} on {m.setting}" for m in measurements}
@@ -111,6 +122,13 @@ class Engine:
         for key, end in kept.items():
             if end.status not in DONE:
                 summary.failed_before.append(f"{planned[key]}: {end.status} ({end.reason})")
+        for each in skipped:
+            if each.recorded:
+                summary.skipped.append(f"{each.title}: {each.reason}")
+            else:
+                record = self.host.skip(each.item, each.reason)
+                self.store.append(record)
+                _count(summary, record, each.title)
 
         def told(title: str, stage: str, share: float) -> None:
             self.report(Event(summary.ran, total, title, stage, share))
@@ -143,8 +161,8 @@ class Engine:
         return to_try, [(by_key[m.trial], m) for m in to_time]
 
     def _is_open(self, end: End | None, trial: Trial, runtime: str | None) -> bool:
-        """Whether it was never done, is to be tried again, or was skipped for want of what is there now: its runtime's
-        package, or data, without which no run comes so far. A task without images never has any.
+        """Whether it was never done, is to be tried again, or was skipped for want of what may be there now: its
+        runtime's package, or data, which ``lacking`` looks for. A task without images never has any.
         """
         if end is None or end.status in self.retry:
             return True

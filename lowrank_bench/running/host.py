@@ -11,11 +11,11 @@ from typing import Any
 from lowrank_bench.atomic import told_of_disk
 from lowrank_bench.measurement.environment import THREAD_VARIABLES, Environment
 from lowrank_bench.measurement.runtimes import arithmetic_of
-from lowrank_bench.record import MeasurementRecord, ProcessTiming, RuntimeQuality, TrialRecord
+from lowrank_bench.record import MeasurementRecord, ProcessTiming, RuntimeQuality, Status, TrialRecord
 from lowrank_bench.running.child import Ended, Family, Progress, run_child
 from lowrank_bench.running.locks import preparation_lock, timing_lock
 from lowrank_bench.running.timing import pool
-from lowrank_bench.running.worker import TimingJob, TrialJob
+from lowrank_bench.running.worker import Outcome, TimingJob, TrialJob
 from lowrank_bench.tasks.catalog import get_task
 from lowrank_bench.trial import Measurement, Trial
 
@@ -69,6 +69,13 @@ class Host:
                     if record := row.next_process(family):
                         open_ones.remove(row)
                         yield record
+
+    def skip(self, item: Trial | Measurement, reason: str) -> TrialRecord | MeasurementRecord:
+        """The record of what no child need try."""
+        facts = self.facts(Ended(Outcome(status=Status.SKIPPED, reason=reason), ""), {}, self.environment.torch_threads)
+        if isinstance(item, Trial):
+            return TrialRecord(key=item.key, trial=item, **facts)
+        return MeasurementRecord(key=item.key, measurement=item, **facts)
 
     def _shared_folder(self) -> TemporaryDirectory[str]:
         with told_of_disk(self.models):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 import zlib
 from collections.abc import Iterable
+from contextlib import suppress
 from importlib.resources import files
 from itertools import product
 from pathlib import Path
@@ -14,15 +15,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from lowrank_bench.compression import layerwise
 from lowrank_bench.compression.registry import method_class
-from lowrank_bench.errors import InvalidSweep, LowRankBenchError, UnknownName, explain
+from lowrank_bench.errors import DataMissing, InvalidSweep, LowRankBenchError, UnknownName, explain
 from lowrank_bench.measurement.cores import usable_cores
 from lowrank_bench.measurement.environment import fingerprint
 from lowrank_bench.measurement.runtimes import RUNTIMES
 from lowrank_bench.running.targets import check_latency, check_ranks
 from lowrank_bench.seeds import Seed
 from lowrank_bench.tasks.catalog import get_task
+from lowrank_bench.tasks.task import Task
 from lowrank_bench.training.recipes import get_recipe
-from lowrank_bench.trial import CONTROL, MACHINE, Budget, Measurement, Positive, Ranks, Trial
+from lowrank_bench.trial import BROUGHT, CONTROL, MACHINE, Budget, Measurement, Positive, Ranks, Trial
 
 SHIPPED = files("lowrank_bench.running") / "sweeps"
 Parsed = TypeVar("Parsed", bound=BaseModel)
@@ -86,9 +88,8 @@ class Sweep(_Table):
     measure: MeasureTable | None = None
 
     def trials(self, machine: str | None = None) -> list[Trial]:
-        """The dense control of each model and seed first, then every method at every target. ``machine``: where it is
-        done, by default here; it is part of what a budget in latency asks for. Raises what names and options that do
-        not exist raise.
+        """The dense control of each model and seed first, then every method at every target, for ``machine``, by
+        default this one, which a budget in latency names. Raises what names and options that do not exist raise.
         """
         table = self.sweep
         task, recipe = get_task(table.task), get_recipe(table.recipe)
@@ -99,9 +100,7 @@ class Sweep(_Table):
         stages = {"task": task.version, "recipe": recipe.version, "compression": layerwise.VERSION}
         for given in table.ranks:
             check_ranks(given)
-        for model in table.models:
-            task.check_model(model)
-        brought = {model: {"brought": number} if (number := task.brought(model)) else {} for model in table.models}
+        brought = {model: _brought(task, model) for model in table.models}
         here = {}
         if any(map(_timed, table.budgets)):
             here = {MACHINE: zlib.crc32((machine or fingerprint().machine).encode())}
@@ -175,6 +174,15 @@ class Sweep(_Table):
         return targets
 
 
+def _brought(task: Task, model: str) -> dict[str, int]:
+    """Nothing where its data are missing: whoever runs it says so."""
+    with suppress(DataMissing):
+        task.check_model(model)
+        if number := task.brought(model):
+            return {BROUGHT: number}
+    return {}
+
+
 def _timed(budget: Budget | None) -> bool:
     return budget is not None and budget.metric == "latency"
 
@@ -200,14 +208,6 @@ def plan(
         return trials, sweep.measurements(trials, machine, cores)
     except LowRankBenchError as error:
         raise InvalidSweep(f"{source}: {error}") from None
-
-
-def check_ready(trials: Iterable[Trial]) -> None:
-    """Raise what would stop every trial of a model, before any work is done: data that are missing or damaged, weights
-    of another network, classes that disagree; see Task.check_ready.
-    """
-    for task, model in dict.fromkeys((trial.task, trial.model) for trial in trials):
-        get_task(task, model).check_ready(model)
 
 
 def load_sweep(source: str) -> Sweep:

@@ -6,11 +6,11 @@ import hashlib
 import os
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from functools import cache
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,18 +19,28 @@ from lowrank_bench.atomic import drafts
 from lowrank_bench.errors import InvalidData, NotWritten
 from lowrank_bench.tasks.baseline import cache_folder
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 THREADS = 8
 AT_A_TIME = 4096  # images between two looks at how far it came
 
 Marks = NDArray[np.uint64]
 
 
-@cache
-def unreadable() -> tuple[type[Exception], ...]:
-    """What Pillow raises for a file that is no whole image, or one so large that it may be an attack."""
-    from PIL.Image import DecompressionBombError
+@contextmanager
+def opened(path: str) -> Iterator[Image]:
+    """The picture of a file. Raises InvalidData where that is no whole image, or one so large that it may be an attack,
+    also when it is decoded within.
+    """
+    from PIL import Image
 
-    return OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, DecompressionBombError
+    unreadable = OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError
+    try:
+        with Image.open(path) as image:
+            yield image
+    except unreadable as error:
+        raise InvalidData(f"{path} is not an image that can be read ({error}): remove it, or get it again") from None
 
 
 def check_images(folder: Path, paths: Sequence[str]) -> None:
@@ -51,18 +61,16 @@ def check_images(folder: Path, paths: Sequence[str]) -> None:
             known = np.union1d(known, np.array(well, np.uint64))
             _remember(memory, known)
             if found := next(filter(None, problems), None):
-                raise InvalidData(found)
+                raise found
 
 
-def _problem(path: str) -> str | None:
-    from PIL import Image
-
+def _problem(path: str) -> InvalidData | None:
     try:
-        with Image.open(path) as image:
+        with opened(path) as image:
             image.draft(None, (1, 1))  # a JPEG is then read whole, and computed at an eighth
             image.load()
-    except unreadable() as error:
-        return f"{path} is not an image that can be read ({error}): remove it, or get it again"
+    except InvalidData as error:
+        return error
     return None
 
 

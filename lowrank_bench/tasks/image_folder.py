@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from lowrank_bench.errors import DataMissing, InvalidData
-from lowrank_bench.tasks.decoded import THREADS, check_images, unreadable
-from lowrank_bench.tasks.open_task import OpenTask, split_model
+from lowrank_bench.tasks.decoded import THREADS, check_images, opened
+from lowrank_bench.tasks.open_task import OpenTask, is_code, split_model
+from lowrank_bench.tasks.own_model import own_input_size
 from lowrank_bench.tasks.places import find_folder
 from lowrank_bench.tasks.preparation import Preparation, preparation_of
 from lowrank_bench.tasks.small_images import SPLIT_SEED, VALIDATION
@@ -35,8 +36,9 @@ class ImageFolder(OpenTask):
     """The user's own images, image_folder:FOLDER with train/CLASS and val/CLASS, prepared as the model wants them.
 
     The test images are those of ``val``; validation is 5,000 of ``train`` (a tenth, of a small set), always the same.
-    A network of timm or torchvision gets the images as its library prepares them, any other as timm does by default:
-    224x224. Training crops are those of Szegedy et al. 2015, a random 8 to 100 % of the image, and half are mirrored.
+    A network of timm or torchvision gets the images as its library prepares them, any other as timm does by default, at
+    the ``input_size`` that its factory has, else 3x224x224. Training crops are those of Szegedy et al. 2015, a random 8
+    to 100 % of the image, and half are mirrored.
     """
 
     name, version = "image_folder", 1
@@ -54,7 +56,8 @@ class ImageFolder(OpenTask):
         """
         self.check_model(model)
         bound = copy.copy(self)
-        bound._preparation = preparation_of(split_model(model)[0])
+        name, _ = split_model(model)
+        bound._preparation = preparation_of(name, own_input_size(name) if is_code(name) else None)
         bound.input_size = bound._preparation.input_size
         bound.classes = len(self._classes)
         return bound
@@ -65,9 +68,11 @@ class ImageFolder(OpenTask):
         super().check_ready(model)
 
     def brought(self, model: str) -> int:
-        """Checksum of the weights and code, and of the names of all images."""
-        names = "\n".join(os.path.relpath(path, self._folder) for path, _ in [*self._train, *self._test])
-        return zlib.crc32(names.encode(), super().brought(model))
+        """Checksum of the weights and code, and of the names and sizes of all images."""
+        facts = (
+            f"{os.path.relpath(path, self._folder)} {os.path.getsize(path)}" for path, _ in [*self._train, *self._test]
+        )
+        return zlib.crc32("\n".join(facts).encode(), super().brought(model))
 
     def batches(
         self, split: Split, batch_size: int = 256, *, seed: int = 0, epoch: int = 0, limit: int | None = None
@@ -84,9 +89,9 @@ class ImageFolder(OpenTask):
                 chosen = [samples[row] for row in some.tolist()]
                 if split == "train":
                     draws = uniform(words, 5 * len(chosen)).reshape(len(chosen), 5)
-                    images = list(pool.map(_reading(prepare.varied), chosen, draws))
+                    images = list(pool.map(_reading(prepare.varied, prepare.mode), chosen, draws))
                 else:
-                    images = list(pool.map(_reading(prepare.fixed), chosen))
+                    images = list(pool.map(_reading(prepare.fixed, prepare.mode), chosen))
                 yield torch.stack(images), torch.tensor([label for _, label in chosen])
 
     def group_sizes(self, split: Split) -> None:
@@ -134,28 +139,50 @@ class ImageFolder(OpenTask):
         }
 
     def _samples(self, part: str) -> list[Sample]:
-        from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
+        from torchvision.datasets.folder import IMG_EXTENSIONS
 
-        numbers = {name: number for number, name in enumerate(self._classes)}
-        try:
-            found: list[Sample] = make_dataset(str(self._folder / part), numbers, extensions=IMG_EXTENSIONS)
-        except FileNotFoundError as error:  # names the classes without an image
-            raise InvalidData(f"{self._folder / part}: {error}") from None
+        folder = self._folder / part
+        found: list[Sample] = []
+        astray = [entry.name for entry in folder.iterdir() if entry.is_file() and not _hidden(entry.name)]
+        for number, name in enumerate(self._classes):
+            files = _files_below(folder / name)
+            images = [path for path in files if path.lower().endswith(IMG_EXTENSIONS)]
+            if not images:
+                raise InvalidData(f"{folder / name} holds no image: every class wants some in train and in val")
+            found += [(path, number) for path in images]
+            astray += [os.path.relpath(path, folder) for path in files if not path.lower().endswith(IMG_EXTENSIONS)]
+        if astray:
+            raise InvalidData(
+                f"{folder}: {len(astray)} {'files' if len(astray) > 1 else 'file'} would be passed over, "
+                f"{', '.join(sorted(astray)[:3])}{', ...' if len(astray) > 3 else ''}: images are "
+                f"{', '.join(IMG_EXTENSIONS)} in a class's folder; convert, move or remove them"
+            )
         return found
 
 
 def _subfolders(folder: Path) -> list[str]:
-    return [entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
+    return [entry.name for entry in folder.iterdir() if entry.is_dir() and not _hidden(entry.name)]
 
 
-def _reading(prepare: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    from PIL import Image
+def _files_below(folder: Path) -> list[str]:
+    """Those that are not hidden, in the order of torchvision's ImageFolder."""
+    return [
+        os.path.join(place, name)
+        for place, _, names in sorted(os.walk(folder, followlinks=True))
+        if not any(map(_hidden, Path(place).relative_to(folder).parts))
+        for name in sorted(names)
+        if not _hidden(name)
+    ]
 
+
+def _hidden(name: str) -> bool:
+    """What systems leave in folders, unseen."""
+    return name.startswith(".") or name.lower() in ("thumbs.db", "desktop.ini")
+
+
+def _reading(prepare: Callable[..., Tensor], mode: str) -> Callable[..., Tensor]:
     def read(sample: Sample, *draws: Any) -> Tensor:
-        try:
-            with Image.open(sample[0]) as image:
-                return prepare(image.convert("RGB"), *draws)
-        except unreadable() as error:
-            raise InvalidData(f"{sample[0]} cannot be read ({error}): remove it, or get it again") from None
+        with opened(sample[0]) as image:
+            return prepare(image.convert(mode), *draws)
 
     return read

@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,10 @@ from torch import nn
 from lowrank_bench.errors import InvalidInput, UnknownName
 
 SEED = 0
+INSTALLED = ("site-packages", "dist-packages")
+"""Folders in which the modules have nothing to do with one another."""
+OURS = "lowrank_bench"
+"""Its code has declared versions; that of a module with networks stands for itself."""
 
 
 def make_own_model(name: str) -> nn.Module:
@@ -56,12 +60,49 @@ def find_factory(name: str) -> Callable[[], Any]:
     return made
 
 
+def own_input_size(name: str) -> tuple[int, int, int] | None:
+    """What the factory says in its attribute ``input_size``, (channels, height, width); None where it has none. Raises
+    what ``find_factory`` raises, and InvalidInput for what is no size of a grey or a colour image.
+    """
+    said = getattr(find_factory(name), "input_size", None)
+    if said is None:
+        return None
+    numbers = [*said] if isinstance(said, Sequence) else []
+    if (
+        len(numbers) != 3
+        or not all(type(number) is int and number > 0 for number in numbers)
+        or numbers[0] not in (1, 3)
+    ):
+        raise InvalidInput(
+            f"model {name!r}: its input_size = {said!r}: (channels, height, width) are wanted, with 1 or 3 channels, "
+            "such as (3, 64, 64)"
+        )
+    channels, height, width = numbers
+    return channels, height, width
+
+
 def source_checksum(name: str) -> int:
-    """Checksum of the file that the name's module stands in; 0 where it has none."""
+    """Checksum of the code that may make the network: all Python files of the outermost package that the name's module
+    is in, or of the folder of a module that is in none; 0 where it has no file.
+    """
     _look_in_current_folder()
-    found = importlib.util.find_spec(name.partition(":")[0])
-    place = None if found is None or found.origin is None else Path(found.origin)
-    return zlib.crc32(place.read_bytes()) if place is not None and place.is_file() else 0
+    said = 0
+    for file in _source_files(name.partition(":")[0]):
+        said = zlib.crc32(file.read_bytes(), said)
+    return said
+
+
+def _source_files(module: str) -> list[Path]:
+    outermost = module.partition(".")[0]
+    found = importlib.util.find_spec(module if outermost == OURS else outermost)
+    if found is None:
+        return []
+    if found.submodule_search_locations is not None:
+        return sorted(file for place in found.submodule_search_locations for file in Path(place).rglob("*.py"))
+    alone = Path(found.origin or "")
+    if not alone.is_file():
+        return []
+    return [alone] if outermost == OURS or alone.parent.name in INSTALLED else sorted(alone.parent.glob("*.py"))
 
 
 def _look_in_current_folder() -> None:

@@ -15,16 +15,24 @@ if TYPE_CHECKING:
 
 SMALLEST_SHARE = 0.08
 ASPECT = 4 / 3
+DEFAULT = (3, 224, 224)
+GREY = {"mean": (0.449,), "std": (0.226,)}
+"""ImageNet's, over its three channels."""
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """``fixed``: a picture in RGB to (3, H, W), float32, normalised, for evaluation."""
+    """``fixed``: a picture in ``mode`` to (C, H, W), float32, normalised, for evaluation."""
 
     input_size: tuple[int, int, int]
     mean: Sequence[float]
     deviation: Sequence[float]
     fixed: Callable[[Image], Tensor]
+
+    @property
+    def mode(self) -> str:
+        """Pillow's name for pictures of as many channels: grey or colour."""
+        return "L" if self.input_size[0] == 1 else "RGB"
 
     def varied(self, image: Image, draws: Sequence[float]) -> Tensor:
         """A random part of the picture, of 8 to 100 % of its area and an aspect of 3/4 to 4/3, resized, every second
@@ -45,8 +53,10 @@ class Preparation:
         return (tensor - mean) / deviation
 
 
-def preparation_of(model: str) -> Preparation:
-    """How the network's library prepares images for its pretrained weights; timm's default for what is no library's."""
+def preparation_of(model: str, size: tuple[int, int, int] | None = None) -> Preparation:
+    """How the network's library prepares images for its pretrained weights; timm's default for what is no library's, at
+    ``size``, (C, H, W).
+    """
     library, _, name = model.partition(":")
     name = name.partition("/")[0]
     if library == "torchvision":
@@ -60,7 +70,10 @@ def preparation_of(model: str) -> Preparation:
     from timm.data.transforms_factory import create_transform
 
     published = get_pretrained_cfg(name) if library == "timm" else None
-    known = published.to_dict() if published is not None else {}  # type: ignore[no-untyped-call]
+    if published is not None:
+        known = published.to_dict()  # type: ignore[no-untyped-call]
+    else:
+        known = {"input_size": size or DEFAULT} | (GREY if size is not None and size[0] == 1 else {})
     settings = resolve_data_config({}, pretrained_cfg=known)  # type: ignore[no-untyped-call]
     fixed = create_transform(**settings, is_training=False)
     return Preparation(settings["input_size"], settings["mean"], settings["std"], fixed)

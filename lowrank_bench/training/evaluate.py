@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from lowrank_bench.compression.watching import evaluating
 from lowrank_bench.errors import InvalidInput
 from lowrank_bench.tasks.task import Batch
 
@@ -40,16 +41,13 @@ def predicted_and_true(
     """Predicted and true class of each image, int64, (N,) each; the model stays on its device and in its mode."""
     device = device or pick_device()
     home = device_of(model)
-    modes = {module: module.training for module in model.modules()}
-    model.to(device).eval()
+    model.to(device)
     predicted, labels = [torch.empty(0, dtype=torch.int64)], [torch.empty(0, dtype=torch.int64)]
     try:
-        with torch.inference_mode():
+        with evaluating(model), torch.inference_mode():
             for images, batch_labels in batches:
                 predicted.append(model(images.to(device)).argmax(dim=1).cpu())
                 labels.append(batch_labels)
     finally:
         model.to(home)
-        for module, mode in modes.items():
-            module.training = mode
     return torch.cat(predicted), torch.cat(labels)

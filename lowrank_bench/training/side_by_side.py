@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lowrank_bench.compression.surgery import swap
+from lowrank_bench.compression.watching import input_of
 from lowrank_bench.training.loop import Regularizer
 
 VANISHED = 0.5
@@ -52,10 +53,10 @@ class Blend(nn.Module):
         super().__init__()
         self.dense, self.factored, self.beta = dense, factored, 1.0
 
-    def forward(self, x: Tensor) -> Tensor:
-        """What the two layers make of x, blended; once beta is 0 only the factored one runs."""
-        factored: Tensor = self.factored(x)
-        return factored if self.beta == 0 else torch.lerp(factored, self.dense(x), self.beta)
+    def forward(self, input: Tensor) -> Tensor:
+        """What the two layers make of the input, blended; once beta is 0 only the factored one runs."""
+        factored: Tensor = self.factored(input)
+        return factored if self.beta == 0 else torch.lerp(factored, self.dense(input), self.beta)
 
 
 class Vanishing:
@@ -87,7 +88,9 @@ class Slices(nn.Module):
         self.compressed, self.dense = model, dense
         self._errors: list[Tensor] = []
         self._hooks = [
-            dense.get_submodule(name).register_forward_hook(partial(self._compare, model.get_submodule(name)))
+            dense.get_submodule(name).register_forward_hook(
+                partial(self._compare, model.get_submodule(name)), with_kwargs=True
+            )
             for name in names
         ]
 
@@ -116,8 +119,15 @@ class Slices(nn.Module):
         for hook in self._hooks:
             hook.remove()
 
-    def _compare(self, factored: nn.Module, _layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def _compare(
+        self,
+        factored: nn.Module,
+        _layer: nn.Module,
+        inputs: tuple[Tensor, ...],
+        named: dict[str, Tensor],
+        output: Tensor,
+    ) -> None:
         wanted = output.float()
         scale = wanted.square().mean().clamp(min=torch.finfo(torch.float32).tiny)
         with torch.enable_grad():
-            self._errors.append((factored(inputs[0]).float() - wanted).square().mean() / scale)
+            self._errors.append((factored(input_of(inputs, named)).float() - wanted).square().mean() / scale)

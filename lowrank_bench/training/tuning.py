@@ -54,8 +54,8 @@ def tune(
     from ``dense``, and one with ``side_by_side`` runs its layers beside the factored ones, see training.side_by_side.
     ``resume``: as in ``train``; tuning layer by layer or side by side begins again instead.
 
-    Then, after Lebedev et al. 2015, the layers are factored again one at a time, in network order, each from the kernel
-    that it has in the network tuned so far, at the ranks that were chosen for the dense one; the plan's errors are
+    Layer by layer, after Lebedev et al. 2015, the layers are factored again one at a time, in network order, each from
+    the kernel that it has in the network tuned so far, at the ranks chosen for the dense one; the plan's errors are
     against those kernels. Tuning follows each layer but the last of several, as in the paper's two experiments: CharNet
     is tuned between its two layers and not after the second, AlexNet after its only one. ``settle``, such as to
     recalibrate batch norm, is called on the model after each factoring, and with "slices", where only the dense network

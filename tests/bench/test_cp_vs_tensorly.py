@@ -1,7 +1,7 @@
 """cp_nls against tensorly's parafac, in float64 on the same threads: time to one error, errors in one time.
 
 Minutes for each case, most of them tensorly's. TensorFox's Gauss-Newton runs beside them where it is installed. A table
-is made by `cp_table.py` from what --benchmark-json writes.
+is made by `cp_table.py` from what --benchmark-json writes. Run where it is named only: see conftest.py.
 """
 
 from collections.abc import Callable

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -93,7 +94,7 @@ def test_an_image_that_cannot_be_read_is_named_before_any_work(folder: Path) -> 
     with pytest.raises(lrb.InvalidData, match=r"dog.007.png is not an image"):
         get_task(f"image_folder:{folder}", SMALL).check_ready(SMALL)
     bad.write_bytes((folder / "train" / "dog" / "006.png").read_bytes()[:-30])  # the header is whole
-    with pytest.raises(lrb.InvalidData, match=r"dog.007.png cannot be read"):
+    with pytest.raises(lrb.InvalidData, match=r"dog.007.png is not an image"):
         list(get_task(f"image_folder:{folder}", SMALL).batches("train"))
     with pytest.raises(lrb.InvalidData, match=r"dog.007.png is not an image"):
         get_task(f"image_folder:{folder}", SMALL).check_ready(SMALL)
@@ -141,4 +142,58 @@ def test_another_image_is_another_trial(folder: Path) -> None:
     before = get_task(f"image_folder:{folder}", "torchvision:resnet18").brought("torchvision:resnet18")
     assert before == get_task(f"image_folder:{folder}").brought("torchvision:resnet18")
     (folder / "val" / "dog" / "000.png").rename(folder / "val" / "dog" / "new.png")
-    assert before != get_task(f"image_folder:{folder}").brought("torchvision:resnet18")
+    renamed = get_task(f"image_folder:{folder}").brought("torchvision:resnet18")
+    Image.new("L", (41, 31)).save(folder / "val" / "dog" / "new.png")
+    assert len({before, renamed, get_task(f"image_folder:{folder}").brought("torchvision:resnet18")}) == 3
+
+
+def test_files_that_are_no_images_by_their_names_are_counted_and_named(folder: Path) -> None:
+    for hidden in ("train/.DS_Store", "train/dog/._000.png", "val/cat/Thumbs.db"):
+        (folder / hidden).write_bytes(b"")
+    (folder / "train" / "dog" / ".checkpoints").mkdir()
+    (folder / "train" / "dog" / ".checkpoints" / "000.png").write_bytes(b"")
+    get_task(f"image_folder:{folder}", SMALL).brought(SMALL)
+    for name in ("dog/1.heic", "cat/2", "3.png"):
+        (folder / "train" / name).write_bytes(b"")
+    with pytest.raises(
+        lrb.InvalidData, match=r"train: 3 files would be passed over, 3.png, cat.2, dog.1.heic: .*\.jpe?g"
+    ):
+        get_task(f"image_folder:{folder}", SMALL).check_ready(SMALL)
+
+
+OWN = """
+from torch import nn
+
+def grey():
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+
+grey.input_size = (1, 20, 24)
+
+class Colour(nn.Sequential):
+    input_size = [3, 20, 20]
+
+def unknown():
+    return Colour()
+
+def wrong():
+    return Colour()
+
+wrong.input_size = 64
+"""
+
+
+def test_a_network_of_ones_own_says_what_images_it_takes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "sized_nets.py").write_text(OWN)
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    name = f"image_folder:{folder}"
+    for model, size in {"grey": (1, 20, 24), "Colour": (3, 20, 20), "unknown": (3, 224, 224)}.items():
+        task = get_task(name, f"sized_nets:{model}")
+        assert task.input_size == size
+        assert all(next(task.batches(split, 2))[0].shape == (2, *size) for split in ("train", "test"))
+    get_task(name, "sized_nets:grey").check_ready("sized_nets:grey")
+    light, _ = next(get_task(name, "sized_nets:grey").batches("test", 8))
+    torch.testing.assert_close(light[[0, -1], 0, 0, 0], (torch.tensor([60, 120]) / 255 - 0.449) / 0.226)
+    with pytest.raises(lrb.InvalidInput, match=r"sized_nets:wrong.*input_size = 64: \(channels, height, width\)"):
+        get_task(name, "sized_nets:wrong")
+    del sys.modules["sized_nets"]

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -78,6 +79,20 @@ def test_a_timing_that_waits_is_not_overtaken_by_later_preparation() -> None:
     timing.join()
     later.join()
     assert order == ["timing", "preparation"]
+
+
+def test_whoever_waits_hardly_disturbs_what_is_timed() -> None:
+    class TenSeconds(threading.Event):
+        pauses: ClassVar[list[float]] = []
+
+        def wait(self, timeout: float | None = None) -> bool:
+            self.pauses.append(timeout or 0.0)
+            return sum(self.pauses) > 10
+
+    stop = TenSeconds()
+    with timing_lock(), pytest.raises(Stopped), preparation_lock(stop):
+        pass
+    assert 10 < len(stop.pauses) < 40 and stop.pauses[0] < 0.01
 
 
 HOLD = """

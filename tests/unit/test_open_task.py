@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,9 +14,12 @@ from safetensors.torch import save_file
 from torch import nn
 
 import lowrank_bench as lrb
+from lowrank_bench.running.ready import check_ready
 from lowrank_bench.running.stages import Stopwatch, run_trial
-from lowrank_bench.running.sweep import check_ready, plan
+from lowrank_bench.running.sweep import plan
+from lowrank_bench.tasks import layers
 from lowrank_bench.tasks.catalog import TASKS, get_task
+from lowrank_bench.tasks.own_model import source_checksum
 from lowrank_bench.tasks.zoo import Wanted, build_zoo_model
 
 SMALL = "timm:test_resnet"
@@ -144,10 +148,28 @@ def test_other_weights_or_other_code_are_another_trial(here: Path) -> None:
     assert before == keys("own_nets:net")
     (here / "own_nets.py").write_text(OWN + "# changed\n")
     assert not before & keys("own_nets:net")
+    before = keys("own_nets:net")
+    (here / "helpers.py").write_text("WIDTH = 8\n")
+    assert not before & keys("own_nets:net")
     save_file({"a": torch.zeros(1)}, "w.safetensors")
     before = keys(f"{SMALL}@w.safetensors")
     save_file({"a": torch.ones(1)}, "w.safetensors")
     assert not before & keys(f"{SMALL}@w.safetensors")
+
+
+def test_the_code_of_a_network_is_that_of_its_whole_package(here: Path) -> None:
+    inner = here / "own_nets_package" / "inner"
+    inner.mkdir(parents=True)
+    for folder in (inner.parent, inner):
+        (folder / "__init__.py").write_text("")
+    (inner / "nets.py").write_text(OWN)
+    before = source_checksum("own_nets_package.inner.nets:net")
+    (inner.parent / "layers.py").write_text("WIDTH = 8\n")
+    assert before != source_checksum("own_nets_package.inner.nets:net") != 0
+
+
+def test_the_code_of_a_network_that_comes_with_the_suite_is_its_own_file() -> None:
+    assert source_checksum("lowrank_bench.tasks.layers:alexnet_conv2") == zlib.crc32(Path(layers.__file__).read_bytes())
 
 
 def test_a_sweep_that_cannot_start_says_so_at_once(here: Path) -> None:

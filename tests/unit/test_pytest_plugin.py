@@ -15,7 +15,8 @@ from lowrank_bench.measurement.statistics import median_ratio_interval
 
 pytest_plugins = ["pytester"]
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
 QUIET = ("-p", "no:cacheprovider", "-p", "no:xdist")
 
 TINY = """
@@ -74,6 +75,43 @@ def test_runs_are_saved_and_compared_without_a_word_about_the_machine(pytester: 
     assert "machine_info is different" not in again.stdout.str() + again.stderr.str()
     compared = pytester.run("pytest-benchmark", "--storage=runs", "compare")
     assert compared.ret == 0 and compared.stdout.str().count("test_tiny") == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux pins")
+def test_what_is_timed_is_pinned_to_as_many_cores_as_threads(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import os
+        import lowrank_bench as lrb
+        from torch import nn
+
+        def test_pinned(lowrank):
+            seen, before = set(), os.sched_getaffinity(0)
+
+            class Told(nn.Sequential):
+                def forward(self, x):
+                    seen.add(len(os.sched_getaffinity(0)))
+                    return super().forward(x)
+
+            model = Told(nn.Conv2d(8, 32, 3), nn.ReLU(), nn.Conv2d(32, 32, 3)).eval()
+            lowrank(model, "tucker", lrb.Budget(macs=3), input_size=(8, 16, 16), rounds=6, runtime="eager")
+            assert 1 in seen and os.sched_getaffinity(0) == before
+        """
+    )
+    pytester.runpytest_subprocess(*QUIET, "--benchmark-only").assert_outcomes(passed=1)
+
+
+def test_the_benchmarks_are_the_methods_by_model_and_the_comparison_of_cp_is_run_where_it_is_named() -> None:
+    def collected(*arguments: str) -> list[str]:
+        command = [sys.executable, "-m", "pytest", "--collect-only", "-q", *QUIET, *arguments]
+        shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        return [line.partition("::")[2] for line in shown.splitlines() if "::" in line]
+
+    methods = collected("tests/bench", "--models", "charnet,vgg11_narrow")
+    assert {"test_method[charnet-tucker-macs4]", "test_method[vgg11_narrow-identity-dense]"} < {*methods}
+    assert all(name.startswith("test_method[") for name in methods)
+    assert len(methods) == 2 * len(collected("tests/bench/test_methods.py"))
+    assert len(collected("tests/bench/test_cp_vs_tensorly.py")) == 7
 
 
 def test_disabled_benchmarks_run_once_and_tell_no_speedup(pytester: pytest.Pytester) -> None:
