@@ -21,7 +21,8 @@ def train_for(
     teacher: nn.Module | None = None,
 ) -> History:
     """Train a network in place as ``train`` does, in batches of the recipe's size. Every epoch is run and the last one
-    counts, whatever the recipe's patience: with and without validation the same seed gives the same network.
+    counts, whatever the recipe's patience: with and without validation the same seed gives the same network. To be
+    called once in a ``compress``: what a job keeps is the state of one training.
     """
     data: Batches = job.data or (lambda _epoch: ())
     return train(

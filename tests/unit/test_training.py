@@ -1,6 +1,7 @@
 import pytest
 import torch
 from pydantic import ValidationError
+from safetensors import safe_open
 from torch import nn
 
 from lowrank_bench.errors import Diverged, InvalidInput, UnknownName
@@ -240,6 +241,8 @@ def test_a_resumed_training_ends_as_one_in_one_go(cut, patience, tmp_path):
     assert same_weights(whole, resumed) and again == epochs
     finished, _, steps = run(tmp_path / "x.resume")
     assert steps == [] and same_weights(whole, finished)
+    with safe_open(tmp_path / "x.resume", framework="pt") as file:
+        assert not any(name.startswith("optimizer/") for name in file.keys())  # noqa: SIM118  it is no dict
 
 
 def test_the_state_of_another_training_or_a_damaged_file_is_not_gone_on_from(tmp_path):
