@@ -58,7 +58,7 @@ class Size(_Part):
 
 
 class Epoch(_Part):
-    """One epoch of tuning: mean loss, validation top-1 in percent, seconds."""
+    """One epoch of training: mean loss, validation top-1 in percent, seconds."""
 
     loss: float
     validation_top1: float | None
@@ -67,7 +67,7 @@ class Epoch(_Part):
 
 class Quality(_Part):
     """Top-1 in percent on the test images, before and after tuning; which images were right, as packed bits (the raw
-    data behind every interval).
+    data behind every interval); ``epochs``: of tuning.
     """
 
     images: Positive
@@ -84,6 +84,9 @@ class Quality(_Part):
     hits_before: str
     hits_after: str
     epochs: list[Epoch]
+    method_epochs: list[Epoch] = Field(
+        default=[], description="of the training within the method, before the common tuning"
+    )
 
 
 class ProcessTiming(_Part):

@@ -18,9 +18,9 @@ from lowrank_bench.compression.model import Compressed
 from lowrank_bench.compression.registry import method_class
 from lowrank_bench.compression.surgery import named_layer
 from lowrank_bench.errors import InvalidInput, InvalidOptions, UnsupportedLayer
-from lowrank_bench.training.batches import rebatched
 from lowrank_bench.training.from_scratch import StartOptions, compress_from_scratch
-from lowrank_bench.training.loop import Regularizer, train
+from lowrank_bench.training.jobs import train_for
+from lowrank_bench.training.loop import Regularizer
 from lowrank_bench.training.recipes import Recipe, get_recipe
 from lowrank_bench.training.regularizers import LearningCompression, NuclearNorm, RankPruning, UnfoldedKernel
 
@@ -100,22 +100,17 @@ class LowRankTraining(Method):
                 "(images, labels), or recipe='none', which only truncates"
             )
         compressed = compress_layers(scheme, model, job)  # before training, so that a bad budget or rank costs no time
-        if recipe.epochs and job.data is not None:
+        if recipe.epochs:
             trained, cut, skipped = copy.deepcopy(model), job, dict[str, str]()
             if self.options.regularizer == "lc" and job.budget is not None and job.budget.metric == "latency":
                 measured = {name: layer.ranks for name, layer in compressed.plan.layers.items()}
                 cut, skipped = replace(job, budget=None, ranks={**measured}), compressed.skipped
             regularizer = self._regularizer(scheme, trained, list(compressed.plan.layers), cut, recipe)
-            data = job.data
-            train(
-                trained,
-                lambda epoch: rebatched(data(epoch), recipe.batch_size),
-                recipe,
-                seed=self.seed,
-                regularizer=regularizer,
-                teacher=model,
+            history = train_for(job, trained, recipe, seed=self.seed, regularizer=regularizer, teacher=model)
+            compressed = replace(
+                _noted(compress_layers(scheme, trained, cut), recipe.epochs, skipped),
+                history=history,
             )
-            compressed = _noted(compress_layers(scheme, trained, cut), recipe.epochs, skipped)
         return self._signed(compressed)
 
     def _check_recipe(self, recipe: Recipe) -> None:

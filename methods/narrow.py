@@ -10,12 +10,14 @@ from torch import nn
 
 from lowrank_bench.compression import method
 from lowrank_bench.compression.cost import count
+from lowrank_bench.compression.history import History
 from lowrank_bench.compression.method import Job, Method
 from lowrank_bench.compression.model import Compressed
 from lowrank_bench.compression.plan import Plan
 from lowrank_bench.compression.widths import narrowed, share_for
 from lowrank_bench.errors import InvalidRanks
-from lowrank_bench.training.from_scratch import ScratchRecipe, recipe_from_scratch, train_from_scratch
+from lowrank_bench.training.from_scratch import ScratchRecipe, recipe_from_scratch
+from lowrank_bench.training.jobs import train_for
 
 
 class NarrowOptions(method.Options):
@@ -50,8 +52,8 @@ class Narrow(Method):
             torch.manual_seed(self.seed)
             share = share_for(model, job.input_size, job.budget, self.options.align)
             network, widths = narrowed(model, job.input_size, share, self.options.align)
-        if recipe is not None:
-            train_from_scratch(network, job, recipe, self.seed)
+        history = History() if recipe is None else train_for(job, network, recipe, seed=self.seed)
         options = self.options.model_dump(mode="json")
         plan = Plan(method=self.name, version=self.version, options=options, widths=widths)
-        return Compressed(network, plan, count(network, job.input_size), count(model, job.input_size))
+        cost, dense_cost = count(network, job.input_size), count(model, job.input_size)
+        return Compressed(network, plan, cost, dense_cost, history)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, Self
 
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 
 from lowrank_bench.compression.chain import Chain, KernelShape, stack_groups
 from lowrank_bench.compression.geometry import Geometry
-from lowrank_bench.compression.latency import Timer
+from lowrank_bench.compression.job import Batches, Job
 from lowrank_bench.compression.layerwise import compress_layers
 from lowrank_bench.compression.metric import Target, reconstruct
 from lowrank_bench.compression.model import Compressed
@@ -24,10 +23,8 @@ from lowrank_bench.compression.surgery import check_finite
 from lowrank_bench.decomposition.matrix import cut_errors
 from lowrank_bench.errors import InvalidOptions, InvalidRanks, explain
 from lowrank_bench.seeds import check_seed
-from lowrank_bench.trial import Budget, Ranks
 
-Batches = Callable[[int], Iterable[tuple[Tensor, Tensor]]]
-"""Epoch -> (images, labels) batches."""
+__all__ = ["Batches", "Job", "LayerMethod", "LayerOptions", "Method", "Options", "grid"]
 
 
 class Options(PydanticModel):
@@ -66,24 +63,6 @@ class LayerOptions(Options):
         if self.sequential and self.metric != "covariance":
             raise ValueError("sequential belongs to metric='covariance': set that, or leave sequential out")
         return self
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a method is asked to do with a model. Exactly one of ``budget`` and ``ranks`` is given (neither to the dense
-    control). ``speed_only``: the model's weights mean nothing, so that every layer gets one fraction of its cost and
-    the factors are drawn, not fitted. ``timer``: who times models, for a budget in latency. ``trained_by``: the recipe
-    that trained the model, where it is known.
-    """
-
-    input_size: tuple[int, int, int]
-    budget: Budget | None = None
-    ranks: Ranks | dict[str, Ranks] | None = None
-    data: Batches | None = None
-    recipe: str | None = None
-    speed_only: bool = False
-    timer: Timer | None = None
-    trained_by: str | None = None
 
 
 class Method(ABC):

@@ -5,7 +5,7 @@ pickle is ever read.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -17,6 +17,7 @@ from lowrank_bench.atomic import drafts, write_tensors
 from lowrank_bench.compression.cost import Cost
 from lowrank_bench.compression.drawing import draw_chain
 from lowrank_bench.compression.geometry import Geometry, build
+from lowrank_bench.compression.history import History
 from lowrank_bench.compression.plan import Plan, blank_chain
 from lowrank_bench.compression.surgery import named_layer, swap
 from lowrank_bench.compression.widths import resize
@@ -27,12 +28,15 @@ PLAN, WEIGHTS = "plan.json", "weights.safetensors"
 
 @dataclass(frozen=True)
 class Compressed:
-    """A compressed model, its plan, and its cost beside the dense model's."""
+    """A compressed model, its plan, and its cost beside the dense model's; ``history``: of the training within the
+    method, which is not saved with it.
+    """
 
     model: nn.Module
     plan: Plan
     cost: Cost
     dense_cost: Cost
+    history: History = field(default_factory=History)
 
     @property
     def skipped(self) -> dict[str, str]:

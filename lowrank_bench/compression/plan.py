@@ -65,7 +65,7 @@ class LayerPlan(_Spec):
 
 
 class Width(_Spec):
-    """Channels of a layer that is resized; of a batch norm both are the same."""
+    """Channels of a layer that is resized; of a norm both are the same."""
 
     inputs: PositiveInt
     outputs: PositiveInt

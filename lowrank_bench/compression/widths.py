@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lowrank_bench.compression.budget import TOLERANCE, spent
+from lowrank_bench.compression.channel_axes import channel_axes, own_channels
 from lowrank_bench.compression.cost import count, run_on_zeros, trace
 from lowrank_bench.compression.plan import Width
 from lowrank_bench.errors import InvalidBudget, InvalidInput, UnsupportedLayer
@@ -23,14 +24,11 @@ HALVINGS = 12
 
 def resize(layer: nn.Module, width: Width, name: str = "layer") -> None:
     """Give a layer other numbers of channels, and new values: kernels as He et al. 2015 draw them (eq. 10), no bias, a
-    fresh batch norm. A depthwise convolution stays one.
+    fresh norm. A depthwise convolution stays one. Other parameters of one value a channel, such as a layer scale, get
+    their mean everywhere: what they were set to before training, where all were alike.
 
     Raises UnsupportedLayer, naming it, for other modules, and for groups that do not divide the channels.
     """
-    if not isinstance(layer, Sized):
-        raise UnsupportedLayer(
-            f"{name} is a {type(layer).__name__}: only nn.Conv2d, nn.Linear and batch norms are resized"
-        )
     if isinstance(layer, nn.Conv2d):
         depthwise = layer.groups == layer.in_channels > 1
         groups = width.inputs if depthwise else layer.groups
@@ -41,12 +39,19 @@ def resize(layer: nn.Module, width: Width, name: str = "layer") -> None:
     elif isinstance(layer, nn.Linear):
         layer.in_features, layer.out_features = width.inputs, width.outputs
         _draw(layer, (width.outputs, width.inputs))
-    else:
+    elif isinstance(layer, _BatchNorm):
         layer.num_features = width.outputs
         for kind in ("weight", "bias", "running_mean", "running_var"):
             if (old := getattr(layer, kind)) is not None:
                 setattr(layer, kind, _blank(old, width.outputs))
         layer.reset_parameters()
+    elif (own_channels(layer) or 1) > 1:
+        _resize_each(layer, width.outputs)
+    else:
+        raise UnsupportedLayer(
+            f"{name} is a {type(layer).__name__}: only nn.Conv2d, nn.Linear, norms and parameters of one value a "
+            "channel are resized"
+        )
 
 
 def narrowed(
@@ -59,14 +64,15 @@ def narrowed(
     the model does not run otherwise, as between grouped convolutions or before a maxout; so equal widths stay equal,
     and shortcuts fit.
 
-    Raises UnsupportedLayer for a module with parameters of its own that is none of these, InvalidInput where the model
-    runs at no such width.
+    Raises UnsupportedLayer for a module whose parameters are neither those of such a layer or a norm nor one value for
+    every channel of its input, InvalidInput where the model runs at no such width.
     """
+    axes = channel_axes(model, input_size)
     for name, module in model.named_modules():
-        if not isinstance(module, Sized) and any(True for _ in module.parameters(recurse=False)):
+        if not isinstance(module, Sized) and (own_channels(module) is None or axes.get(name, 1) is None):
             raise UnsupportedLayer(
-                f"{name or 'the model'} ({type(module).__name__}) holds parameters: only networks of nn.Conv2d, "
-                "nn.Linear and batch norms are made narrow"
+                f"{name or 'the model'} ({type(module).__name__}) holds parameters that are not one value for every "
+                "channel of its input: only networks of nn.Conv2d, nn.Linear, norms and such parameters are made narrow"
             )
     last = [*trace(model, input_size)][-1]
     multiples = [align * times for times in MULTIPLES]
@@ -74,9 +80,9 @@ def narrowed(
         network = copy.deepcopy(model)
         widths: dict[str, Width] = {}
         handles = [
-            layer.register_forward_pre_hook(_fitting(name, name == last, widths, share, multiple))
+            layer.register_forward_pre_hook(_fitting(name, name == last, widths, share, multiple, axis))
             for name, layer in network.named_modules()
-            if isinstance(layer, Sized)
+            if (axis := 1 if isinstance(layer, Sized) else axes.get(name))
         ]
         try:
             run_on_zeros(network.eval(), input_size)
@@ -118,14 +124,14 @@ def share_for(model: nn.Module, size: tuple[int, int, int], budget: Budget, alig
 
 
 def _fitting(
-    name: str, last: bool, widths: dict[str, Width], share: float, multiple: int
+    name: str, last: bool, widths: dict[str, Width], share: float, multiple: int, axis: int
 ) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-    """A hook that resizes a layer to what reaches it first."""
+    """A hook that resizes a layer to what reaches it first; ``axis``: where its channels lie, unless it is linear."""
 
     def fit(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         if name in widths:
             return
-        reaching = inputs[0].shape[-1 if isinstance(layer, nn.Linear) else 1]
+        reaching = inputs[0].shape[-1 if isinstance(layer, nn.Linear) else axis]
         outputs = reaching
         if isinstance(layer, nn.Conv2d | nn.Linear):
             dense = layer.weight.shape[0]
@@ -134,6 +140,19 @@ def _fitting(
         resize(layer, widths[name], f"layer {name!r}")
 
     return fit
+
+
+def _resize_each(module: nn.Module, channels: int) -> None:
+    for kind, old in [*module.named_parameters(recurse=False)]:
+        if old.numel() > 1:
+            shape = [channels if size > 1 else 1 for size in old.shape]
+            setattr(module, kind, nn.Parameter(old.detach().mean().expand(shape).clone()))
+    if isinstance(module, nn.LayerNorm):
+        module.normalized_shape = (channels,)
+        module.reset_parameters()
+    elif isinstance(module, nn.GroupNorm):
+        module.num_channels = channels
+        module.reset_parameters()
 
 
 def _draw(layer: nn.Conv2d | nn.Linear, shape: tuple[int, ...]) -> None:

@@ -51,6 +51,9 @@ class Environment(BaseModel):
     variables: dict[str, str] = Field(description="environment variables about threads that are set")
     governor: str | None = Field(description="of the clock frequency; None: not visible")
     load: float | None = Field(description="running processes, mean of the last minute; None: not visible")
+    gpu: str | None = Field(
+        default=None, description="what networks are trained and judged on; None: they are on the processor"
+    )
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,7 @@ def fingerprint() -> Environment:
         variables={name: os.environ[name] for name in THREAD_VARIABLES + OTHER_VARIABLES if name in os.environ},
         governor=_governor(),
         load=load_average(),
+        gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     )
 
 

@@ -12,11 +12,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lowrank_bench.atomic import drafts, write_tensors
+from lowrank_bench.compression.history import Epoch, History
 from lowrank_bench.compression.model import Compressed, load
 from lowrank_bench.errors import LowRankBenchError
 from lowrank_bench.running.stopwatch import Stopwatch
-from lowrank_bench.training.loop import History
-from lowrank_bench.training.resume import Epoch
 
 T = TypeVar("T")
 NOTE, TENSORS = "finished.json", "tensors.safetensors"

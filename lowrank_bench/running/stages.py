@@ -9,6 +9,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from lowrank_bench.atomic import drafts
-from lowrank_bench.compression.method import Job
+from lowrank_bench.compression.history import History
+from lowrank_bench.compression.job import Hooks, Job
 from lowrank_bench.compression.model import Compressed
 from lowrank_bench.compression.registry import method_class
 from lowrank_bench.errors import Diverged, NonConforming
@@ -30,20 +32,20 @@ from lowrank_bench.running.stopwatch import Stopwatch
 from lowrank_bench.tasks.catalog import get_task
 from lowrank_bench.tasks.task import Batch, Task
 from lowrank_bench.training.evaluate import predicted_and_true, predictions, top1
-from lowrank_bench.training.loop import History
 from lowrank_bench.training.recalibrate import recalibrate
 from lowrank_bench.training.recipes import get_recipe
 from lowrank_bench.training.tuning import check_recipe, tune
 from lowrank_bench.trial import Trial
 
 RECALIBRATION_IMAGES = 2048
-STAGES, RESUME = ".stages", "tuning.safetensors"
+STAGES = ".stages"
+TRAINING, TUNING = "training.safetensors", "tuning.safetensors"
 
 
 def run_trial(trial: Trial, models: Path, watch: Stopwatch) -> tuple[Size, Quality | None]:
     """Make a trial's model and judge it; saves it under ``models / key`` and returns its size and its quality, None
-    where the task has no images. What an attempt that was cut short had finished is read back, and its tuning goes on
-    after the last whole epoch.
+    where the task has no images. What an attempt that was cut short had finished is read back, and its training, within
+    the method or in tuning, goes on after the last whole epoch.
 
     The model is judged on the test images twice, before tuning and after it; nothing is decided by them. Tuning looks
     at validation images only.
@@ -52,19 +54,19 @@ def run_trial(trial: Trial, models: Path, watch: Stopwatch) -> tuple[Size, Quali
     np.random.seed(trial.seed)
     work = _Work(trial, watch)
     if not work.task.scored:
-        compressed, _ = work.compress()
+        compressed, _ = work.compress(None)
         compressed.save(models / trial.key, values=False)
         return _size(compressed), None
     stages = StageCache(models / f"{trial.key}{STAGES}" / source_of(type(work.method)), work.dense, watch)
-    compressed, _ = stages.model("compressed", work.compress)
+    compressed, made = stages.model("compressed", partial(work.compress, stages.folder / TRAINING))
     with watch.stage("recalibrate"):
         work.settle(compressed.model)
     before = stages.tensors("before", partial(work.judge, compressed))
-    tuned, history = stages.model("tuned", partial(work.finetune, compressed, stages.folder / RESUME))
+    tuned, history = stages.model("tuned", partial(work.finetune, compressed, stages.folder / TUNING))
     after = stages.tensors("after", partial(work.judge, tuned)) if history.epochs else before
     with watch.stage("evaluate"):
         original = _original_predictions(work.dense, work.task, models / f"{original_name(trial)}.npy")
-        quality = _quality(work.task, original, before["predicted"], after["predicted"], before["labels"], history)
+        quality = _quality(work.task, original, before, after, history, made)
     with watch.stage("save"):
         tuned.save(models / trial.key)
     return _size(tuned), quality
@@ -122,11 +124,19 @@ class _Work:
         with watch.stage("load"):
             self.dense = self.task.load(trial.model)
 
-    def compress(self) -> tuple[Compressed, History]:
+    def compress(self, resume: Path | None) -> tuple[Compressed, History]:
+        hooks = Hooks(self.validate, partial(self.report, "decompose"), resume)
         with self.watch.stage("decompose"):
-            compressed = self.method.compress(self.dense, self.job)
+            compressed = self.method.compress(self.dense, replace(self.job, hooks=hooks))
+        self.watch.add("decompose", compressed.history.kept_seconds)
         check_compressed(compressed.model, self.dense, self.task.input_size)
-        return compressed, History(())
+        return compressed, compressed.history
+
+    def validate(self, model: nn.Module) -> float:
+        return top1(model, self.task.batches("validation"))
+
+    def report(self, stage: str, step: int, steps: int, _loss: float) -> None:
+        self.watch.report(stage, step / steps)
 
     def settle(self, model: nn.Module) -> None:
         _recalibrate(self.task, self.seed, model)
@@ -146,12 +156,12 @@ class _Work:
                 lambda epoch: self.task.batches("train", self.recipe.batch_size, seed=self.seed, epoch=epoch),
                 self.recipe,
                 seed=self.seed,
-                validate=lambda model: top1(model, self.task.batches("validation")),
-                progress=lambda step, steps, _loss: self.watch.report("finetune", step / steps),
+                validate=self.validate,
+                progress=partial(self.report, "finetune"),
                 settle=self.settle,
                 resume=resume,
             )
-        self.watch.add("finetune", sum(epoch.seconds for epoch in history.epochs[: history.kept]))
+        self.watch.add("finetune", history.kept_seconds)
         check_compressed(tuned.model, self.dense, self.task.input_size)
         return tuned, history
 
@@ -176,7 +186,15 @@ def _original_predictions(dense: nn.Module, task: Task, cache: Path) -> Tensor:
     return predicted
 
 
-def _quality(task: Task, original: Tensor, before: Tensor, after: Tensor, labels: Tensor, history: History) -> Quality:
+def _quality(
+    task: Task,
+    original: Tensor,
+    judged_before: dict[str, Tensor],
+    judged_after: dict[str, Tensor],
+    tuning: History,
+    making: History,
+) -> Quality:
+    before, after, labels = judged_before["predicted"], judged_after["predicted"], judged_before["labels"]
     return Quality(
         images=len(labels),
         group_sizes=task.group_sizes("test"),
@@ -186,8 +204,13 @@ def _quality(task: Task, original: Tensor, before: Tensor, after: Tensor, labels
         agreement=agreement(after.numpy(), original.numpy()),
         hits_before=pack_hits((before == labels).numpy()),
         hits_after=pack_hits((after == labels).numpy()),
-        epochs=[Epoch(loss=e.loss, validation_top1=e.top1, seconds=e.seconds) for e in history.epochs],
+        epochs=_told(tuning),
+        method_epochs=_told(making),
     )
+
+
+def _told(history: History) -> list[Epoch]:
+    return [Epoch(loss=e.loss, validation_top1=e.top1, seconds=e.seconds) for e in history.epochs]
 
 
 def _size(compressed: Compressed) -> Size:

@@ -12,15 +12,14 @@ from torch import Tensor, nn
 from lowrank_bench.compression.cost import count, trace
 from lowrank_bench.compression.folding import fold_norm
 from lowrank_bench.compression.layerwise import compress_layers, planned
-from lowrank_bench.compression.method import Batches, Job, LayerMethod, Options
+from lowrank_bench.compression.method import Job, LayerMethod, Options
 from lowrank_bench.compression.model import Compressed
 from lowrank_bench.compression.modules import Factored, RebuiltLinear
 from lowrank_bench.compression.norms import following_norms
 from lowrank_bench.compression.surgery import swap
 from lowrank_bench.errors import InvalidInput, UnsupportedLayer
 from lowrank_bench.recipe import Recipe
-from lowrank_bench.training.batches import rebatched
-from lowrank_bench.training.loop import train
+from lowrank_bench.training.jobs import train_for
 from lowrank_bench.training.recipes import get_recipe
 
 
@@ -92,12 +91,6 @@ def recipe_from_scratch(job: Job, name: str | None) -> Recipe:
     return recipe
 
 
-def train_from_scratch(network: nn.Module, job: Job, recipe: Recipe, seed: int) -> None:
-    """Train a network whose values are random on a job's data, in place."""
-    data: Batches = job.data or (lambda _epoch: ())
-    train(network, lambda epoch: rebatched(data(epoch), recipe.batch_size), recipe, seed=seed)
-
-
 def compress_from_scratch(method: LayerMethod, model: nn.Module, job: Job, recipe_name: str | None) -> Compressed:
     """A network of the structure and ranks that ``method`` gives the model, trained from scratch by that recipe; see
     recipe_from_scratch.
@@ -120,7 +113,7 @@ def compress_from_scratch(method: LayerMethod, model: nn.Module, job: Job, recip
         network = compressed.model
         _reset(network)
     normed = _add_norms(network, list(compressed.plan.layers), job.input_size)
-    train_from_scratch(network, job, recipe, method.seed)
+    history = train_for(job, network, recipe, seed=method.seed)
     sites = trace(model, job.input_size)
     layers = dict(compressed.plan.layers)
     for name, layer in layers.items():
@@ -131,7 +124,7 @@ def compress_from_scratch(method: LayerMethod, model: nn.Module, job: Job, recip
             layer = planned(sites[name], folded.chain(), layer.ranks, None, layer.ungrouped)
         layers[name] = layer.model_copy(update={"notes": notes})
     plan = compressed.plan.model_copy(update={"layers": layers})
-    return replace(compressed, plan=plan, cost=count(network, job.input_size))
+    return replace(compressed, plan=plan, cost=count(network, job.input_size), history=history)
 
 
 def _check_tuning(name: str | None) -> None:

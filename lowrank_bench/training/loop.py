@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import islice
 from math import isfinite
 from pathlib import Path
@@ -15,28 +14,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lowrank_bench.compression.history import Epoch, History
 from lowrank_bench.errors import Diverged, InvalidInput
 from lowrank_bench.recipe import Recipe
 from lowrank_bench.tasks.task import Batch
 from lowrank_bench.training.batches import trainable
 from lowrank_bench.training.evaluate import device_of, pick_device
 from lowrank_bench.training.prefetch import prefetched
-from lowrank_bench.training.resume import Epoch, SavePoint, copied_state
+from lowrank_bench.training.resume import Saved, SavePoint, copied_state
 
 Progress = Callable[[int, int, float], None]
-
-
-@dataclass(frozen=True)
-class History:
-    """The epochs of a training, in order; the first ``kept`` were done before it was cut short."""
-
-    epochs: tuple[Epoch, ...]
-    kept: int = 0
-
-    @property
-    def seconds(self) -> float:
-        """Wall-clock seconds of all epochs, validation included."""
-        return sum(epoch.seconds for epoch in self.epochs)
 
 
 class Regularizer(Protocol):
@@ -47,6 +34,12 @@ class Regularizer(Protocol):
 
     def after_step(self, step: int) -> None:
         """Called after each optimiser step, counted from 0; may change the weights."""
+
+    def state(self) -> dict[str, Tensor]:
+        """What it remembers from step to step, beside the weights."""
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Remember what ``state`` gave."""
 
 
 def train(
@@ -74,12 +67,11 @@ def train(
     weights that it would have had in one go. The caller removes it in the end.
 
     Parameters that do not require gradients keep their values. Raises Diverged as soon as a loss is not finite, and
-    InvalidInput where a pass has no batch, no parameter is left to train, a recipe with distillation has no teacher, or
-    a training with a regularizer, whose own state is not kept, is to be resumed.
+    InvalidInput where a pass has no batch, no parameter is left to train, or a recipe with distillation has no teacher.
     """
     if not recipe.epochs:
         model.cpu().eval()
-        return History(())
+        return History()
     device = device or pick_device()
     model.to(device)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -87,8 +79,6 @@ def train(
         raise InvalidInput(f"recipe {recipe.name!r} has nothing to train: every parameter of the model is frozen")
     if recipe.distillation and teacher is None:
         raise InvalidInput(f"recipe {recipe.name!r} learns from a trained network: give one, or set distillation = 0")
-    if regularizer is not None and resume is not None:
-        raise InvalidInput("a training with a regularizer cannot be resumed: leave resume out")
     optimizer = torch.optim.AdamW(trained, weight_decay=recipe.weight_decay, fused=True)
     stream = enumerate(prefetched(_endless(batches, model)))
     patience = recipe.patience if validate is not None else 0
@@ -99,8 +89,9 @@ def train(
         torch.manual_seed(seed)
         point = None if resume is None else SavePoint(resume, recipe, seed)
         if point is not None and (found := point.load(model, optimizer)) is not None:
-            epochs, best = found
-            kept = len(epochs)
+            epochs, best, kept = found.epochs, found.best, len(found.epochs)
+            if regularizer is not None:
+                regularizer.load_state(found.acting)
             next(islice(stream, kept * recipe.steps_per_epoch - 1, None))
         while len(epochs) < recipe.epochs and not _stale(epochs, patience):
             start = time.perf_counter()
@@ -123,7 +114,9 @@ def train(
             if patience and _best(epochs) == len(epochs) - 1:
                 best = copied_state(model)
             if point is not None:
-                point.save(model, optimizer, epochs, best)
+                over = len(epochs) == recipe.epochs or _stale(epochs, patience)
+                acting = {} if regularizer is None else regularizer.state()
+                point.save(model, None if over else optimizer, Saved(epochs, best, acting))
     if best:
         model.load_state_dict(best)
     model.cpu().eval()

@@ -66,6 +66,13 @@ class NuclearNorm:
             matrices = kernel.read().detach().double()
             kernel.write(singular_value_threshold(matrices, share * threshold.to(matrices.device)))
 
+    def state(self) -> dict[str, Tensor]:
+        """Nothing: the thresholds are those of the start."""
+        return {}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Nothing to remember."""
+
 
 class EnergyCut(NamedTuple):
     """Matrices (..., m, n) of lower rank, and U_r V_r^T of them, the subgradient of their nuclear norm."""
@@ -111,6 +118,15 @@ class RankPruning:
             if self._weight:
                 self._polars.append((kernel, cut.polar.to(kernel.weight)))
 
+    def state(self) -> dict[str, Tensor]:
+        """U_r V_r^T of every kernel right after a cut."""
+        return {str(index): polar for index, (_, polar) in enumerate(self._polars)}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Give every kernel its U_r V_r^T, or none."""
+        named = [(self._kernels[int(index)], polar) for index, polar in state.items()]
+        self._polars = [(kernel, polar.to(kernel.weight)) for kernel, polar in named]
+
 
 class LearningCompression:
     """The LC algorithm with learned ranks (Idelbayev and Carreira-Perpinan 2020), as an augmented Lagrangian.
@@ -154,6 +170,18 @@ class LearningCompression:
         for name, w in weights.items():
             self._multipliers[name] = self._multiplier(name) - self._mu * (w - self._targets[name].to(w))
         self._mu *= self._growth
+
+    def state(self) -> dict[str, Tensor]:
+        """mu, and y and D of every weight."""
+        state = {"mu": torch.tensor(self._mu, dtype=torch.float64)}
+        state |= {f"multiplier/{name}": value for name, value in self._multipliers.items()}
+        return state | {f"target/{name}": value for name, value in self._targets.items()}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Set them."""
+        self._mu = float(state["mu"])
+        for name in self._weights:
+            self._multipliers[name], self._targets[name] = state[f"multiplier/{name}"], state[f"target/{name}"]
 
     def _centre(self, name: str) -> Tensor:
         """D + y / mu."""

@@ -11,18 +11,19 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from lowrank_bench.atomic import drafts, write_tensors
+from lowrank_bench.compression.history import Epoch
 from lowrank_bench.recipe import Recipe
 
 PROCESSOR, DEVICE = "random/processor", "random/device"
 
 
 @dataclass(frozen=True)
-class Epoch:
-    """What an epoch came to: mean loss, validation top-1 in percent (None without validation), seconds."""
+class Saved:
+    """The epochs done, the best weights so far, and what acted on the weights remembered."""
 
-    loss: float
-    top1: float | None
-    seconds: float
+    epochs: list[Epoch]
+    best: dict[str, Tensor]
+    acting: dict[str, Tensor]
 
 
 class SavePoint:
@@ -31,26 +32,25 @@ class SavePoint:
     def __init__(self, path: Path, recipe: Recipe, seed: int) -> None:
         self.path, self.said = path, [recipe.model_dump(mode="json"), seed]
 
-    def save(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, epochs: list[Epoch], best: dict[str, Tensor]
-    ) -> None:
-        """Write weights, buffers, the optimiser's moments, torch's random state and the best weights so far. The file
-        is replaced whole. Raises NotWritten.
+    def save(self, model: nn.Module, optimizer: torch.optim.Optimizer | None, saved: Saved) -> None:
+        """Write weights, buffers, the optimiser's moments (None after the last epoch, when they are done with), torch's
+        random state and ``saved``. The file is replaced whole. Raises NotWritten.
         """
         tensors = {f"model/{name}": value for name, value in copied_state(model).items()}
-        tensors |= {f"best/{name}": value for name, value in best.items()}
-        for index, moments in optimizer.state_dict()["state"].items():
+        tensors |= {f"best/{name}": value for name, value in saved.best.items()}
+        tensors |= {f"acting/{name}": value for name, value in saved.acting.items()}
+        for index, moments in (optimizer.state_dict()["state"] if optimizer else {}).items():
             tensors |= {f"optimizer/{index}/{name}": value.cpu() for name, value in moments.items()}
         tensors[PROCESSOR] = torch.get_rng_state()
         if torch.cuda.is_available():
             tensors[DEVICE] = torch.cuda.get_rng_state()
-        facts = {"of": self._identity(model), "epochs": json.dumps([asdict(epoch) for epoch in epochs])}
+        facts = {"of": self._identity(model), "epochs": json.dumps([asdict(epoch) for epoch in saved.epochs])}
         with drafts(self.path) as (draft,):
             write_tensors(tensors, draft, facts)
 
-    def load(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[list[Epoch], dict[str, Tensor]] | None:
-        """Set everything as it was saved; the epochs done, and the best weights. None, and nothing is changed, where
-        there is no file, or that of another training, or one that cannot be read.
+    def load(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Saved | None:
+        """Set everything as it was saved, but for what comes back. None, and nothing is changed, where there is no
+        file, or that of another training, or one that cannot be read.
         """
         if not self.path.is_file():
             return None
@@ -71,7 +71,8 @@ class SavePoint:
         torch.set_rng_state(tensors[PROCESSOR])
         if DEVICE in tensors and torch.cuda.is_available():
             torch.cuda.set_rng_state(tensors[DEVICE])
-        return [Epoch(**epoch) for epoch in json.loads(facts["epochs"])], _below(tensors, "best/")
+        epochs = [Epoch(**epoch) for epoch in json.loads(facts["epochs"])]
+        return Saved(epochs, _below(tensors, "best/"), _below(tensors, "acting/"))
 
     def _identity(self, model: nn.Module) -> str:
         shapes = {name: list(value.shape) for name, value in model.state_dict().items()}

@@ -74,6 +74,15 @@ class Vanishing:
         for blend in self.blends:
             blend.beta = max(1 - (step + 1) / self.vanished, 0.0)
 
+    def state(self) -> dict[str, Tensor]:
+        """Beta of every blend."""
+        return {"beta": torch.tensor([blend.beta for blend in self.blends], dtype=torch.float64)}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Set beta."""
+        for blend, beta in zip(self.blends, state["beta"].tolist(), strict=True):
+            blend.beta = beta
+
 
 class Slices(nn.Module):
     """Slice-wise feature distillation (Hamreras et al. 2026), a slice being a factored layer: each learns on its own to
@@ -113,6 +122,13 @@ class Slices(nn.Module):
 
     def after_step(self, step: int) -> None:
         """Nothing: the optimiser does it all."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Nothing: the slices are the network's own."""
+        return {}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Nothing to remember."""
 
     def release(self) -> None:
         """Leave the dense network alone."""

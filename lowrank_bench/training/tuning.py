@@ -12,6 +12,7 @@ from pathlib import Path
 from torch import nn
 
 from lowrank_bench.compression.cost import trace
+from lowrank_bench.compression.history import Epoch, History
 from lowrank_bench.compression.layerwise import factor_layer
 from lowrank_bench.compression.method import Batches, Job, LayerMethod, Method
 from lowrank_bench.compression.model import Compressed
@@ -20,8 +21,7 @@ from lowrank_bench.compression.norms import weighing_norms
 from lowrank_bench.compression.targets import Targets
 from lowrank_bench.errors import UnsupportedLayer
 from lowrank_bench.recipe import Recipe
-from lowrank_bench.training.loop import History, Progress, Regularizer, train
-from lowrank_bench.training.resume import Epoch
+from lowrank_bench.training.loop import Progress, Regularizer, train
 from lowrank_bench.training.side_by_side import side_by_side
 from lowrank_bench.trial import CONTROL
 
@@ -52,7 +52,7 @@ def tune(
     """Tune what ``method`` made of ``dense`` for ``job``; ``validate`` and ``progress`` as in ``train``.
     ``compressed.model`` is trained in place, unless the recipe goes layer by layer. A recipe with distillation learns
     from ``dense``, and one with ``side_by_side`` runs its layers beside the factored ones, see training.side_by_side.
-    ``resume``: as in ``train``; tuning layer by layer or side by side begins again instead.
+    ``resume``: as in ``train``; tuning layer by layer keeps a file of that name and a number for every layer.
 
     Layer by layer, after Lebedev et al. 2015, the layers are factored again one at a time, in network order, each from
     the kernel that it has in the network tuned so far, at the ranks chosen for the dense one; the plan's errors are
@@ -68,7 +68,7 @@ def tune(
     passes = count()  # no round of tuning sees the same pass over the data as another
     steps = recipe.epochs * recipe.steps_per_epoch
 
-    def run(model: nn.Module, part: Recipe, done: int, kept: Path | None = None, beside: Sequence[str] = ()) -> History:
+    def run(model: nn.Module, part: Recipe, done: int, kept: Path | None, beside: Sequence[str] = ()) -> History:
         def report(step: int, _steps: int, loss: float) -> None:
             if progress is not None:
                 progress(done + step, steps, loss)
@@ -88,7 +88,7 @@ def tune(
                 progress=report,
                 regularizer=regularizer,
                 teacher=dense,
-                resume=kept if regularizer is None else None,
+                resume=kept,
             )
         settled()
         return history
@@ -96,23 +96,25 @@ def tune(
     if not (recipe.layer_by_layer and isinstance(method, LayerMethod) and compressed.plan.layers):
         factored = [*compressed.plan.layers]
         if recipe.side_by_side == "slices" and not factored:
-            return compressed, History(())
+            return compressed, History()
         return compressed, run(compressed.model, recipe, 0, resume, factored)
     model, sites = copy.deepcopy(dense), trace(dense, job.input_size)
-    layers, epochs, done = dict(compressed.plan.layers), list[Epoch](), 0
+    layers, epochs, kept, done = dict(compressed.plan.layers), list[Epoch](), 0, 0
     tuned_after = list(layers)[:-1] or list(layers)
     rounds = dict(zip(tuned_after, recipe.shared(len(tuned_after)), strict=True))
     norms = weighing_norms(method, dense, job, {name: sites[name] for name in compressed.plan.layers})
-    for name, layer in compressed.plan.layers.items():
+    for number, (name, layer) in enumerate(compressed.plan.layers.items()):
         geometry = method.target_geometry(sites[name].geometry)
         target = Targets(method.options, model, job, {name: geometry}).of(name, model)
         layers[name] = factor_layer(method, model, name, sites[name], layer.ranks, target, norms.get(name))
         settle(model)
         if name in rounds:
-            epochs += run(model, rounds[name], done).epochs
+            file = None if resume is None else resume.with_name(f"{resume.stem}-{number}{resume.suffix}")
+            history = run(model, rounds[name], done, file)
+            epochs, kept = [*epochs, *history.epochs], kept + history.kept
             done += rounds[name].epochs * rounds[name].steps_per_epoch
     plan = compressed.plan.model_copy(update={"layers": layers})
-    return replace(compressed, model=model, plan=plan), History(tuple(epochs))
+    return replace(compressed, model=model, plan=plan), History(tuple(epochs), kept)
 
 
 @contextmanager

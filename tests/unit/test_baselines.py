@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import lowrank_bench as lrb
+from lowrank_bench.compression.history import History
 from lowrank_bench.recipe import Recipe
 from lowrank_bench.tasks.catalog import get_task
 from lowrank_bench.tasks.checkpoint import checkpoint_facts, save_checkpoint
@@ -19,7 +20,6 @@ from lowrank_bench.tasks.fashion_mnist import FashionMnist
 from lowrank_bench.training import baselines
 from lowrank_bench.training.baselines import train_model
 from lowrank_bench.training.evaluate import predictions
-from lowrank_bench.training.loop import History
 
 TINY = Recipe(name="resnet18", epochs=3, images_per_epoch=128, batch_size=64, learning_rate=3e-3)
 
@@ -96,7 +96,7 @@ def test_the_accuracy_is_that_of_the_weights_as_they_are_written(monkeypatch: py
         with torch.no_grad():
             model[3][2].weight.zero_()
             model[3][2].bias.copy_(1 + 1e-5 * torch.arange(10.0))  # class 9, and in float16 all alike: class 0
-        return History(())
+        return History()
 
     seen: list[list[int]] = []
     monkeypatch.setattr(baselines, "train", tilt)
@@ -109,7 +109,7 @@ def test_the_accuracy_is_that_of_the_weights_as_they_are_written(monkeypatch: py
 def test_weights_that_float16_cannot_hold_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def blow_up(model: nn.Module, *_: object, **__: object) -> History:
         model[1].running_var.fill_(1e6)
-        return History(())
+        return History()
 
     monkeypatch.setattr(baselines, "train", blow_up)
     with pytest.raises(lrb.InvalidWeights, match=r"1.running_var .* float16 cannot hold, up to 1e\+06"):

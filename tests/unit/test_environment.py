@@ -44,6 +44,18 @@ def test_machine_has_a_readable_name_that_stays(monkeypatch):
     assert fingerprint().machine == name
 
 
+def test_a_gpu_on_which_networks_are_trained_is_named_and_the_machine_keeps_its_name(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    without = fingerprint()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H200")
+    found = fingerprint()
+    assert (without.gpu, found.gpu) == (None, "NVIDIA H200")
+    assert found.machine == without.machine
+    older = found.model_dump(exclude={"gpu"})
+    assert Environment.model_validate(older).gpu is None
+
+
 def test_another_processor_limit_or_number_of_cores_is_another_machine(monkeypatch, tmp_path):
     names = {fingerprint().machine}
     monkeypatch.setattr(os, "cpu_count", lambda: 1000)

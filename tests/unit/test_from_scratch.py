@@ -180,7 +180,7 @@ def test_norms_go_behind_layers_that_have_none_and_can_take_one():
 def test_a_pair_trains_with_one_norm_behind_it_and_none_inside(monkeypatch):
     seen = []
     monkeypatch.setattr(
-        "lowrank_bench.training.from_scratch.train",
+        "lowrank_bench.training.jobs.train",
         lambda network, *_, **__: seen.append(str(network)) or network.eval(),
     )
     scratch(ranks={"4": 3})

@@ -6,6 +6,8 @@ from fake_timer import FakeTimer
 from toys import SIZE, toy_batches, toy_net, watched_net
 
 import lowrank_bench as lrb
+from lowrank_bench.compression.history import History
+from lowrank_bench.compression.job import Hooks
 from lowrank_bench.compression.layerwise import compress_layers
 from lowrank_bench.compression.method import Job
 from lowrank_bench.compression.ranks import energy_rank
@@ -223,9 +225,10 @@ def test_a_c_step_of_lc_shares_the_budget_out_anew(monkeypatch):
     def to_rank_one(model, *_, regularizer, **__):
         model[4].weight.data[:] = model[4].weight.data[:1]
         regularizer.after_step(3)
+        return History()
 
     monkeypatch.setattr("lowrank_bench.methods.lowrank_training.compress_layers", watched)
-    monkeypatch.setattr("lowrank_bench.methods.lowrank_training.train", to_rank_one)
+    monkeypatch.setattr("lowrank_bench.training.jobs.train", to_rank_one)
     compress(regularizer="lc", scheme="channel", every=4, budget=lrb.Budget(macs=2))
     before, start, c_step, final = ranks
     assert before == start and c_step == final
@@ -305,3 +308,46 @@ def test_a_budget_out_of_reach_is_refused_before_any_training():
 def test_an_option_of_another_regulariser_is_refused():
     with pytest.raises(lrb.InvalidOptions, match="energy would do nothing with regularizer='lc'"):
         compress(regularizer="lc", energy=0.9)
+
+
+# -- going on ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cut", [9, 17, 23])
+@pytest.mark.parametrize("options", [{"subgradient": 0.05, "every": 4}, {"every": 3}], ids=["trp", "lc"])
+def test_a_training_that_was_cut_short_gives_the_model_of_one_in_one_go(options, cut, tmp_path):
+    regularizer = "trp" if "subgradient" in options else "lc"
+
+    def made(hooks):
+        job = Job(SIZE, ranks={"2": 2, "4": 2}, data=toy_batches, recipe="toy", hooks=hooks)
+        return method_class("lowrank_training")(regularizer=regularizer, **options).compress(toy_net(), job)
+
+    def interrupt(step, *_):
+        if step == cut:
+            raise KeyboardInterrupt
+
+    steps = []
+    whole = made(Hooks())
+    with pytest.raises(KeyboardInterrupt):
+        made(Hooks(progress=interrupt, resume=tmp_path / "resume"))
+    rest = made(Hooks(progress=lambda step, *_: steps.append(step), resume=tmp_path / "resume"))
+    assert steps[0] == 8 * ((cut - 1) // 8) + 1
+    assert rest.history.kept == (cut - 1) // 8
+    assert [epoch.loss for epoch in rest.history.epochs] == [epoch.loss for epoch in whole.history.epochs]
+    state, again = whole.model.state_dict(), rest.model.state_dict()
+    assert all(torch.equal(state[name], again[name]) for name in state)
+
+
+def test_validation_is_told_and_decides_nothing(monkeypatch):
+    monkeypatch.setitem(recipes.RECIPES, "toy", TOY.model_copy(update={"patience": 1}))
+    said = iter([90.0, 80.0, 70.0])  # of which patience would keep the first
+
+    def made(hooks):
+        job = Job(SIZE, ranks={"2": 2, "4": 2}, data=toy_batches, recipe="toy", hooks=hooks)
+        return method_class("lowrank_training")().compress(toy_net(), job)
+
+    plain, watched = made(Hooks()), made(Hooks(validate=lambda model: next(said)))
+    assert [epoch.top1 for epoch in watched.history.epochs] == [90, 80, 70]
+    assert [epoch.top1 for epoch in plain.history.epochs] == [None] * 3
+    state, again = plain.model.state_dict(), watched.model.state_dict()
+    assert all(torch.equal(state[name], again[name]) for name in state)

@@ -11,11 +11,23 @@ from torch import nn
 import lowrank_bench as lrb
 from lowrank_bench.compression.method import Job
 from lowrank_bench.compression.model import load
+from lowrank_bench.compression.widths import narrowed
 from lowrank_bench.tasks.charnet import CharNet
 from lowrank_bench.tasks.fashion_mnist import FashionMnist
 from lowrank_bench.tasks.zoo import build_zoo_model
 
 SMALL = (3, 64, 64)
+
+
+class Shift(nn.Module):
+    """Adds values of its own."""
+
+    def __init__(self, *shape: int) -> None:
+        super().__init__()
+        self.shift = nn.Parameter(torch.zeros(shape))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.shift
 
 
 def narrow(model: nn.Module, size: tuple[int, int, int], budget: lrb.Budget, speed_only: bool = True) -> lrb.Compressed:
@@ -32,6 +44,37 @@ def test_the_networks_that_are_trained_here_meet_budgets(name: str, budget: lrb.
     assert before / after == pytest.approx(budget.ratio, rel=0.05)
     assert (made.dense_cost, made.cost) == (lrb.count(dense, (1, 32, 32)), lrb.count(made.model, (1, 32, 32)))
     assert made.model(torch.zeros(2, 1, 32, 32)).shape == (2, 10)
+
+
+@pytest.mark.parametrize("name", ["torchvision:convnext_tiny", "timm:convnextv2_atto"])
+@pytest.mark.parametrize("ratio", [2, 4])
+def test_layer_norms_and_values_per_channel_follow_the_channels(name: str, ratio: int, tmp_path: Path) -> None:
+    dense = build_zoo_model(name)
+    made = narrow(dense, SMALL, lrb.Budget(macs=ratio))
+    assert made.dense_cost.macs / made.cost.macs == pytest.approx(ratio, rel=0.05)
+    images = torch.randn(2, *SMALL)
+    logits = made.model.eval()(images)
+    assert logits.shape == (2, 1000) and bool(logits.isfinite().all())
+    before, after = ({n: value.shape for n, value in net.named_parameters()} for net in (dense, made.model))
+    assert before.keys() == after.keys()
+    assert [n for n in before if before[n] == after[n]] == [*before][-1:]  # the classes' biases
+    made.save(tmp_path)
+    torch.testing.assert_close(load(tmp_path, dense).model(images), logits)
+
+
+def test_values_per_channel_start_at_their_mean_and_norms_afresh() -> None:
+    scale = nn.PReLU(8)
+    norm = nn.GroupNorm(2, 8)
+    with torch.no_grad():
+        scale.weight.copy_(torch.arange(8.0))
+        norm.weight.fill_(3)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), scale, norm, nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(288, 5)
+    )
+    made, widths = narrowed(model, (3, 8, 8), share=0.4)  # three channels, which the norm's two groups do not divide
+    assert [widths[name].outputs for name in ("0", "1", "2", "3", "5")] == [4, 4, 4, 4, 5]
+    assert made.get_parameter("1.weight").tolist() == [3.5] * 4  # as many rows as channels: the second axis counts
+    assert made.get_parameter("2.weight").tolist() == [1.0] * 4
 
 
 @pytest.mark.parametrize("name", ["torchvision:mobilenet_v2", "torchvision:googlenet", "torchvision:densenet121"])
@@ -115,8 +158,10 @@ def test_the_model_itself_is_not_changed_and_the_seed_decides_the_values() -> No
 
 
 def test_what_it_cannot_do_is_refused_by_name() -> None:
-    with pytest.raises(lrb.UnsupportedLayer, match=r"features\.0\.1 .* holds parameters"):
-        narrow(build_zoo_model("torchvision:convnext_tiny"), SMALL, lrb.Budget(macs=4))
+    with pytest.raises(lrb.UnsupportedLayer, match=r"^1 \(Shift\) holds parameters that are not one value"):
+        narrow(nn.Sequential(nn.Conv2d(3, 8, (3, 5)), Shift(8, 62, 60)), SMALL, lrb.Budget(macs=4))
+    with pytest.raises(lrb.UnsupportedLayer, match=r"^1 \(Shift\) holds parameters that are not one value"):
+        narrow(nn.Sequential(nn.Conv2d(3, 8, (3, 5)), Shift(62, 1)), SMALL, lrb.Budget(macs=4))
     with pytest.raises(lrb.InvalidRanks, match="no ranks"):
         lrb.compress(CharNet(), "narrow", ranks="full", input_size=(1, 24, 24))
     with pytest.raises(lrb.InvalidBudget, match="MACs and parameters only"):

@@ -46,7 +46,7 @@ class Toy(Task):
 @pytest.fixture(autouse=True)
 def toys(monkeypatch):
     monkeypatch.setitem(catalog.TASKS, "toy", Toy)
-    for name in ("standard", "frozen", "lebedev"):
+    for name in ("standard", "frozen", "lebedev", "vanishing", "slices"):
         tiny = get_recipe(name).model_copy(update={"images_per_epoch": 256, "batch_size": 32, "learning_rate": 3e-3})
         monkeypatch.setitem(recipes.RECIPES, name, tiny)
 
@@ -106,7 +106,8 @@ def kill(*_, **__):
 
 def numbers(quality):
     """All but how long it took."""
-    return quality.model_copy(update={"epochs": [(epoch.loss, epoch.validation_top1) for epoch in quality.epochs]})
+    told = {kind: [(e.loss, e.validation_top1) for e in getattr(quality, kind)] for kind in ("epochs", "method_epochs")}
+    return quality.model_copy(update=told)
 
 
 @pytest.mark.parametrize("recipe", ["standard", "lebedev"])
@@ -187,15 +188,16 @@ def test_what_a_method_returns_is_looked_at_before_it_is_judged(change, error, w
         stages.check_compressed(broken_net(change), Toy().load("net"), Toy.input_size)
 
 
-def test_tuning_that_was_cut_short_goes_on_from_its_last_epoch(tmp_path):
-    trial, _, whole = result(tmp_path / "whole", "standard")
+@pytest.mark.parametrize("recipe", ["standard", "lebedev", "vanishing", "slices"])
+def test_tuning_that_was_cut_short_goes_on_from_its_last_epoch(recipe, tmp_path):
+    trial, _, whole = result(tmp_path / "whole", recipe)
 
     def interrupt(stage, share):
         if stage == "finetune" and share > 0.5:
             raise Killed
 
     with pytest.raises(Killed):
-        result(tmp_path / "cut", "standard", told=interrupt)
+        result(tmp_path / "cut", recipe, told=interrupt)
     shares = []
     watch = Stopwatch(lambda stage, share: shares.append((stage, share)))
     _, rest = run_trial(trial, tmp_path / "cut", watch)
@@ -213,3 +215,38 @@ def test_a_recipe_that_distils_learns_from_the_dense_model(recipe, tmp_path, mon
     for method in ("channel_svd", "identity"):
         _, _, quality = result(tmp_path, recipe, method)
         assert len(quality.epochs) == 2
+
+
+TRAINING_METHODS = {
+    "narrow": {"scratch_recipe": "standard"},
+    "depthwise_separable": {"start": "scratch", "scratch_recipe": "standard"},
+    "lowrank_training": {"regularizer": "lc", "scheme": "channel", "every": 3},
+}
+
+
+@pytest.mark.parametrize(("method", "options"), TRAINING_METHODS.items(), ids=TRAINING_METHODS)
+def test_training_within_a_method_goes_on_from_its_last_epoch_and_is_recorded(method, options, tmp_path):
+    trial = Trial(task="toy", model="net", method=method, options=options, budget=lrb.Budget(macs=2), recipe="standard")
+    told = []
+    whole, cut = Stopwatch(lambda stage, share: None), Stopwatch(lambda stage, share: told.append((stage, share)))
+    _, quality = run_trial(trial, tmp_path / "whole", whole)
+    assert len(quality.method_epochs) == len(quality.epochs) == 3
+    assert whole.seconds["decompose"] >= sum(epoch.seconds for epoch in quality.method_epochs)
+    assert all(0 <= epoch.validation_top1 <= 100 for epoch in quality.method_epochs)
+
+    def interrupt(stage, share):
+        if stage == "decompose" and share > 0.7:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run_trial(trial, tmp_path / "cut", Stopwatch(interrupt))
+    _, again = run_trial(trial, tmp_path / "cut", cut)
+    assert min(share for stage, share in told if stage == "decompose" and share) > 2 / 3
+    assert numbers(again) == numbers(quality)
+    assert cut.seconds["decompose"] >= sum(epoch.seconds for epoch in again.method_epochs)
+    models = [lrb.load(tmp_path / place / trial.key, Toy().load("net")).model for place in ("whole", "cut")]
+    assert all(torch.equal(a, b) for a, b in zip(*(model.parameters() for model in models), strict=True))
+
+
+def test_a_method_that_does_not_train_records_no_epoch_of_its_own(tmp_path):
+    assert result(tmp_path, "none")[2].method_epochs == []

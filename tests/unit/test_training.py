@@ -1,10 +1,12 @@
 import pytest
 import torch
 from pydantic import ValidationError
+from safetensors import safe_open
 from torch import nn
 
 from lowrank_bench.errors import Diverged, InvalidInput, UnknownName
 from lowrank_bench.recipe import WARM_UP, Recipe
+from lowrank_bench.training import loop
 from lowrank_bench.training.evaluate import predictions, top1
 from lowrank_bench.training.loop import train
 from lowrank_bench.training.recipes import RECIPES, get_recipe
@@ -239,6 +241,8 @@ def test_a_resumed_training_ends_as_one_in_one_go(cut, patience, tmp_path):
     assert same_weights(whole, resumed) and again == epochs
     finished, _, steps = run(tmp_path / "x.resume")
     assert steps == [] and same_weights(whole, finished)
+    with safe_open(tmp_path / "x.resume", framework="pt") as file:
+        assert not any(name.startswith("optimizer/") for name in file.keys())  # noqa: SIM118  it is no dict
 
 
 def test_the_state_of_another_training_or_a_damaged_file_is_not_gone_on_from(tmp_path):
@@ -250,3 +254,55 @@ def test_the_state_of_another_training_or_a_damaged_file_is_not_gone_on_from(tmp
         model = toy_model()
         train(model, toy_batches, TOY, device=CPU, resume=path)
         assert same_weights(model, fresh)
+
+
+# -- half precision, and a GPU -----------------------------------------------------------------------------------------
+
+GPU = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))
+
+
+class Seen(nn.Module):
+    """Notes dtype and kind of device of what passes while it trains."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = set()
+
+    def forward(self, x):
+        if self.training:
+            self.seen.add((x.dtype, x.device.type))
+        return x
+
+
+@pytest.mark.parametrize("device", ["cpu", GPU])
+def test_in_half_precision_a_network_learns_from_a_teacher_and_goes_on_where_it_was_cut(device, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "_fast_bfloat16", lambda device: True)
+    recipe = TOY.model_copy(update={"distillation": 0.5})
+
+    def run(resume, stop=None):
+        teacher, seen = toy_model().eval(), Seen()
+        model = toy_model().append(seen)
+
+        def progress(step, *_):
+            if step == stop:
+                raise KeyboardInterrupt
+
+        told = {"device": torch.device(device), "teacher": teacher, "progress": progress, "resume": resume}
+        try:
+            history = train(model, toy_batches, recipe, **told)
+        except KeyboardInterrupt:
+            history = None
+        assert seen.seen == {(torch.bfloat16, device)}
+        assert all(value.device == CPU for value in teacher.state_dict().values())
+        return model, history
+
+    whole, history = run(None)
+    assert {(value.dtype, value.device) for value in whole.parameters()} == {(torch.float32, CPU)}
+    assert history.epochs[-1].loss < history.epochs[0].loss
+    assert top1(whole, toy_batches(99), CPU) > 98
+    run(tmp_path / "x.resume", stop=11)
+    resumed, again = run(tmp_path / "x.resume")
+    assert again.kept == 2
+    state = resumed.state_dict()
+    for name, value in whole.state_dict().items():
+        torch.testing.assert_close(state[name], value)

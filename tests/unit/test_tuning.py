@@ -195,3 +195,25 @@ def test_the_shipped_recipes_for_frozen_factors_cost_what_the_standard_one_costs
         assert recipe.frozen_factors
         assert recipe.layer_by_layer == (name == "lebedev")
         assert recipe.model_dump(exclude=ignored) == get_recipe("standard").model_dump(exclude=ignored)
+
+
+@pytest.mark.parametrize("cut", [3, 6, 10, 14])
+def test_tuning_layer_by_layer_goes_on_within_the_layer_where_it_was_cut(cut, tmp_path):
+    ranks = {"0": 2, "3": 2, "5": 2}  # two rounds of two epochs of four steps each
+
+    def interrupt(step, *_):
+        if step == cut:
+            raise KeyboardInterrupt
+
+    steps = []
+    _, _, whole, history = tuned(LEBEDEV, ranks)
+    with pytest.raises(KeyboardInterrupt):
+        tuned(LEBEDEV, ranks, progress=interrupt, resume=tmp_path / "x.resume")
+    _, _, rest, again = tuned(
+        LEBEDEV, ranks, progress=lambda step, *_: steps.append(step), resume=tmp_path / "x.resume"
+    )
+    assert steps[0] == 4 * ((cut - 1) // 4) + 1 and steps[-1] == 16
+    assert again.kept == (cut - 1) // 4
+    assert [epoch.loss for epoch in again.epochs] == [epoch.loss for epoch in history.epochs]
+    assert rest.plan == whole.plan
+    assert same(whole.model.state_dict().values(), rest.model.state_dict().values())
