@@ -95,12 +95,15 @@ def test_labels_cover_neither_points_nor_each_other():
     assert not any(box.contains(*dot) for box in boxes for dot in dots)
 
 
-def test_a_label_that_finds_no_room_in_one_line_takes_two_without_cutting_a_word():
+@pytest.mark.parametrize(
+    "folded", ["lowrank_training\nmacs/4", "cp_nls ranks\nconv2=64\nconv3=64"], ids=["two lines", "three lines"]
+)
+def test_a_label_that_finds_no_room_in_one_line_takes_more_without_cutting_a_word(folded):
     figure = Figure(figsize=(1.5, 1.5), dpi=100)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(0, 1), ylim=(0, 1))
-    place_labels(axes, [Label(0.3, 0.5, "lowrank_training macs/4")])
-    assert [text.get_text() for text in axes.texts] == ["lowrank_training\nmacs/4"]
+    place_labels(axes, [Label(0.3, 0.5, " ".join(folded.split()))])
+    assert [text.get_text() for text in axes.texts] == [folded]
 
 
 def tuned(of, curve, loss=0.0):
