@@ -13,7 +13,7 @@ from matplotlib.transforms import Bbox
 
 _DISTANCE = 6  # points between a marker's centre and its text
 _MARKER = 4  # points: half the width of what a text must not cover around a marker
-_FOLD = 0.6  # of a text that is folded, the longer line at most
+_FOLDS = (1.0, 0.6, 0.45)  # the longest line at most, as a share of the text, in the order in which they are tried
 _PLACES = (
     (1, 0, "left", "center"),
     (0.7, 0.7, "left", "bottom"),
@@ -34,8 +34,8 @@ class Label(NamedTuple):
 
 
 def place_labels(axes: Axes, labels: Sequence[Label]) -> None:
-    """Write each text beside its point, in the first place that is free, else in two lines; a text without room is left
-    out.
+    """Write each text beside its point, in the first place that is free, else in two or three lines; a text without
+    room is left out.
 
     The layout of the figure must be final.
     """
@@ -50,8 +50,9 @@ def place_labels(axes: Axes, labels: Sequence[Label]) -> None:
 def _write(axes: Axes, label: Label, taken: Sequence[Bbox]) -> list[Bbox]:
     """The box that the text takes; none where it found no room."""
     frame = axes.get_window_extent()
-    folded = textwrap.fill(label.text, math.ceil(_FOLD * len(label.text)), break_long_words=False)
-    for text, (right, up, horizontal, vertical) in product(dict.fromkeys((label.text, folded)), _PLACES):
+    widths = [math.ceil(share * len(label.text)) for share in _FOLDS]
+    forms = dict.fromkeys(textwrap.fill(label.text, width, break_long_words=False) for width in widths)
+    for text, (right, up, horizontal, vertical) in product(forms, _PLACES):
         written = axes.annotate(
             text,
             (label.x, label.y),

@@ -22,7 +22,7 @@ from lowrank_bench.reporting.styles import frame_label, heat_axes, paper_style, 
 _LOOKS: dict[str, dict[str, Any]] = {
     "compressed, error not known": {"facecolor": "#e8f1fa", "edgecolor": "white"},
     "stayed dense": {"facecolor": "0.85", "edgecolor": "white"},
-    "out of the method's scope": {"facecolor": "white", "edgecolor": "0.7", "hatch": "////"},
+    "out of scope": {"facecolor": "white", "edgecolor": "0.7", "hatch": "////"},
 }
 _UNKNOWN, _DENSE, _OUT = _LOOKS
 _TALL, _FLAT, _ROOM = 0.3, 0.17, 9.0  # inches: height of a row where there are few and many, and of all where it fits
