@@ -16,8 +16,9 @@ COLUMNS = PROMISED | {
     "top1_original": "float64", "noise_floor": "float64", "unstable": "bool", "stop_reason": "str",
     "processes": "Int64", "precision": "float64", "images_per_s": "float64", "pareto": "bool", "arithmetic": "str",
     "practical": "float64", "practical_low": "float64", "practical_high": "float64",
-    "practical_runtime": "str", "headline": "bool", "runtime_error": "float64", "convert_s": "float64",
-    "runtime_bytes": "Int64", "finished": "str", "code": "str", "note": "str",
+    "practical_runtime": "str", "runtime_dense_ms": "float64", "reference": "float64", "reference_low": "float64",
+    "reference_high": "float64", "headline": "bool", "speedup_most": "float64", "runtime_error": "float64",
+    "convert_s": "float64", "runtime_bytes": "Int64", "finished": "str", "code": "str", "note": "str",
 }
 # fmt: on
 EMPTY = {"str": "", "bool": False, "Int64": None, "float64": None}
