@@ -115,11 +115,11 @@ def _in_setting(boards: list[Board], setting: _Setting, models: int) -> list[Ove
 
 
 def _ranked(rows: list[OverallRow]) -> list[OverallRow]:
-    """What was tried on all models and is of use on one of them has a rank; the others stand below."""
+    """What was tried on all models and is of use on one has a rank; below are the others, the useless ones last."""
     ranked = [row for row in rows if row.tried == row.models and row.kept]
     others = [row for row in rows if row not in ranked]
     ranked.sort(key=lambda row: -row.low)
-    others.sort(key=lambda row: (row.tried < row.models, -row.low))
+    others.sort(key=lambda row: (not row.kept, -row.low))
     return [row._replace(rank=place) for place, row in enumerate(ranked, start=1)] + others
 
 
