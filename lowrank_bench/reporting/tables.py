@@ -147,8 +147,8 @@ def _practical_cell(row: Row) -> str:
 
 def _fastest_dense(board: Board, threads: int, batch: int) -> str:
     times = in_float32(board, threads, batch).groupby("runtime")[["runtime_dense_ms", "dense_ms"]].median()
-    fastest = times["runtime_dense_ms"].idxmin()
-    return f"{times.loc[fastest, 'dense_ms']:.3g} {fastest}"
+    fastest = str(times["runtime_dense_ms"].idxmin())
+    return f"{times['dense_ms'][fastest]:.3g} {fastest}"
 
 
 def rows_grid(board: Board, columns: Sequence[Column] = COLUMNS) -> Grid:
