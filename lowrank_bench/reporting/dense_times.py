@@ -16,6 +16,9 @@ HEADLINE_MARGIN = 0.2
 REFERENCE = ["reference", "reference_low", "reference_high"]
 DENSE = ["runtime_dense_ms", *REFERENCE, "headline"]
 
+ROWS_COUNT = 3
+"""As how many degrees of freedom, at most, the scatter of rows within a runtime and session counts for that between."""
+
 _WORKLOAD = ["task", "model", "machine", "threads", "batch"]
 _HAIR = 1e-6  # of ridge: of session effects that fit alike, the smallest
 
@@ -31,10 +34,11 @@ def with_dense_times(rows: pd.DataFrame) -> pd.DataFrame:
     Every row holds a time of the dense model. Its logarithm is taken to be the sum of what the runtime adds, what the
     session adds, in all runtimes alike, and scatter. So runtimes are compared by rows of one session, directly or
     through a third runtime, and a session in which the machine was slower counts neither for nor against those that
-    were timed in it. Rows of one runtime and session share what moved the machine in that hour: together they count as
-    one, and the scatter of single rows about the sum is that of this one (t-interval). Where no session joins two
-    runtimes, sessions are taken to be alike on average, and their own spread widens the interval; it is NaN where no
-    spread is known.
+    were timed in it. Rows of one runtime and session share what moved the machine meanwhile: together they count as
+    one, their mean. The means' scatter is that about the sum, where sessions share runtimes, taken together with that
+    of single rows about their mean, which counts as three degrees of freedom at most (t-interval). Where no session
+    joins two runtimes, sessions are taken to be alike on average, and their own spread widens the interval; it is NaN
+    where no spread is known.
     """
     rows = rows.copy()
     for _, group in rows.groupby(_WORKLOAD):
@@ -56,9 +60,11 @@ def _dense_times(group: pd.DataFrame) -> pd.DataFrame:
     to_runtimes = mean @ (np.eye(len(cells)) - of_session @ to_sessions)
     log_ms, effects = to_runtimes @ cells.to_numpy(), to_sessions @ cells.to_numpy()
 
-    rest = pd.Series(cells.to_numpy() - of_runtime @ log_ms - of_session @ effects, cells.index)
-    squares = float((logs.var(ddof=0).to_numpy() + rest.to_numpy() ** 2) @ logs.count().to_numpy())
-    scatter = _variance(squares, len(group) - len(names) - joined)
+    rest = cells.to_numpy() - of_runtime @ log_ms - of_session @ effects
+    freedom = len(group) - len(cells)
+    rows = float(logs.var(ddof=0) @ logs.count()) / max(freedom, 1)
+    counted = min(freedom, ROWS_COUNT)
+    scatter = _variance(float(rest @ rest) + counted * rows, len(cells) - len(names) - joined + counted)
     spread = _variance(float(effects @ effects), joined)
 
     found = pd.DataFrame({"log_ms": log_ms, "arithmetic": group.groupby("runtime")["arithmetic"].first()}, names)

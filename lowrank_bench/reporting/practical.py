@@ -20,14 +20,16 @@ def with_practical(rows: pd.DataFrame, setting: Sequence[str], model: Sequence[s
     fastest one of the row's arithmetic, at the same threads and batch; so in runtimes of fewer bits the dense control
     shows what the bits alone would bring. It is the speedup, which was measured in pairs, times ``reference``, the
     dense model's times in the two runtimes; its 95 % interval joins those of both on logarithms.
-    ``practical_runtime`` is the one in which the compressed model is fastest. All are the same in every row of a model
-    and arithmetic, and NaN, or empty, where nothing was timed in float32. ``setting``: the columns that rows to be
-    compared share; ``model``: those that tell models apart.
+    ``practical_runtime`` is the one in which the compressed model is fastest: the lower end of that interval is the
+    largest, where any is known. All are the same in every row of a model and arithmetic, and NaN, or empty, where
+    nothing was timed in float32. ``setting``: the columns that rows to be compared share; ``model``: those that tell
+    models apart.
     """
     rows = rows.assign(**dict.fromkeys(BOUNDS, float("nan")), practical_runtime="")
     timed = rows[rows["speedup"].notna() & rows["reference"].notna()]
     free = _free_choice(timed)
-    best = free["practical"].groupby([timed[name] for name in [*setting, *model, "arithmetic"]]).transform("idxmax")
+    ordered = free.sort_values(["practical_low", "practical"], na_position="first", kind="stable").index.to_series()
+    best = ordered.groupby([timed[name] for name in [*setting, *model, "arithmetic"]]).transform("last")[timed.index]
     rows.loc[timed.index, BOUNDS] = free.loc[best, BOUNDS].to_numpy()
     rows.loc[timed.index, "practical_runtime"] = timed.loc[best, "runtime"].to_numpy()
     return rows

@@ -89,8 +89,16 @@ def test_many_rows_of_one_session_tell_no_more_of_a_runtime_than_one():
         low, _, high = with_dense_times(rows).loc[rows["runtime"] == "b", REFERENCE].iloc[0]
         return math.log(high / low)
 
-    assert width(60) == pytest.approx(2 * 1.98 * math.sqrt(2) * math.log(41 / 40) / 2, rel=0.02)
+    assert width(60) == pytest.approx(2 * 3.182 * math.sqrt(2) * math.log(41 / 40) / 2, rel=0.02)
     assert width(6) > width(60)
+
+
+def test_a_model_stands_in_the_runtime_whose_lower_end_is_largest():
+    of = MODELS["jaderberg"]
+    better = measurement_record(of, 2.1, width=0.3, runtime="onnxruntime")
+    records = [*quiet(), better, timed(of, 2.2, "openvino", 44.0)]
+    row = to_frame(records).set_index("key").loc[better.key]
+    assert row["practical_runtime"] == "openvino" and row["practical"] == pytest.approx(2.2 * 40 / 44, rel=0.01)
 
 
 def test_recipes_and_methods_share_what_is_known_of_the_dense_model():
