@@ -50,13 +50,17 @@ def winner(rows: pd.DataFrame) -> Row | None:
 
 
 def rivals(best: Row, rows: pd.DataFrame) -> list[Row]:
-    """Those of other methods that may be as fast as the winner: their intervals reach the lower end of its own."""
-    return [row for row in rows_of(rows) if row.method != best.method and not row.practical_high < best.practical_low]
+    """Those of other methods that may be as fast as the winner: the intervals of both reach each other, each widened
+    by its row's noise floor. A row whose processes disagree may be as fast as the fastest of them. In the winner's
+    runtime speedups are compared, elsewhere practical ones.
+    """
+    return [row for row in rows_of(rows) if row.method != best.method and _may_reach(row, best)]
 
 
 def how_sure(best: Row, rows: pd.DataFrame, limit: float | None) -> str:
-    """Whether no other method's interval reaches the winner's, and that of the loss keeps to the limit over several
-    seeds; without a limit it is said of the time alone.
+    """Whether no other method's interval reaches the winner's, both widened by their noise floors, the winner's
+    processes agree, and the loss's interval keeps to the limit over several seeds; without a limit it is said of the
+    time alone.
     """
     doubts = []
     if (rows["method"] == best.method).all():
@@ -75,6 +79,15 @@ def how_sure(best: Row, rows: pd.DataFrame, limit: float | None) -> str:
 def practical_verdict(row: Row) -> Verdict:
     """Whether the practical speedup is beyond the row's noise floor: faster, slower or the same."""
     return verdict(RatioInterval(row.practical, row.practical_low, row.practical_high), row.noise_floor)
+
+
+def _may_reach(row: Row, best: Row) -> bool:
+    same = row.runtime == best.runtime
+    lowest = (best.speedup_low if same else best.practical_low) / (1 + best.noise_floor)
+    highest = (row.speedup_high if same else row.practical_high) * (1 + row.noise_floor)
+    if row.unstable:
+        highest *= max(1.0, row.speedup_most / row.speedup_high)
+    return not highest < lowest
 
 
 def _gains(row: Row) -> bool:

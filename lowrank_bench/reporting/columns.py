@@ -17,9 +17,10 @@ COLUMNS = PROMISED | {
     "processes": "Int64", "precision": "float64", "dense_p90_ms": "float64", "images_per_s": "float64",
     "pareto": "bool", "arithmetic": "str",
     "practical": "float64", "practical_low": "float64", "practical_high": "float64",
-    "practical_runtime": "str", "headline": "bool", "runtime_error": "float64", "convert_s": "float64",
-    "runtime_bytes": "Int64", "pairs_least": "Int64", "pairs": "float64", "pairs_most": "Int64",
-    "stopped_by_time": "float64", "load_least": "float64", "load_most": "float64",
+    "practical_runtime": "str", "runtime_dense_ms": "float64", "reference": "float64", "reference_low": "float64",
+    "reference_high": "float64", "headline": "bool", "speedup_most": "float64", "runtime_error": "float64",
+    "convert_s": "float64", "runtime_bytes": "Int64", "pairs_least": "Int64", "pairs": "float64",
+    "pairs_most": "Int64", "stopped_by_time": "float64", "load_least": "float64", "load_most": "float64",
     "finished": "str", "code": "str", "note": "str",
 }
 # fmt: on

@@ -22,7 +22,7 @@ class OverallRow(NamedTuple):
     """A method at a target in a setting. ``speedup``, ``low``, ``high``: geometric means over the ``tried`` models, of
     the speedup and of the ends of its interval; ``kept``: of how many of them it is their own and not 1;
     ``front``: on how many it is Pareto-optimal; ``models``: how many there are in the table, in whatever setting;
-    ``rank``: None where it was not tried on all of them.
+    ``rank``: None where it was not tried on all of them, or is 1 on all.
     """
 
     rank: int | None
@@ -60,18 +60,19 @@ class Overall:
 
 
 def make_overall(boards: Sequence[Board]) -> list[Overall]:
-    """A table for each machine and recipe on which something was tried on more than one model.
+    """A table for each machine and recipe on which methods were tried on more than one model.
 
     A method that refused a model, failed on it, or lost more than the board's ``max_loss`` points of top-1, counts as a
-    speedup of 1 there: its user would keep the dense model. Where it was never tried it counts as nothing, and has no
-    rank.
+    speedup of 1 there: its user would keep the dense model. What does so on every model has no rank. Where it was never
+    tried it counts as nothing, and has no rank. A table is left out that compares too little: fewer than two methods
+    were tried on half of its models at least.
     """
     groups: dict[tuple[str, str, bool], list[Board]] = {}
     for board in boards:
         if not board.rows.empty:
             groups.setdefault((board.machine, board.recipe, board.scored), []).append(board)
     tables = [_overall(group) for _, group in sorted(groups.items())]
-    return [table for table in tables if table.rows]
+    return [table for table in tables if len({row.method for row in table.rows if 2 * row.tried >= row.models}) >= 2]
 
 
 def _overall(boards: list[Board]) -> Overall:
@@ -114,8 +115,12 @@ def _in_setting(boards: list[Board], setting: _Setting, models: int) -> list[Ove
 
 
 def _ranked(rows: list[OverallRow]) -> list[OverallRow]:
-    rows = sorted(rows, key=lambda row: (row.tried < row.models, -row.low))
-    return [row._replace(rank=place) if row.tried == row.models else row for place, row in enumerate(rows, start=1)]
+    """What was tried on all models and is of use on one has a rank; below are the others, the useless ones last."""
+    ranked = [row for row in rows if row.tried == row.models and row.kept]
+    others = [row for row in rows if row not in ranked]
+    ranked.sort(key=lambda row: -row.low)
+    others.sort(key=lambda row: (not row.kept, -row.low))
+    return [row._replace(rank=place) for place, row in enumerate(ranked, start=1)] + others
 
 
 def _refused(board: Board, setting: _Setting) -> set[_What]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
 from lowrank_bench.measurement.statistics import RatioInterval, pool_processes, verdict
 from lowrank_bench.reporting.clocked import pooled_clock
+from lowrank_bench.reporting.dense_times import DENSE
 from lowrank_bench.reporting.unranked import SETTING, WHAT, listed_seeds
 
 # fmt: off
@@ -39,10 +41,11 @@ def pooled_row(group: pd.DataFrame, models: pd.DataFrame) -> dict[str, object]:
         **of_models,
         **group[_SECONDS].median(),
         **group[_OF_TIMES].mean(),
-        "arithmetic": first["arithmetic"],
+        **first[["arithmetic", *DENSE]],
         "speedup": interval.ratio,
         "speedup_low": interval.low,
         "speedup_high": interval.high,
+        "speedup_most": group["speedup_most"].max(),
         "realised": interval.ratio / of_models["macs_ratio"],
         "verdict": called,
         "noise_floor": floor,
@@ -72,8 +75,17 @@ def over_seeds(models: pd.DataFrame) -> dict[str, Any]:
 
 
 def best_evidence(group: pd.DataFrame) -> pd.DataFrame:
-    """One row per seed: where a model was timed more than once in a setting, from the most processes, then the last."""
-    return group.sort_values("processes", kind="stable").drop_duplicates("seed", keep="last").sort_values("seed")
+    """One row per seed, the seeds in order: see ``best_of``."""
+    return best_of(group, ["seed"]).sort_values("seed")
+
+
+def best_of(rows: pd.DataFrame, same: Sequence[str]) -> pd.DataFrame:
+    """Of rows that share these columns one: where a model was timed more than once in a setting, that from the most
+    processes; of these the one of the lowest noise floor, which is the dense model against itself and knows nothing of
+    the speedup; then the one that ended last.
+    """
+    order = rows.sort_values(["processes", "noise_floor", "finished"], ascending=[True, False, True], kind="stable")
+    return order.drop_duplicates(list(same), keep="last")
 
 
 def pooled_speedup(group: pd.DataFrame) -> RatioInterval:

@@ -15,7 +15,9 @@ from lowrank_bench.reading import latest, read_records
 from lowrank_bench.record import MeasurementRecord, Quality, RuntimeQuality, Size, TrialRecord
 from lowrank_bench.reporting.clocked import clock_columns
 from lowrank_bench.reporting.columns import COLUMNS, EMPTY
+from lowrank_bench.reporting.dense_times import DENSE, with_dense_times
 from lowrank_bench.reporting.pareto import pareto_front
+from lowrank_bench.reporting.pooling import best_of
 from lowrank_bench.reporting.practical import BOUNDS, with_practical
 from lowrank_bench.reporting.unranked import SETTING
 from lowrank_bench.trial import CONTROL, MACHINE, Measurement, Trial
@@ -40,9 +42,10 @@ def load_records(folder: Path | str) -> pd.DataFrame:
     ``images_per_s`` are the compressed model's;
     ``decompose_s`` and ``finetune_s`` are seconds (NaN beside times of another machine than that where the model was
     made), ``bytes`` the model's. ``kind`` is "measurement" or "trial", ``key`` the key of that record, ``trial`` the
-    trial's. ``pareto``: no other row of the same seed and setting is as fast and as accurate. ``practical`` and
-    ``headline``: see ``with_practical``. Of what was timed more than once in a setting
-    these are told of the timing from the most processes. Of the compressed model in its runtime:
+    trial's. ``pareto``: no other row of the same seed and setting is as fast and as accurate. ``practical``: see
+    ``with_practical``; ``reference``, ``headline`` and ``runtime_dense_ms``: ``with_dense_times``. Of what was timed
+    more than once in a setting ``pareto`` and ``practical`` are told of one timing, see ``best_of``. ``speedup_most``
+    is the largest of the processes. Of the compressed model in its runtime:
     ``runtime_error``, the relative difference from eager's output (the larger of both models'), ``convert_s``, seconds
     of conversion, and ``runtime_bytes``. ``pairs_least``, ``pairs`` (median) and ``pairs_most`` of a process; the share
     of processes ``stopped_by_time``; ``load_least`` and ``load_most`` at the start of one, or of the run. Text that
@@ -214,6 +217,7 @@ def _measurement_columns(record: MeasurementRecord) -> dict[str, object]:
             "speedup": timing.ratio,
             "speedup_low": timing.low,
             "speedup_high": timing.high,
+            "speedup_most": max(process.ratio for process in timing.processes),
             "verdict": timing.verdict,
             "noise_floor": timing.noise_floor,
             "unstable": timing.unstable,
@@ -239,11 +243,12 @@ def _typed(rows: list[dict[str, object]]) -> pd.DataFrame:
     frame = pd.DataFrame({name: pd.Series(values, dtype=COLUMNS[name]) for name, values in data.items()})
     frame["realised"] = frame["speedup"] / frame["macs_ratio"]
     frame["images_per_s"] = frame["batch"].astype("float64") * 1e3 / frame["compressed_ms"]
-    timed = frame[frame["speedup"].notna()].sort_values("processes", kind="stable")
-    best = timed.drop_duplicates(["trial", "machine", *SETTING], keep="last").sort_index()
+    timed = frame["speedup"].notna()
+    frame.loc[timed, DENSE] = with_dense_times(frame[timed])[DENSE]
+    best = best_of(frame[timed], ["trial", "machine", *SETTING]).sort_index()
     for _, group in best[best["method"] != CONTROL].groupby(_SAME_CONDITIONS):
         frame.loc[group.index, "pareto"] = pareto_front(list(group["speedup"]), list(group["top1_drop"]))
     judged = with_practical(best, _SAME_MACHINE, ["trial"])
-    columns = [*BOUNDS, "practical_runtime", "headline"]
+    columns = [*BOUNDS, "practical_runtime"]
     frame.loc[judged.index, columns] = judged[columns]
     return frame

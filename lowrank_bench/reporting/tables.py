@@ -18,8 +18,8 @@ from lowrank_bench.reporting.cells import (
     speedup_text,
 )
 from lowrank_bench.reporting.clocked import clock_facts
+from lowrank_bench.reporting.dense_times import HEADLINE_MARGIN
 from lowrank_bench.reporting.overall import Overall
-from lowrank_bench.reporting.practical import HEADLINE_MARGIN
 from lowrank_bench.tasks.zoo import in_zoo
 from lowrank_bench.trial import CONTROL
 
@@ -150,7 +150,8 @@ def legend(board: Board) -> str:
         "lowest and highest end of their paired intervals. Realised is speedup over MACs ratio. Practical is the dense "
         "model in its fastest runtime in float32 over the compressed one in its fastest of the row's arithmetic, at "
         "the same threads and batch (A/A rows of runtimes in bfloat16 and int8: what a user would pick instead; their "
-        "top-1 after tuning, and that of all rows there, is what it came to in the runtime); a runtime counts for a "
+        "top-1 after tuning, and that of all rows there, is what it came to in the runtime); dense times of "
+        "runtimes are compared within an hour, and the interval holds how far hours disagree; a runtime counts for a "
         f"headline where the dense model is at most {HEADLINE_MARGIN:.0%} slower than in its fastest. Unstable: its "
         "processes differ by more than their own intervals explain. Output error is against "
         "eager. Ratios are dense over compressed."
@@ -195,6 +196,6 @@ def overall_legend(overall: Overall) -> str:
     return (
         f"Over {', '.join(overall.models)}. Geometric means of the speedups, and in brackets of the ends of their 95 % "
         f"intervals; a model that a method refused or failed on{lost} counts as 1.00. Ranked in each setting by the "
-        "mean of the lower ends; – was not tried on every model. The front is each board's own: nothing there is as "
-        "fast and as accurate."
+        "mean of the lower ends; – was not tried on every model, or counts as 1.00 on all. The front is each board's "
+        "own: nothing there is as fast and as accurate."
     )

@@ -122,6 +122,45 @@ def test_no_winner_is_sure_whose_processes_disagree_and_it_is_said_wherever_its_
     assert "faster, unstable" in summary_board(to_frame(records))
 
 
+def shaky(record: Any, floor: float = 0.004, fastest: float | None = None) -> Any:
+    """With that noise floor, and, where a fastest process is given, processes that disagree."""
+    processes = [process.model_copy(update={"ratio": fastest or process.ratio}) for process in record.timing.processes]
+    update = {"noise_floor": floor, "unstable": fastest is not None, "processes": processes}
+    return record.model_copy(update={"timing": record.timing.model_copy(update=update)})
+
+
+@pytest.mark.parametrize(
+    ("best", "second", "verdict"),
+    [
+        ({}, {}, "sure at 95 %"),
+        ({"floor": 0.23}, {}, "tucker may be as fast"),
+        ({}, {"floor": 0.23}, "tucker may be as fast"),
+        ({"floor": 0.1}, {"floor": 0.1}, "tucker may be as fast"),
+        ({"floor": 0.05}, {"floor": 0.05}, "sure at 95 %"),
+        ({}, {"fastest": 3.1}, "tucker may be as fast"),
+        ({}, {"fastest": 2.7}, "sure at 95 %"),
+    ],
+)
+def test_no_winner_is_sure_whose_lead_is_within_the_noise_floors_or_what_an_unstable_rival_reached(
+    best: dict[str, Any], second: dict[str, Any], verdict: str
+) -> None:
+    first, other = made("jaderberg", 3.0), made("tucker", 2.5)
+    records = [*controls(), *first[:-1], shaky(first[-1], **best), *other[:-1], shaky(other[-1], **second)]
+    assert cells(page(records), AT_MOST_1)[-1] == verdict
+
+
+def test_in_one_runtime_a_lead_is_as_sure_as_the_speedups_however_little_is_known_of_the_dense_reference() -> None:
+    first = made("jaderberg", 3.0, runtime="openvino")
+    noisy = [measurement_record(of, 1.0, runtime="openvino") for of in CONTROLS]
+    times = [{"dense_ms": dense_ms, "compressed_ms": dense_ms} for dense_ms in (40.0, 48.0)]
+    timings = [record.timing.model_copy(update=time) for record, time in zip(noisy, times, strict=True)]
+    noisy = [record.model_copy(update={"timing": timing}) for record, timing in zip(noisy, timings, strict=True)]
+    row = cells(page([*controls(), *noisy, *first, *made("tucker", 2.5, runtime="openvino")]), AT_MOST_1)
+    assert row[2] == row[6] == "openvino"
+    assert float(row[7].split("[")[1].split(",")[0]) < 1  # the ends of the practical intervals reach each other
+    assert row[-1] == "sure at 95 %"
+
+
 def test_a_field_of_one_is_not_won_and_where_no_loss_is_known_time_alone_is_judged() -> None:
     row = cells(page([*controls(), *made("tucker", 3.0)]), AT_MOST_1)
     assert row[1:3] == ["charnet on chars36, recipe standard, bench-1, 1 thread, batch 64", "tucker macs/4"]

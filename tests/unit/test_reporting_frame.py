@@ -171,6 +171,25 @@ def test_what_a_hasty_timing_found_is_not_taken_for_what_a_thorough_one_did():
     assert rows.loc[frame["method"].eq("jaderberg").to_numpy(), "pareto"].all()
 
 
+def test_of_two_timings_from_as_many_processes_the_quieter_counts_then_the_later_whatever_they_found():
+    def timed(speedup, seconds, floor, hour):
+        record = measurement_record(TUCKER, speedup, processes=5, max_seconds=seconds)
+        timing = record.timing.model_copy(update={"noise_floor": floor})
+        return record.model_copy(update={"timing": timing, "finished": f"2026-05-04T{hour}:00:00+00:00"})
+
+    def counts(*records):
+        frame = to_frame([trial_record(CONTROL), trial_record(TUCKER, 0.5), *records])
+        (board,) = make_boards(frame)
+        assert frame["practical"].max() == pytest.approx(board.rows["speedup"].item())
+        return board.rows["speedup"].item()
+
+    for fast, slow in ((2.0, 3.0), (3.0, 2.0)):
+        quiet, loud = timed(fast, 4.0, 0.01, 10), timed(slow, 8.0, 0.02, 11)
+        assert counts(quiet, loud) == counts(loud, quiet) == fast
+        late = timed(slow, 8.0, 0.01, 11)
+        assert counts(quiet, late) == counts(late, quiet) == slow
+
+
 def test_a_measurement_without_its_trial_is_a_row_that_says_so():
     row = row_of(to_frame([measurement_record(TUCKER, 2.0)]))
     assert "trial is not among the records" in row["note"]
@@ -231,9 +250,9 @@ def test_practical_is_the_fastest_dense_runtime_over_the_models_fastest_and_slow
     assert (alone["practical_low"], alone["practical_high"]) == pytest.approx(own, rel=1e-3)
 
 
-def test_the_interval_of_practical_joins_the_speedups_and_that_of_both_dense_times():
+def test_the_interval_of_practical_joins_the_speedups_and_that_of_the_dense_times():
     # Of the two runtimes, each with two dense times, one is the dense model's fastest and the other the compressed
-    # one's.
+    # one's. Four times about two means leave two degrees of freedom; each runtime's times count as one.
     def timed(of, speedup, runtime, dense_ms):
         record = measurement_record(of, speedup, runtime=runtime)
         return record.model_copy(update={"timing": record.timing.model_copy(update={"dense_ms": dense_ms})})
@@ -242,7 +261,8 @@ def test_the_interval_of_practical_joins_the_speedups_and_that_of_both_dense_tim
     records += [timed(CONTROL, 1.0, "onnxruntime", 39.0), timed(TUCKER, 2.0, "onnxruntime", 41.0)]
     records += [timed(CONTROL, 1.0, "eager", 49.0), timed(TUCKER, 4.0, "eager", 51.0)]
     row = row_of(to_frame(records), method="tucker", runtime="onnxruntime")
-    half = math.hypot(math.log(1.01 / 0.99) / 2, 12.706 * math.log(41 / 39) / 2, 12.706 * math.log(51 / 49) / 2)
+    scatter = math.hypot(math.log(41 / 39), math.log(51 / 49)) / 2
+    half = math.hypot(math.log(1.01 / 0.99) / 2, 4.3027 * math.sqrt(2) * scatter)
     middle = 4.0 * math.sqrt(39 * 41 / (49 * 51))
     found = [row[name] for name in ("practical_low", "practical", "practical_high")]
     assert found == pytest.approx([middle / math.exp(half), middle, middle * math.exp(half)], rel=1e-3)

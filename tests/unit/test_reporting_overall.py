@@ -13,11 +13,13 @@ from lowrank_bench.reporting.records_frame import to_frame
 
 
 def two_models(*outcomes):
-    """On charnet tucker is 2 times as fast and loses nothing; ``outcomes`` are the records of resnet."""
-    first = trial("tucker", 4)
+    """On charnet tucker is 2 times as fast and loses nothing; ``outcomes`` are the records of resnet, on which
+    channel_svd is as little faster as on charnet.
+    """
     controls = [trial("identity"), trial("identity", model="resnet")]
     records = [record for control in controls for record in (trial_record(control), measurement_record(control))]
-    return [*records, trial_record(first), measurement_record(first, 2.0), *outcomes]
+    slower = [record for model in ("charnet", "resnet") for record in on(model, "channel_svd", 1.2)]
+    return [*records, *slower, *on("charnet", speedup=2.0), *outcomes]
 
 
 def on(model, method="tucker", speedup=4.5, loss=0.0, **setting):
@@ -75,13 +77,31 @@ def test_what_was_not_tried_on_every_model_has_no_rank_however_fast_and_on_one_a
 def test_a_setting_in_which_some_models_were_never_timed_ranks_nothing():
     elsewhere = [record for model in ("resnet", "vgg") for record in on(model, runtime="openvino")]
     (overall,) = make_overall(make_boards(to_frame(two_models(*elsewhere))))
-    (row,) = overall.rows
+    (row,) = [row for row in overall.rows if row.method == "tucker"]
     assert (row.setting[0], row.rank, row.tried, row.models) == ("openvino", None, 2, 3)
     assert "2 of 3 models" in overall_markdown(overall)
 
 
-def test_models_that_share_nothing_that_was_tried_have_no_table():
-    assert make_overall(make_boards(to_frame(two_models(*on_resnet("jaderberg"))))) == []
+@pytest.mark.parametrize("useful", [True, False])
+def test_what_keeps_within_the_loss_on_no_model_has_no_rank_and_stands_below_what_does(useful):
+    both = [record for model in ("charnet", "resnet") for record in on(model, "denton", 9.0, loss=5.0)]
+    of = trial("jaderberg", 4, model="resnet")
+    slow = [*on("charnet", "jaderberg", 0.5), trial_record(of, 5.0), measurement_record(of, 9.0)] if useful else []
+    rows = overall_of(two_models(*on_resnet(), *both, *slow))
+    assert (rows["denton"].rank, rows["denton"].tried, rows["denton"].kept) == (None, 2, 0)
+    ranks = {"tucker": 1, "channel_svd": 2} | ({"jaderberg": 3} if useful else {})
+    assert {method: row.rank for method, row in rows.items()} == ranks | {"denton": None}
+    assert [*rows] == [*ranks, "denton"]  # though jaderberg is slower than the 1.00 that denton counts for
+
+
+def test_there_is_no_table_unless_two_methods_were_tried_on_half_of_the_models():
+    def tables(*others):
+        return make_overall(make_boards(to_frame(two_models(*others))))
+
+    assert tables(*on_resnet("jaderberg")) == []  # tucker and jaderberg on one model each, channel_svd on both
+    few = [*on_resnet(), *on("vgg", "denton"), *on("alexnet", "denton")]
+    assert len(tables(*few)) == 1  # three methods on two of four models
+    assert tables(*few, *on("mobilenet", "denton")) == []  # denton on three of five, the others on two
 
 
 def test_one_model_has_no_overall_board_and_machines_and_recipes_are_never_mixed():
