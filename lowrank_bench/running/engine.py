@@ -110,7 +110,7 @@ class Engine:
         if lacked := self.lacking(to_try):
             trials, measurements = as_recorded(trials, measurements, lacked, self.store.records())
             to_try, to_time, skipped = set_aside(*self._missing(known, trials, measurements), known, lacked)
-            if skipped and not (to_try or to_time) and lacked.keys() >= {*map(pair_of, trials)}:
+            if not (to_try or to_time) and {each.pair for each in skipped} == {*map(pair_of, trials)}:
                 raise DataMissing("\n".join(dict.fromkeys(lacked.values())))
         titles = {trial.key: str(trial) for trial in to_try} | {m.key: f"{t} on {m.setting}" for t, m in to_time}
         titles |= {each.item.key: each.title for each in skipped if not each.recorded}

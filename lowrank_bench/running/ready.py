@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from lowrank_bench.errors import DataMissing
+from lowrank_bench.reading import latest
 from lowrank_bench.record import MeasurementRecord, Status, TrialRecord
 from lowrank_bench.running.crew import Timed
 from lowrank_bench.store import End
@@ -19,6 +20,7 @@ Pair = tuple[str, str]
 class Skipped(NamedTuple):
     """A trial or measurement that cannot be done here, by the line that names it, and why; whether a record says so."""
 
+    pair: Pair
     item: Trial | Measurement
     title: str
     reason: str
@@ -58,10 +60,11 @@ def as_recorded(
     lacked: Collection[Pair],
     records: Iterable[TrialRecord | MeasurementRecord],
 ) -> tuple[list[Trial], list[Measurement]]:
-    """The same; but where data are gone, which a trial's key says something of, a trial that was once done with them
+    """The same; but where data are gone, which a trial's key says something of, a trial that was once tried with them
     stands as it was recorded then, the last time.
     """
-    done = [r.trial for r in records if isinstance(r, TrialRecord) and r.status is Status.OK]
+    ends = [record for record in latest(records).values() if isinstance(record, TrialRecord)]
+    done = [end.trial for end in ends if not end.reason.startswith(f"{DataMissing.__name__}:")]
     known, twins = {trial.key for trial in done}, {_without_data(trial): trial for trial in done}
     stands = {
         trial.key: trial
@@ -86,7 +89,13 @@ def set_aside(
         *((trial, timed, f"{trial} on {timed.setting}") for trial, timed in to_time if trial.key in made),
     ]
     skipped = [
-        Skipped(item, title, unable[trial.key], known.get(item.key) == End(Status.SKIPPED, unable[trial.key]))
+        Skipped(
+            pair_of(trial),
+            item,
+            title,
+            unable[trial.key],
+            known.get(item.key) == End(Status.SKIPPED, unable[trial.key]),
+        )
         for trial, item, title in items
     ]
     return (

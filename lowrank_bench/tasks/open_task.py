@@ -34,7 +34,7 @@ class OpenTask(Task):
         """
         name, weights = split_model(model)
         if weights is not None and not weights.is_file():
-            raise DataMissing(f"model {model!r}: there is no file {weights}")
+            raise DataMissing(f"model {model!r}: there is no file {weights}: name one that is there")
         if name in self.baselines:
             return
         if in_zoo(name):

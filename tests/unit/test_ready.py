@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import stand_ins
-from noop import NoopCrew
+from noop import NoopCrew, NoopHost
 from safetensors.torch import save_file
 
 import lowrank_bench as lrb
@@ -20,6 +20,7 @@ from lowrank_bench.running.engine import Engine, Summary
 from lowrank_bench.running.ready import lacking
 from lowrank_bench.running.sweep import plan
 from lowrank_bench.tasks.catalog import get_task
+from lowrank_bench.trial import Trial
 
 OWN, WEIGHTED, BASELINE = "ready_nets:net", "ready_nets:net@w.safetensors", "allconv"
 NETS = """
@@ -85,11 +86,24 @@ def test_once_the_data_are_there_the_same_sweep_does_the_rest_and_the_row_is_gon
 def test_a_finished_sweep_runs_again_once_its_data_are_gone(
     here: Path, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert run(model).ran == 4
+    assert run(model, BASELINE).ran == 6
     (here / "w.safetensors").unlink()
     monkeypatch.setattr("lowrank_bench.tasks.fashion_mnist.find_folder", _nowhere)
     again = run(model)
     assert (again.ran, again.kept, again.skipped) == (0, 4, [])
+    with_others = run(model, BASELINE)
+    assert (with_others.ran, with_others.kept, len(with_others.skipped)) == (2, 4, 2)  # for another reason than before
+
+
+def test_what_a_method_refused_stands_too_once_the_data_are_gone(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(host: NoopHost, trial: Trial, *_: object) -> TrialRecord:
+        return TrialRecord(key=trial.key, trial=trial, status=Status.SKIPPED, reason="InvalidBudget: out of reach")
+
+    monkeypatch.setattr(NoopHost, "prepare", refuse)
+    assert run(WEIGHTED).ran == 2
+    (here / "w.safetensors").unlink()
+    again = run(WEIGHTED)
+    assert (again.ran, again.kept, again.skipped) == (0, 2, [])
 
 
 def test_a_model_that_is_gone_with_its_data_is_not_timed_until_they_are_back(here: Path) -> None:
