@@ -1,4 +1,6 @@
-"""How many pairs a row's processes timed, what stopped them, how busy the machine was: columns, and facts of them."""
+"""What a timing says: its ratio and times, and how many pairs its processes timed, what stopped them and how busy the
+machine was, of which boards tell.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +13,31 @@ import pandas as pd
 from lowrank_bench.record import Timing
 
 
-def clock_columns(timing: Timing, environment: Mapping[str, Any]) -> dict[str, object]:
-    """Of one timing: pairs of its processes, what stopped them, and the share that time stopped; the least and the
-    largest load when a process began, or where that was not recorded when the run did.
+def timing_columns(timing: Timing, environment: Mapping[str, Any]) -> dict[str, object]:
+    """Of one timing: its ratio and the times of both models; pairs of its processes, what stopped them, and the share
+    that time stopped; the least and the largest load when a process began, or where that was not recorded when the run
+    did.
     """
     pairs = [len(process.dense_cpu_ns) for process in timing.processes]
     reasons = [process.stop_reason for process in timing.processes]
     known = [process.load for process in timing.processes if process.load is not None]
     loads = known or [load for load in [environment.get("load")] if load is not None]
     return {
+        "speedup": timing.ratio,
+        "speedup_low": timing.low,
+        "speedup_high": timing.high,
+        "speedup_most": max(process.ratio for process in timing.processes),
+        "verdict": timing.verdict,
+        "noise_floor": timing.noise_floor,
+        "unstable": timing.unstable,
+        "dense_ms": timing.dense_ms,
+        "compressed_ms": timing.compressed_ms,
+        "dense_p90_ms": timing.dense_p90_ms,
+        "p90_ms": timing.p90_ms,
+        "memory_mb": timing.memory_mb,
+        "runtime_error": max(process.runtime_error for process in timing.processes),
+        "convert_s": median(process.convert_seconds[1] for process in timing.processes),
+        "runtime_bytes": timing.processes[0].model_bytes[1],
         "pairs_least": min(pairs),
         "pairs": median(pairs),
         "pairs_most": max(pairs),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from statistics import median
 from typing import Any, TypeVar
 
 import pandas as pd
@@ -13,7 +12,7 @@ from lowrank_bench.measurement.quality import paired_drop, unpack_hits
 from lowrank_bench.measurement.runtimes import arithmetic_of
 from lowrank_bench.reading import latest, read_records
 from lowrank_bench.record import MeasurementRecord, Quality, RuntimeQuality, Size, TrialRecord
-from lowrank_bench.reporting.clocked import clock_columns
+from lowrank_bench.reporting.clocked import timing_columns
 from lowrank_bench.reporting.columns import COLUMNS, EMPTY
 from lowrank_bench.reporting.dense_times import DENSE, with_dense_times
 from lowrank_bench.reporting.pareto import pareto_front
@@ -210,27 +209,7 @@ def _measurement_columns(record: MeasurementRecord) -> dict[str, object]:
     }
     if timing is None:
         return columns
-    return (
-        columns
-        | clock_columns(timing, record.environment)
-        | {
-            "speedup": timing.ratio,
-            "speedup_low": timing.low,
-            "speedup_high": timing.high,
-            "speedup_most": max(process.ratio for process in timing.processes),
-            "verdict": timing.verdict,
-            "noise_floor": timing.noise_floor,
-            "unstable": timing.unstable,
-            "dense_ms": timing.dense_ms,
-            "compressed_ms": timing.compressed_ms,
-            "dense_p90_ms": timing.dense_p90_ms,
-            "p90_ms": timing.p90_ms,
-            "memory_mb": timing.memory_mb,
-            "runtime_error": max(process.runtime_error for process in timing.processes),
-            "convert_s": median(process.convert_seconds[1] for process in timing.processes),
-            "runtime_bytes": timing.processes[0].model_bytes[1],
-        }
-    )
+    return columns | timing_columns(timing, record.environment)
 
 
 def _orphan(trial: str) -> dict[str, object]:
