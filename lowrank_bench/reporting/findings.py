@@ -50,9 +50,9 @@ def findings_markdown(boards: Sequence[Board], papers: Sequence[Reproduced]) -> 
             "Best of: so many models of all methods compete there, each in its fastest runtime. The winner is picked "
             "by the same numbers that are shown, with no correction for that, so they flatter it.",
             "Lead [least, most]: what the ends of the two intervals allow. It is not a 95 % interval.",
-            "Sure at 95 %: no other method's interval reaches the winner's, each widened by its noise floor; the interval "
-            "of its loss stays within the limit; several seeds; its processes agree. Where no loss is known, this concerns "
-            "the time alone.",
+            "Sure at 95 %: no other method's interval reaches the winner's, each widened by its noise floor; the "
+            "interval of its loss stays within the limit; several seeds; its processes agree. Where no loss is known, "
+            "this concerns the time alone.",
             *winners,
         ]
     if delivered := promises(boards):

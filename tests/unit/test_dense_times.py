@@ -11,8 +11,8 @@ from synthetic_records import measurement_record, trial, trial_record
 from lowrank_bench.reporting.board import make_boards
 from lowrank_bench.reporting.choice import free_choice, winner
 from lowrank_bench.reporting.dense_times import sessions, with_dense_times
+from lowrank_bench.reporting.networks import networks_grid
 from lowrank_bench.reporting.records_frame import to_frame
-from lowrank_bench.reporting.tables import networks_grid
 
 CONTROL = trial("identity")
 MODELS = {method: trial(method, 4) for method in ("tucker", "jaderberg", "denton", "narrow")}
@@ -45,7 +45,7 @@ def told(records):
     rows = frame[frame["speedup"].notna()].drop_duplicates("runtime").set_index("runtime")
     (board,) = make_boards(frame)
     row = winner(free_choice(board, 1, 64))
-    choice = row.method, row.runtime, row.practical, networks_grid([board], 1, 64).cells[0][2].split()[1]
+    choice = row.method, row.runtime, row.practical, networks_grid([board], 1, 64)[0].cells[0][3].split()[1]
     return rows[["reference", "headline"]], choice, board.settings[0]
 
 

@@ -103,7 +103,7 @@ def test_what_is_timed_is_pinned_to_as_many_cores_as_threads(pytester: pytest.Py
 
 def test_the_benchmarks_are_the_methods_by_model_and_the_comparison_of_cp_is_run_where_it_is_named() -> None:
     def collected(*arguments: str) -> list[str]:
-        command = [sys.executable, "-m", "pytest", "--collect-only", "-q", *QUIET, *arguments]
+        command = [sys.executable, "-P", "-m", "pytest", "--collect-only", "-q", *QUIET, *arguments]
         shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
         return [line.partition("::")[2] for line in shown.splitlines() if "::" in line]
 
