@@ -98,7 +98,7 @@ def _rows(profile: Profile) -> list[list[str]]:
         sum(side.ms for side in sides)
         for sides in zip(*((one.dense, one.compressed) for one in profile.layers), strict=True)
     )
-    together = ["sum of layers", f"{ours:.3g} → {theirs:.3g}", "", f"{ours / whole:.0%}", f"{ours / theirs:.2f}"]
+    together = ["sum of layers", _ms(ours, theirs, 3), "", f"{ours / whole:.0%}", f"{ours / theirs:.2f}"]
     together += [""] * (len(_HEADINGS) - len(together))
     return [*(_cells(layer, whole) for layer in profile.layers), together, _cells(profile.network, whole)]
 
@@ -107,14 +107,19 @@ def _cells(layer: LayerProfile, whole_ms: float) -> list[str]:
     ours, theirs = layer.dense, layer.compressed
     return [
         layer.name,
-        f"{ours.ms:.3g} → {theirs.ms:.3g}",
-        f"{ours.p90_ms:.3g} → {theirs.p90_ms:.3g}",
+        _ms(ours.ms, theirs.ms, 3),
+        _ms(ours.p90_ms, theirs.p90_ms, 3),
         f"{ours.ms / whole_ms:.0%}",
         interval_text(layer.ratio, layer.low, layer.high, ".2f"),
         str(layer.pairs),
         f"{layer.macs_ratio:.2f}",
         f"{layer.ratio / layer.macs_ratio:.0%}",
-        f"{ours.mac_ms:.2g} → {theirs.mac_ms:.2g}",
-        f"{ours.traffic_ms:.2g} → {theirs.traffic_ms:.2g}",
+        _ms(ours.mac_ms, theirs.mac_ms, 2),
+        _ms(ours.traffic_ms, theirs.traffic_ms, 2),
         f"{ours.ms / ours.limit_ms:.1f} → {theirs.ms / theirs.limit_ms:.1f}",
     ]
+
+
+def _ms(dense: float, compressed: float, digits: int) -> str:
+    """Both in so many digits, or in whole ms where those have more."""
+    return " → ".join(f"{ms:.0f}" if ms >= 10**digits else f"{ms:.{digits}g}" for ms in (dense, compressed))

@@ -21,7 +21,13 @@ from lowrank_bench.measurement.profile import Profile, profile
 from lowrank_bench.record import Status
 from lowrank_bench.reporting.profile_figures import FIGURES
 from lowrank_bench.reporting.profile_links import profiled_key
-from lowrank_bench.reporting.profile_report import SavedProfile, profile_facts, profile_table, write_profile
+from lowrank_bench.reporting.profile_report import (
+    SavedProfile,
+    profile_facts,
+    profile_markdown,
+    profile_table,
+    write_profile,
+)
 from lowrank_bench.reporting.report import write_report
 from lowrank_bench.running import inspect
 from lowrank_bench.running.child import Ended
@@ -122,6 +128,13 @@ def test_the_table_has_every_layer_their_sum_and_the_network(found):
     table = profile_table(found)
     assert [str(cell) for cell in table.columns[0].cells] == ["0", "2", "4", "sum of layers", "network"]
     assert "100 GFLOP/s, 10.0 GB/s" in profile_facts(found)
+
+
+def test_no_time_in_the_table_is_in_powers_of_ten(found):
+    slow = found.network.dense.model_copy(update={"ms": 1234.4, "mac_ms": 280.3})
+    slower = found.model_copy(update={"network": found.network.model_copy(update={"dense": slow})})
+    written = profile_markdown(SavedProfile(key="0" * 16, trial=trial("tucker", 4), profile=slower))
+    assert "| 1234 → " in written and "| 280 → " in written
 
 
 def test_bars_roofline_table_and_numbers_are_written_twice_with_the_same_bytes(found, tmp_path):
