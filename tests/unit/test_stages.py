@@ -188,6 +188,11 @@ def test_what_a_method_returns_is_looked_at_before_it_is_judged(change, error, w
         stages.check_compressed(broken_net(change), Toy().load("net"), Toy.input_size)
 
 
+def assert_same_weights(*folders):
+    models = [lrb.load(folder, Toy().load("net")).model for folder in folders]
+    assert all(torch.equal(a, b) for a, b in zip(*(model.parameters() for model in models), strict=True))
+
+
 @pytest.mark.parametrize("recipe", ["standard", "lebedev", "vanishing", "slices"])
 def test_tuning_that_was_cut_short_goes_on_from_its_last_epoch(recipe, tmp_path):
     trial, _, whole = result(tmp_path / "whole", recipe)
@@ -204,8 +209,7 @@ def test_tuning_that_was_cut_short_goes_on_from_its_last_epoch(recipe, tmp_path)
     assert min(share for stage, share in shares if stage == "finetune" and share) > 1 / 3
     assert numbers(rest) == numbers(whole)
     assert watch.seconds["finetune"] >= sum(epoch.seconds for epoch in rest.epochs)
-    models = [lrb.load(tmp_path / place / trial.key, Toy().load("net")).model for place in ("whole", "cut")]
-    assert all(torch.equal(a, b) for a, b in zip(*(model.parameters() for model in models), strict=True))
+    assert_same_weights(tmp_path / "whole" / trial.key, tmp_path / "cut" / trial.key)
 
 
 @pytest.mark.parametrize("recipe", ["distilled", "long"])
@@ -244,8 +248,7 @@ def test_training_within_a_method_goes_on_from_its_last_epoch_and_is_recorded(me
     assert min(share for stage, share in told if stage == "decompose" and share) > 2 / 3
     assert numbers(again) == numbers(quality)
     assert cut.seconds["decompose"] >= sum(epoch.seconds for epoch in again.method_epochs)
-    models = [lrb.load(tmp_path / place / trial.key, Toy().load("net")).model for place in ("whole", "cut")]
-    assert all(torch.equal(a, b) for a, b in zip(*(model.parameters() for model in models), strict=True))
+    assert_same_weights(tmp_path / "whole" / trial.key, tmp_path / "cut" / trial.key)
 
 
 def test_a_method_that_does_not_train_records_no_epoch_of_its_own(tmp_path):
