@@ -257,6 +257,7 @@ def test_models_of_about_the_same_macs_stand_side_by_side_within_the_scale():
     drawn = [line.get_xdata()[0] for line in axes.lines if str(line.get_gid()).startswith("row-")]
     at_four = sorted(x for x in drawn if 3.5 < x < 4.5)
     assert len(at_four) == 3 and all(b / a > 1.05 for a, b in pairwise(at_four))
+    assert all(4 / 1.06 < x < 4 * 1.06 for x in at_four), "or a place beside the line would mislead"
     assert at_four[1] == pytest.approx(4, rel=0.01)
     low, high = axes.get_xlim()
     assert all(low < x < high for x in drawn)
