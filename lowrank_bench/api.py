@@ -15,9 +15,10 @@ from lowrank_bench.compression.modules import Factored
 from lowrank_bench.compression.ranks import resolve_ranks
 from lowrank_bench.compression.registry import method_class
 from lowrank_bench.compression.surgery import check_finite, kernel_of
-from lowrank_bench.errors import InvalidBudget, InvalidInput, InvalidRanks, UnsupportedLayer
+from lowrank_bench.errors import InvalidBudget, InvalidInput, InvalidOptions, InvalidRanks, UnsupportedLayer
 from lowrank_bench.measurement.clock import Clock
 from lowrank_bench.running.locks import timing_lock
+from lowrank_bench.training.recipes import get_recipe
 from lowrank_bench.trial import CONTROL, Budget, Ranks
 
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -73,17 +74,22 @@ def compress(
     """
     cls = method_class(method)
     _check_on_cpu(model, "model")
+    options = options or {}
+    if taken := options.keys() & {"self", "seed"}:
+        raise InvalidOptions(f"options: {min(taken)!r} is no option of any method; a seed is given as seed=")
     if budget is not None and not isinstance(budget, Budget):
         raise InvalidBudget(f"budget = {budget!r}: a Budget is wanted, such as lowrank_bench.Budget(macs=4)")
     if (budget is None) == (ranks is None) and cls.name != CONTROL:
         raise InvalidInput("give exactly one of budget (e.g. Budget(macs=4)) and ranks (e.g. {'conv1': 16} or 'evbmf')")
+    if recipe is not None:
+        get_recipe(recipe)
     if isinstance(data, Iterator):
         raise InvalidInput(
             f"data is a {type(data).__name__}, which can be read once only: give a list, a DataLoader, or a function "
             "epoch -> batches that opens it anew"
         )
     batches = data if data is None or callable(data) else lambda _epoch: data
-    return cls(seed=seed, **(options or {})).compress(
+    return cls(seed=seed, **options).compress(
         model, Job(input_size, budget, ranks, batches, recipe, timer=Clock(timing_lock))
     )
 

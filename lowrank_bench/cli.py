@@ -16,6 +16,7 @@ from lowrank_bench.cli_records import compare, merge, report
 from lowrank_bench.cli_reproduce import reproduce
 from lowrank_bench.cli_run import FAILED, INTERRUPTED, console, progress_bar, run
 from lowrank_bench.errors import LowRankBenchError, MeasurementFailed
+from lowrank_bench.measurement.environment import version_of
 from lowrank_bench.scaffold import new_method
 from lowrank_bench.training.baselines import task_of_baseline, train_model
 
@@ -32,6 +33,21 @@ app.command()(report)
 app.command()(compare)
 app.command()(merge)
 app.command()(reproduce)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        out_console.print(f"lowrank-bench {version_of('lowrank-bench')}, torch {version_of('torch')}")
+        raise typer.Exit
+
+
+@app.callback()
+def every_command(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the versions and exit.")
+    ] = False,
+) -> None:
+    """What stands before the command."""
 
 
 @app.command()

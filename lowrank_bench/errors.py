@@ -36,6 +36,9 @@ __all__ = [
     "UnsupportedLayer",
 ]
 
+NO_MEMORY = ("can't allocate memory", "could not create a memory object", "bad allocation")
+"""Of torch's CPU allocator, of oneDNN, and of C++ libraries."""
+
 
 class LowRankBenchError(Exception):
     """Base of everything that is raised for a user's mistake."""
@@ -132,3 +135,9 @@ def explain(error: ValidationError, place: str) -> str:
         given = given if len(given) <= 80 else given[:77] + "..."
         lines.append(f"{place}: {field} = {given}: {mistake['msg']}")
     return "\n".join(lines)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an exception means that memory ran out: torch's CPU allocator and oneDNN raise a bare RuntimeError."""
+    named = any(cls.__name__ == "OutOfMemoryError" for cls in type(error).__mro__)  # torch's, without importing torch
+    return named or isinstance(error, MemoryError) or any(words in str(error) for words in NO_MEMORY)

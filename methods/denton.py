@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lowrank_bench.compression import method
 from lowrank_bench.compression.chain import Chain, Factor, KernelShape, Permute, Stage
-from lowrank_bench.compression.method import LayerMethod, grid
+from lowrank_bench.compression.method import LayerMethod, grid, grid_of_pairs
 from lowrank_bench.decomposition.blocks import double_svd, outer_products, split_blocks
 from lowrank_bench.decomposition.clustering import bicluster, monochromatic
 from lowrank_bench.decomposition.matrix import TINY, balanced_svd
@@ -58,9 +58,7 @@ class Denton(LayerMethod):
             small, middle, _ = sorted((t, s, taps))
             return [(rank,) for rank in grid(small * middle)]
         full_in, full_out = min(s, t * taps), min(t, s * taps)
-        largest = max(full_in, full_out)
-        ranks = [(max(1, round(r * full_out / largest)), max(1, round(r * full_in / largest))) for r in grid(largest)]
-        return [(min(k2, k1 * taps), min(k1, k2 * taps)) for k2, k1 in ranks]
+        return [(min(k2, k1 * taps), min(k1, k2 * taps)) for k2, k1 in grid_of_pairs(full_out, full_in)]
 
     def factorize(self, weight: Tensor, ranks: tuple[int, ...], statistics: Tensor | None = None) -> Chain:
         """Balanced k-means, then the variant's approximation in every block; norms are spread evenly over the chain."""

@@ -8,13 +8,12 @@ from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from lowrank_bench.compression import method
 from lowrank_bench.compression.chain import Axes, Chain, Factor, KernelShape, Permute, Rebuilt, Stage
 from lowrank_bench.compression.geometry import Geometry
-from lowrank_bench.compression.method import Job, LayerMethod, grid
-from lowrank_bench.compression.model import Compressed
+from lowrank_bench.compression.method import grid
 from lowrank_bench.decomposition.matrix import cut_errors
 from lowrank_bench.decomposition.tensor_train import tt_full_ranks, tt_kernel, tt_kernel_shapes
 from lowrank_bench.decomposition.tt_matrix import (
@@ -26,11 +25,10 @@ from lowrank_bench.decomposition.tt_matrix import (
     tt_matrix,
     tt_matrix_shapes,
 )
-from lowrank_bench.errors import UnsupportedLayer
-from lowrank_bench.training.from_scratch import StartOptions, compress_from_scratch
+from lowrank_bench.training.from_scratch import StartLayerOptions, StartMethod
 
 
-class TTConvOptions(method.LayerOptions, StartOptions):
+class TTConvOptions(StartLayerOptions):
     """``mode``: "naive" runs the train of the 4-D kernel as four convolutions. Of a train over split channels,
     "rebuild" contracts the kernel in every forward and "core_by_core" convolves with one core after another.
 
@@ -41,10 +39,8 @@ class TTConvOptions(method.LayerOptions, StartOptions):
     mode: Literal["naive", "core_by_core", "rebuild"] = "naive"
     modes: int = Field(3, ge=2, le=8)
 
-    dense_only: ClassVar[set[str]] = set(method.LayerOptions.model_fields)
 
-
-class TTConv(LayerMethod):
+class TTConv(StartMethod):
     """Tensor trains by TT-SVD (Garipov et al. 2016), ranks r1, r2, ... at every cut.
 
     "naive", in the mode order (S, dh, dw, T): 1x1 S -> r1, dh x 1 r1 -> r2, 1 x dw r2 -> r3, 1x1 r3 -> T; S r1 + r1 dh
@@ -86,11 +82,7 @@ class TTConv(LayerMethod):
             super().check_ranks(shape, ranks, place)
 
     def factorize(self, weight: Tensor, ranks: tuple[int, ...], statistics: Tensor | None = None) -> Chain:
-        """TT-SVD; the cores have equal norms. Raises UnsupportedLayer from scratch, which is for whole networks."""
-        if self.options.start == "scratch":
-            raise UnsupportedLayer(
-                f"{self.name} with start='scratch' trains a whole network: use lowrank_bench.compress"
-            )
+        """TT-SVD; the cores have equal norms."""
         shape = KernelShape(*weight.shape)
         if self.options.mode == "naive":
             return self._chain(tt_kernel(weight, ranks), shape)
@@ -107,12 +99,6 @@ class TTConv(LayerMethod):
         else:
             shapes = tt_conv_shapes(*self._modes(shape), (shape.dh, shape.dw), ranks)
         return self._chain([torch.empty(sides, device="meta") for sides in shapes], shape)
-
-    def compress(self, model: nn.Module, job: Job) -> Compressed:
-        """By TT-SVD of every layer, or trained from scratch."""
-        if self.options.start == "scratch":
-            return compress_from_scratch(self, model, job, self.options.scratch_recipe)
-        return super().compress(model, job)
 
     def unfoldings(self, weight: Tensor) -> tuple[Tensor, ...]:
         """One for each cut: the modes before it by those behind it."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lowrank_bench.compression.chain import Chain, Factor, KernelShape
-from lowrank_bench.compression.method import LayerMethod, grid
+from lowrank_bench.compression.method import LayerMethod, grid, grid_of_pairs
 from lowrank_bench.decomposition.matrix import cut_errors
 from lowrank_bench.decomposition.tucker import tucker2
 
@@ -35,8 +35,7 @@ class Tucker(LayerMethod):
         full_out, full_in = min(shape.T, shape.patch), min(shape.S, shape.T * shape.dh * shape.dw)
         if shape.S <= IMAGE_CHANNELS:
             return [(r, full_in) for r in grid(full_out)]
-        largest = max(full_out, full_in)
-        return [(max(1, round(r * full_out / largest)), max(1, round(r * full_in / largest))) for r in grid(largest)]
+        return grid_of_pairs(full_out, full_in)
 
     def spread(self, shape: KernelShape, rank: int) -> tuple[int, int]:
         """(R, R); of a first layer the input rank is full."""

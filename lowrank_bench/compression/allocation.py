@@ -7,11 +7,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lowrank_bench.compression.budget import Choice, LayerRanks, allocate, spent
+from lowrank_bench.compression.budget import Choice, LayerRanks, allocate, check_reach, spent
 from lowrank_bench.compression.chain import Chain
 from lowrank_bench.compression.cost import Cost, Site, count, first_convolution
 from lowrank_bench.compression.latency import LayerTimes, meet_latency
@@ -44,21 +43,27 @@ def ranks_for_budget(
     """
     if budget.scope == "convs":
         open_sites = {name: site for name, site in open_sites.items() if site.geometry.kind == "conv2d"}
-    sensitivity = Sensitivity(method, model, job) if _measures_sensitivity(method, job) else None
     costs = _costs(method, model, job, budget)
     timed = isinstance(costs, LayerTimes)
     # what is timed has random factors, and the draws to come must not depend on how many
     with torch.random.fork_rng(devices=[], enabled=timed):
         choices = {
-            name: _choices(method, model, job, costs, name, site, sensitivity, norms.get(name))
-            for name, site in open_sites.items()
+            name: _choices(method, model, job, costs, name, site, norms.get(name)) for name, site in open_sites.items()
         }
-        first = first_convolution(model, job.input_size)
-        rest = {name: options for name, options in choices.items() if name != first}
-        preferred = [choices] if sensitivity is not None else [rest, choices]
         if isinstance(costs, LayerTimes):
-            return meet_latency(costs, job, sites, preferred, costs.network(job.input_size, open_sites))
-    total = spent(dense_cost if budget.scope == "all" else count(model, job.input_size, budget.scope), budget)
+            total = costs.network(job.input_size, open_sites)
+        else:
+            total = spent(dense_cost if budget.scope == "all" else count(model, job.input_size, budget.scope), budget)
+        if method.options.allocation == "sensitivity" and not job.speed_only:
+            if not timed:
+                check_reach(budget, total, choices)  # before the hours that measuring may take
+            sensitivity = Sensitivity(method, model, job, open_sites, norms)
+            preferred = [{name: sensitivity.choices(name, options) for name, options in choices.items()}]
+        else:
+            first = first_convolution(model, job.input_size)
+            preferred = [{name: options for name, options in choices.items() if name != first}, choices]
+        if isinstance(costs, LayerTimes):
+            return meet_latency(costs, job, sites, preferred, total)
     for some in preferred[:-1]:
         with suppress(InvalidBudget):
             return allocate(budget, total, some)
@@ -102,41 +107,32 @@ def _costs(method: LayerMethod, model: nn.Module, job: Job, budget: Budget) -> _
     return LayerTimes(method, model, budget, job.timer)
 
 
-def _measures_sensitivity(method: LayerMethod, job: Job) -> bool:
-    return method.options.allocation == "sensitivity" and not job.speed_only
-
-
 def _choices(
-    method: LayerMethod,
-    model: nn.Module,
-    job: Job,
-    costs: _Costs,
-    name: str,
-    site: Site,
-    sensitivity: Sensitivity | None,
-    norm: str | None,
+    method: LayerMethod, model: nn.Module, job: Job, costs: _Costs, name: str, site: Site, norm: str | None
 ) -> list[Choice]:
+    """Dense first, then all candidates; without errors where these are not asked for or not known."""
     target = method.target_geometry(site.geometry)
-    shape, groups, scale = target.kernel, target.groups, output_scale(model, norm)
-    weight = weigh_rows(kernel_of(named_layer(model, name), groups), scale)
-    candidates, dense = method.aligned_candidates(shape), costs.dense(name, site)
+    shape, groups = target.kernel, target.groups
+    candidates = method.aligned_candidates(shape)
     chains = [method.structure_layer(shape, groups, ranks) for ranks in candidates]
     factored = costs.factored(name, site, candidates, chains)
     errors: Sequence[float | None] = [None] * len(candidates)
     if method.options.allocation != "uniform" and not job.speed_only:
-        expected = _mean_errors(method, weight.double().chunk(groups), candidates)
-        errors = expected or errors
-        if sensitivity is not None:
-            losses = sensitivity.losses(name, site, candidates, [cost / dense for cost in factored], expected, scale)
-            errors = [-float(np.expm1(-loss)) for loss in losses]  # allocate() adds up -log(1 - error)
-    return [Choice(None, dense, 0.0), *map(Choice, candidates, factored, errors)]
+        weight = weigh_rows(kernel_of(named_layer(model, name), groups), output_scale(model, norm))
+        errors = _mean_errors(method, weight.double().chunk(groups), candidates) or errors
+    return [Choice(None, costs.dense(name, site), 0.0), *map(Choice, candidates, factored, errors)]
 
 
 def _mean_errors(
     method: LayerMethod, parts: Sequence[Tensor], candidates: Sequence[tuple[int, ...]]
 ) -> Sequence[float] | None:
-    """Squared relative error at each candidate, averaged over the groups of a layer; None where it is not known."""
+    """Squared relative error of a layer at each candidate, from those of its groups; None where it is not known."""
     per_group = [errors for part in parts if (errors := method.errors(part, candidates)) is not None]
     if not per_group:
         return None
-    return [sum(column) / len(column) for column in zip(*per_group, strict=True)]
+    energies = [float(part.square().sum()) for part in parts]
+    whole = sum(energies) or 1.0
+    return [
+        sum(energy * error for energy, error in zip(energies, column, strict=True)) / whole
+        for column in zip(*per_group, strict=True)
+    ]

@@ -29,6 +29,16 @@ class Choice:
     cost: int
     error: float | None
 
+    @property
+    def loss(self) -> float:
+        """What is added up over layers, -log(1 - error); 0 where the error is not known."""
+        return -math.log(max(1 - (self.error or 0.0), LEAST_ENERGY))
+
+
+def error_of(loss: float) -> float:
+    """The error of a choice that is to count as much as ``loss``."""
+    return -math.expm1(-loss)
+
 
 Ladder = list[Choice]
 LayerRanks = dict[str, tuple[int, ...] | None]
@@ -54,17 +64,22 @@ def allocate(budget: Budget, total: int, choices: Mapping[str, Sequence[Choice]]
     are unknown, every layer gets the same fraction of its dense cost instead. What is then left of the target goes to
     the largest layers. No layer is made dearer than dense. Raises InvalidBudget, naming the largest reachable ratio.
     """
+    check_reach(budget, total, choices)
+    ranks, reached = come_close(budget.ratio, total, choices)
+    if abs(reached / budget.ratio - 1) > TOLERANCE:
+        nearest = f"the nearest that these layers and this method allow is {reached:.4g}"
+        raise InvalidBudget(f"budget {budget} cannot be met within 5 %: {nearest}")
+    return ranks
+
+
+def check_reach(budget: Budget, total: int, choices: Mapping[str, Sequence[Choice]]) -> None:
+    """Raise InvalidBudget, naming the largest reachable ratio, where the cheapest choices do not meet the budget."""
     reachable = largest_ratio(total, choices)
     if reachable * (1 + TOLERANCE) < budget.ratio:
         raise InvalidBudget(
             f"budget {budget} is out of reach: the largest ratio that these layers and this method allow is "
             f"{reachable:.4g}"
         )
-    ranks, reached = come_close(budget.ratio, total, choices)
-    if abs(reached / budget.ratio - 1) > TOLERANCE:
-        nearest = f"the nearest that these layers and this method allow is {reached:.4g}"
-        raise InvalidBudget(f"budget {budget} cannot be met within 5 %: {nearest}")
-    return ranks
 
 
 def largest_ratio(total: int, choices: Mapping[str, Sequence[Choice]]) -> float:
@@ -113,8 +128,10 @@ def _use_up(picks: Picks, ladders: Mapping[str, Ladder], target: float) -> Picks
     for name in sorted(ladders, key=lambda name: -ladders[name][-1].cost):
         left = target - _spent(picks)
         picks[name] = _costliest(ladders[name], picks[name].cost + max(left, 0.0))
-    changes = [picks | {name: choice} for name, ladder in ladders.items() for choice in ladder]
-    return min([picks, *changes], key=lambda chosen: abs(_spent(chosen) - target))
+    over = _spent(picks) - target
+    changes = ((name, choice) for name, ladder in ladders.items() for choice in (picks[name], *ladder))
+    nearest = min(changes, key=lambda change: abs(over + change[1].cost - picks[change[0]].cost), default=None)
+    return picks if nearest is None else picks | dict([nearest])
 
 
 def _least_penalty(ladder: Ladder, price: float) -> Choice:
@@ -123,7 +140,7 @@ def _least_penalty(ladder: Ladder, price: float) -> Choice:
 
 
 def _penalty(choice: Choice, price: float) -> float:
-    return -math.log(max(1 - (choice.error or 0.0), LEAST_ENERGY)) + price * choice.cost
+    return choice.loss + price * choice.cost
 
 
 def _least_fraction(ladder: Ladder, price: float) -> Choice:

@@ -78,7 +78,8 @@ def patch_moments(
         inputs = targets if model is dense else _patches(model, sites, images, seed + number)
         for name, patches in inputs.items():
             counts[name] += patches.shape[1]
-            pair = (patches.mT @ patches).double(), (targets[name].mT @ patches).double()
+            own = (patches.mT @ patches).double()
+            pair = own, own if model is dense else (targets[name].mT @ patches).double()
             sums[name] = (sums[name][0] + pair[0], sums[name][1] + pair[1]) if name in sums else pair
     return {name: _shrunk(*pair, counts[name]) for name, pair in sums.items()}
 
@@ -184,5 +185,6 @@ def _shrunk(inputs: Tensor, cross: Tensor, count: int) -> PatchMoments:
     square = inputs.square().sum((-2, -1))
     share = ((1 - 2 / n) * square + trace.square()) / ((count + 1 - 2 / n) * (square - trace.square() / n))
     share = share.nan_to_num(nan=1.0, posinf=1.0).clamp(0, 1)[:, None, None]
-    unit = torch.eye(n, dtype=inputs.dtype) * (trace / n)[:, None, None]
+    # nothing but zeros ever reaches a dead group: every direction counts alike there
+    unit = torch.eye(n, dtype=inputs.dtype) * torch.where(trace > 0, trace / n, 1.0)[:, None, None]
     return PatchMoments((1 - share) * inputs + share * unit, (1 - share) * cross + share * unit)

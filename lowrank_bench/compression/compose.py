@@ -29,12 +29,15 @@ def compose_chain(chain: Chain, groups: int = 1) -> Tensor:
     """The dense kernel of a chain, (T, S / groups, dh, dw), float64; ``groups``: of the layer that the chain replaces.
 
     The product is built from the input side: after each stage, ``kernel`` (channels, S, kh, kw) maps the layer's input
-    to the channels so far.
+    to the channels so far; (channels, S / groups, kh, kw) where no stage mixes groups, which spares a depthwise layer
+    the square of its channels.
     """
     first, stages = chain.stages[0], chain.stages
+    apart = groups if all(not isinstance(stage, Permute) and stage.groups % groups == 0 for stage in stages) else 1
     if isinstance(first, Permute) or first.groups > 1:
         channels = first.inputs if isinstance(first, Permute) else first.shape[1] * first.groups
-        kernel = torch.eye(channels, dtype=torch.float64, device=first.tensors[0].device)[:, :, None, None]
+        unit = torch.eye(channels // apart, dtype=torch.float64, device=first.tensors[0].device)
+        kernel = unit.repeat(apart, 1)[:, :, None, None]
     else:  # the product of an identity with it, which would take longer than all others
         kernel, stages = first.kernel().to(torch.float64, copy=True), stages[1:]
     for stage in stages:
@@ -42,7 +45,7 @@ def compose_chain(chain: Chain, groups: int = 1) -> Tensor:
             kernel = kernel[stage.index]
             continue
         kernel = _apply(stage.kernel().double(), stage.groups, kernel)
-    return _diagonal_blocks(kernel, groups)
+    return _diagonal_blocks(kernel, groups // apart)
 
 
 def chain_error(weight: Tensor, chain: Chain, groups: int = 1) -> float:

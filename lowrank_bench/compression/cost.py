@@ -8,6 +8,7 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -195,7 +196,9 @@ def alias_of(model: nn.Module) -> nn.Module:
 
 
 def run_on_zeros(alias: nn.Module, input_size: tuple[int, ...]) -> None:
-    """One forward pass over an empty image. Raises InvalidInput where the model does not take it."""
+    """One forward pass over an empty image. Raises InvalidInput where that is none or the model does not take it."""
+    if not (isinstance(input_size, Sequence) and all(isinstance(n, Integral) and n >= 1 for n in input_size)):
+        raise InvalidInput(f"input_size must be (channels, height, width), positive integers, got {input_size!r}")
     weight = next((p for p in alias.parameters() if p.is_floating_point()), torch.zeros(()))
     try:
         with torch.no_grad():

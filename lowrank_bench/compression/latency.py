@@ -123,7 +123,9 @@ def meet_latency(
         best = min(measured, key=lambda found: abs(math.log(found / budget.ratio)))
         ranks = measured[best]
         if abs(best / budget.ratio - 1) <= TOLERANCE:
+            del measured[best]
             best = _measure(times, job, sites, ranks)
+            measured[best] = ranks
             if abs(best / budget.ratio - 1) <= TOLERANCE:
                 return ranks
     raise InvalidBudget(

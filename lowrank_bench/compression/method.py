@@ -24,7 +24,7 @@ from lowrank_bench.decomposition.matrix import cut_errors
 from lowrank_bench.errors import InvalidOptions, InvalidRanks, explain
 from lowrank_bench.seeds import check_seed
 
-__all__ = ["Batches", "Job", "LayerMethod", "LayerOptions", "Method", "Options", "grid"]
+__all__ = ["Batches", "Job", "LayerMethod", "LayerOptions", "Method", "Options", "grid", "grid_of_pairs"]
 
 
 class Options(PydanticModel):
@@ -217,6 +217,12 @@ class LayerMethod(Method):
                 f"{place}: {self.name} ranks {ranks} of a kernel {tuple(shape)}: whole numbers from {(1,) * len(full)} "
                 f"to {full} are wanted"
             )
+
+
+def grid_of_pairs(full_out: int, full_in: int) -> list[tuple[int, int]]:
+    """Candidate pairs (R_out, R_in) in the proportion of the full ranks, as ``grid`` has them for the larger one."""
+    largest = max(full_out, full_in)
+    return [(max(1, round(r * full_out / largest)), max(1, round(r * full_in / largest))) for r in grid(largest)]
 
 
 def grid(full: int) -> list[int]:

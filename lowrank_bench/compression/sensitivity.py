@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,11 +14,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from lowrank_bench.compression.budget import Choice, error_of
 from lowrank_bench.compression.calibration import first_images
 from lowrank_bench.compression.cost import Site
 from lowrank_bench.compression.geometry import build
-from lowrank_bench.compression.norms import factor_weighed
+from lowrank_bench.compression.norms import factor_weighed, output_scale
 from lowrank_bench.compression.surgery import kernel_of, named_layer, swap
+from lowrank_bench.compression.targets import Targets
 from lowrank_bench.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -43,11 +46,16 @@ class Sensitivity:
     Mean over images of KL(p || p^) between the predicted distributions, in nats: zero for the dense network, quadratic
     in small changes of its logits, and additive over layers to second order where their changes are unrelated. Labels
     are not looked at, nor test images: the images are the first 256 of the job's data. Batch norms use the statistics
-    of the batch, on both sides, since a compressed network's are estimated anew.
+    of the batch, on both sides, since a compressed network's are estimated anew. A layer is factored in the method's
+    metric, though with what reaches it in the dense network.
     """
 
-    def __init__(self, method: LayerMethod, dense: nn.Module, job: Job) -> None:
-        """Raises InvalidInput without data or with fewer than two images, and InvalidData as first_images does."""
+    def __init__(
+        self, method: LayerMethod, dense: nn.Module, job: Job, sites: Mapping[str, Site], norms: Mapping[str, str]
+    ) -> None:
+        """Of the layers in ``sites``; ``norms``: the batch norms that weigh their output channels. Raises InvalidInput
+        without data or with fewer than two images, and InvalidData as first_images does.
+        """
         if job.data is None:
             raise InvalidInput(
                 "allocation 'sensitivity' is measured on images: give data, batches of (images, labels), or take "
@@ -57,6 +65,9 @@ class Sensitivity:
         if len(images) < 2:
             raise InvalidInput(f"allocation 'sensitivity' is measured on at least 2 images, got {len(images)}")
         self.method, self.seconds = method, method.options.probe_seconds
+        self.geometries = {name: method.target_geometry(site.geometry) for name, site in sites.items()}
+        self.scales = {name: output_scale(dense, norms.get(name)) for name in sites}
+        self.targets = Targets(method.options.model_copy(update={"sequential": False}), dense, job, self.geometries)
         self.chunks = images.tensor_split(max(1, len(images) // CHUNK))
         self.model = copy.deepcopy(dense).eval()
         for module in self.model.modules():
@@ -64,46 +75,46 @@ class Sensitivity:
                 module.train()
         self.dense = self._log_probabilities()
 
-    def losses(
-        self,
-        name: str,
-        site: Site,
-        candidates: Sequence[tuple[int, ...]],
-        shares: Sequence[float],
-        errors: Sequence[float] | None,
-        scale: Tensor | None = None,
-    ) -> list[float]:
-        """Loss at every candidate of a layer; ``shares``: its cost there over its dense cost, ``scale``: what
-        weighs its output channels.
+    def choices(self, name: str, options: Sequence[Choice]) -> list[Choice]:
+        """A layer's choices, dense first, with what each of the others loses.
 
-        It is measured at six candidates at most, for ``probe_seconds`` at most, and once in any case. Between them log
-        loss is linear in the log of the squared relative ``errors``, to which it is proportional beyond them; of a
-        method that has no errors, in that of the cost saved. It never falls as the error grows.
+        It is measured at six of them at most, for ``probe_seconds`` at most, and once in any case. Between those log
+        loss is linear in the log of the squared relative error, to which it is proportional beyond them; of a method
+        that has no errors, in that of the cost saved. It never falls as the error grows.
         """
-        if min(shares) >= 1:
-            return [LEAST] * len(shares)  # no candidate is cheaper than dense, so none will be taken
-        grows_with = np.maximum([1 - share for share in shares] if errors is None else errors, LEAST)
-        limit, found = time.monotonic() + self.seconds, {}
+        dense, *factored = options
+        shares = [choice.cost / dense.cost for choice in factored]
+        losses = [LEAST] * len(factored)  # where no candidate is cheaper than dense, so that none will be taken
+        if min(shares) < 1:
+            found = self._probed(name, factored, shares)
+            saved = [1 - share for share in shares]
+            errors = [
+                left if choice.error is None else choice.error for choice, left in zip(factored, saved, strict=True)
+            ]
+            losses = _through(found, errors)
+        return [dense, *(replace(choice, error=error_of(loss)) for choice, loss in zip(factored, losses, strict=True))]
+
+    def _probed(self, name: str, factored: Sequence[Choice], shares: Sequence[float]) -> dict[int, float]:
+        """Losses by the index of the choice."""
+        limit, found = time.monotonic() + self.seconds, dict[int, float]()
         for fraction in FRACTIONS:
             probe = _largest_below(shares, fraction)
             if probe in found:
                 continue
-            found[probe] = self._loss(name, site, candidates[probe], scale)
+            ranks = factored[probe].ranks
+            assert ranks is not None  # it is factored
+            found[probe] = self._loss(name, ranks)
             if time.monotonic() > limit:
                 break
-        probes = sorted(found, key=lambda probe: grows_with[probe])
-        at, losses = np.log(grows_with[probes]), np.log(np.maximum.accumulate([found[probe] for probe in probes]))
-        x = np.log(grows_with)
-        beyond = np.minimum(x - at[0], 0) + np.maximum(x - at[-1], 0)
-        return [float(loss) for loss in np.exp(np.interp(x, at, losses) + beyond)]
+        return found
 
-    def _loss(self, name: str, site: Site, ranks: tuple[int, ...], scale: Tensor | None) -> float:
-        """Of the layer factored in the Frobenius norm."""
-        layer, geometry = named_layer(self.model, name), self.method.target_geometry(site.geometry)
-        weight = kernel_of(layer, geometry.groups)
-        chain = factor_weighed(self.method, weight, geometry.groups, ranks, f"layer {name!r}", scale=scale)
-        factored = build(chain, geometry, layer.bias, layer.weight.dtype)
-        swap(self.model, name, factored)
+    def _loss(self, name: str, ranks: tuple[int, ...]) -> float:
+        layer, geometry = named_layer(self.model, name), self.geometries[name]
+        weight, target = kernel_of(layer, geometry.groups), self.targets.of(name, self.model)
+        chain = factor_weighed(
+            self.method, weight, geometry.groups, ranks, f"layer {name!r}", target, self.scales[name]
+        )
+        swap(self.model, name, build(chain, geometry, layer.bias, layer.weight.dtype))
         try:
             found = self._log_probabilities()
         finally:
@@ -113,6 +124,15 @@ class Sensitivity:
     def _log_probabilities(self) -> Tensor:
         with torch.inference_mode():
             return torch.cat([self.model(chunk).double().log_softmax(1) for chunk in self.chunks])
+
+
+def _through(found: Mapping[int, float], errors: Sequence[float]) -> list[float]:
+    """Losses of all choices from those ``found`` at some."""
+    x = np.log(np.maximum(errors, LEAST))
+    probes = sorted(found, key=lambda probe: x[probe])
+    at, losses = x[probes], np.log(np.maximum.accumulate([found[probe] for probe in probes]))
+    beyond = np.minimum(x - at[0], 0) + np.maximum(x - at[-1], 0)
+    return [float(loss) for loss in np.exp(np.interp(x, at, losses) + beyond)]
 
 
 def _largest_below(shares: Sequence[float], fraction: float) -> int:

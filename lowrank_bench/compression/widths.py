@@ -13,6 +13,7 @@ from lowrank_bench.compression.budget import TOLERANCE, spent
 from lowrank_bench.compression.channel_axes import channel_axes, own_channels
 from lowrank_bench.compression.cost import count, run_on_zeros, trace
 from lowrank_bench.compression.plan import Width
+from lowrank_bench.compression.watching import input_of
 from lowrank_bench.errors import InvalidBudget, InvalidInput, UnsupportedLayer
 from lowrank_bench.trial import Budget
 
@@ -80,7 +81,9 @@ def narrowed(
         network = copy.deepcopy(model)
         widths: dict[str, Width] = {}
         handles = [
-            layer.register_forward_pre_hook(_fitting(name, name == last, widths, share, multiple, axis))
+            layer.register_forward_pre_hook(
+                _fitting(name, name == last, widths, share, multiple, axis), with_kwargs=True
+            )
             for name, layer in network.named_modules()
             if (axis := 1 if isinstance(layer, Sized) else axes.get(name))
         ]
@@ -125,13 +128,13 @@ def share_for(model: nn.Module, size: tuple[int, int, int], budget: Budget, alig
 
 def _fitting(
     name: str, last: bool, widths: dict[str, Width], share: float, multiple: int, axis: int
-) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+) -> Callable[[nn.Module, tuple[Tensor, ...], dict[str, Tensor]], None]:
     """A hook that resizes a layer to what reaches it first; ``axis``: where its channels lie, unless it is linear."""
 
-    def fit(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def fit(layer: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
         if name in widths:
             return
-        reaching = inputs[0].shape[-1 if isinstance(layer, nn.Linear) else axis]
+        reaching = input_of(inputs, named).shape[-1 if isinstance(layer, nn.Linear) else axis]
         outputs = reaching
         if isinstance(layer, nn.Conv2d | nn.Linear):
             dense = layer.weight.shape[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import cache
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from torch import nn
 
 from lowrank_bench.atomic import drafts
 from lowrank_bench.compression.modules import Factored
-from lowrank_bench.errors import InvalidInput
+from lowrank_bench.errors import InvalidInput, NotWritten
 from lowrank_bench.measurement.cores import pinned, usable_cores
 from lowrank_bench.measurement.environment import fingerprint, version_of
 from lowrank_bench.measurement.runtimes import inference_state, prepare
@@ -78,7 +78,7 @@ class Clock:
         except (OSError, ValidationError):
             pass  # not timed yet, or damaged
         found = self._timed(model, shape, runtime, threads)
-        with drafts(path) as (draft,):
+        with suppress(NotWritten), drafts(path) as (draft,):  # then it is timed again
             draft.write_text(_Entry.model_validate(facts | {"seconds": found}).model_dump_json(indent=1) + "\n")
         return found
 

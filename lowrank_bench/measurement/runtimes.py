@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lowrank_bench.compression.maxout import pair_maxouts
-from lowrank_bench.errors import ExportFailed, InvalidInput, NotWritten, RuntimeMissing, UnknownName
+from lowrank_bench.errors import ExportFailed, InvalidInput, NotWritten, RuntimeMissing, UnknownName, is_out_of_memory
 from lowrank_bench.measurement.converters import (
     Run,
     Wish,
@@ -32,7 +32,6 @@ from lowrank_bench.measurement.converters import (
     to_openvino_bf16,
 )
 from lowrank_bench.measurement.exports import Exports
-from lowrank_bench.measurement.memory import is_out_of_memory
 
 Arithmetic = Literal["float32", "bfloat16", "int8"]
 
@@ -109,10 +108,11 @@ def prepare(
     # A linear layer on its own takes rows, which have no channels to put last.
     layout = runtime.layout if example_input.dim() == 4 else torch.contiguous_format
     images = example_input.clone(memory_format=layout)
-    wish = Wish(images, threads, images if calibration is None else calibration, exports or Exports())
-    spared = wish.exports.spared
+    exports = exports or Exports()
+    spared = exports.spared
     with inference_state(threads):
         reference = _eager_output(own, example_input)
+        wish = Wish(images, threads, images if calibration is None else calibration, exports, reference)
         start = time.perf_counter()
         try:
             with warnings.catch_warnings():
@@ -131,7 +131,7 @@ def prepare(
             raise ExportFailed(
                 f"runtime {name!r} cannot take this model: {type(error).__name__}: {error}: {OTHERWISE}"
             ) from error
-        seconds = time.perf_counter() - start + wish.exports.spared - spared
+        seconds = time.perf_counter() - start + exports.spared - spared
         output_error = relative_error(output, reference)
     tolerance = OUTPUT_TOLERANCE[runtime.arithmetic]
     if not output_error <= tolerance:

@@ -75,7 +75,9 @@ def kind_text(check: Check, estimate: Estimate) -> str:
 
 
 def candidate_text(candidate: Candidate) -> str:
-    """The model, its setting, whether its processes disagree there, its seeds, and what it is compared with."""
+    """The model, its setting, whether its processes disagree there, its seeds, its top-1 beside the dense network's,
+    and what it is compared with.
+    """
     text = _name(candidate.models)
     if len(candidate.timed):
         timed = candidate.timed.iloc[0]
@@ -83,6 +85,9 @@ def candidate_text(candidate: Candidate) -> str:
         text += ", unstable" if candidate.timed["unstable"].any() else ""
     seeds = len(candidate.models)
     text += f", {seeds} seeds" if seeds > 1 else ", 1 seed"
+    if candidate.models["top1_after"].notna().any():
+        before, after = (candidate.models[name].mean() for name in ("top1_dense", "top1_after"))
+        text += f", top-1 {before:.1f} dense, {after:.1f} %"
     if candidate.others is None:
         return text
     text += f", against {_name(candidate.others, ['method', 'options'])}"

@@ -23,18 +23,27 @@ HEADINGS = [
     "Unstable",
     "Median half-width",
 ]
+STATED = 0.95
 
 
 def controls_grid(boards: Sequence[Board]) -> Grid:
     """By machine and number of processes, of at least two: of the timings of dense controls, how many 95 % intervals
     hold 1, as a share with its exact interval (Clopper and Pearson 1934).
     """
-    tables = [_controls(board) for board in boards]
-    rows = pd.concat(tables) if tables else pd.DataFrame()
-    if rows.empty:
-        return Grid(HEADINGS, [])
-    alike = rows.groupby(["machine", "processes"])
-    return Grid(HEADINGS, [_line(group) for _, group in alike])
+    return Grid(HEADINGS, [_line(rows) for rows in _alike(boards)])
+
+
+def fall_short(boards: Sequence[Board]) -> list[str]:
+    """The machines on which too few of these intervals hold 1 for chance alone."""
+    return [
+        str(rows["machine"].iloc[0]) for rows in _alike(boards) if share_interval(_held(rows), len(rows))[1] < STATED
+    ]
+
+
+def _alike(boards: Sequence[Board]) -> list[pd.DataFrame]:
+    """The controls of each machine and number of processes."""
+    tables = [table for board in boards if not (table := _controls(board)).empty]
+    return [rows for _, rows in pd.concat(tables).groupby(["machine", "processes"])] if tables else []
 
 
 def _controls(board: Board) -> pd.DataFrame:
@@ -46,8 +55,7 @@ def _controls(board: Board) -> pd.DataFrame:
 
 
 def _line(rows: pd.DataFrame) -> list[str]:
-    held = int(((rows["speedup_low"] <= 1) & (rows["speedup_high"] >= 1)).sum())
-    count = len(rows)
+    held, count = _held(rows), len(rows)
     low, high = share_interval(held, count)
     width = ((rows["speedup_high"] - rows["speedup_low"]) / (2 * rows["speedup"])).median()
     return [
@@ -60,6 +68,10 @@ def _line(rows: pd.DataFrame) -> list[str]:
         str(int(rows["unstable"].sum())),
         f"{width:.1%}",
     ]
+
+
+def _held(rows: pd.DataFrame) -> int:
+    return int(((rows["speedup_low"] <= 1) & (rows["speedup_high"] >= 1)).sum())
 
 
 def share_interval(held: int, count: int, confidence: float = 0.95) -> tuple[float, float]:

@@ -53,6 +53,7 @@ class Evidence:
         records = list(records)
         self.frame = to_frame(records)
         self.trials = {key: r for key, r in latest(records).items() if isinstance(r, TrialRecord)}
+        self._seconds = {key: sum(r.seconds.values()) for key, r in latest(records).items()}
         self._controls = {r.trial.control: r for r in self.trials.values() if r.trial.method == CONTROL}
         self._what = pd.Series([*self.frame[_TRIAL].itertuples(index=False, name=None)], self.frame.index, dtype=object)
 
@@ -104,6 +105,20 @@ class Evidence:
             elif rows["macs_ratio"].notna().any() and (not measure.seeds or trial.seed in measure.seeds):
                 count += not runtimes <= set(_as_planned(rows, measure, machine)["runtime"])
         return count
+
+    def failed(self, claim: Claim, plans: Mapping[str, Planned]) -> int:
+        """How many of the models that a claim means could not be made."""
+        found = [self.rows([trial]) for trial in claim.models.of(plans[claim.models.experiment].trials)]
+        return sum(not rows.empty and bool(rows["macs_ratio"].isna().all()) for rows in found)
+
+    def minutes(self, plan: Planned, machine: str) -> float:
+        """What the records of an experiment say that its models took to make, or on a machine to be timed."""
+        rows = self.rows(plan.trials)
+        if machine and plan.sweep.measure is not None:
+            keys = set(_as_planned(rows, plan.sweep.measure, machine)["key"])
+        else:
+            keys = set() if machine else set(rows["trial"])
+        return sum(self._seconds[key] for key in keys) / 60
 
     def estimate(self, check: Check, candidate: Candidate) -> Estimate | None:
         """The number that a check asks for; None where it is not among the records."""

@@ -17,7 +17,7 @@ from lowrank_bench.reporting.cells import (
 )
 from lowrank_bench.reporting.choice import free_choice, how_sure, keeping, winner, workloads
 from lowrank_bench.reporting.claim_counts import claim_counts
-from lowrank_bench.reporting.control_rows import controls_grid
+from lowrank_bench.reporting.control_rows import controls_grid, fall_short
 from lowrank_bench.reporting.machines import machines_grid
 from lowrank_bench.reporting.markdown import bullets, escape, markdown_table
 from lowrank_bench.reporting.promises import promises
@@ -77,6 +77,11 @@ def findings_markdown(boards: Sequence[Board], papers: Sequence[Reproduced]) -> 
             '95 % intervals 19 of 20 should hold 1; no verdict but "same" is true.',
             markdown_table(*held),
         ]
+        if short := fall_short(boards):
+            sections.append(
+                f"On {' and '.join(short)} fewer hold 1 than chance explains: speedups there are less sure than their "
+                "intervals say, and differences no larger than the noise floor are none."
+            )
     if claims := claim_counts(papers):
         sections += ["## Which claims hold on a CPU of today", *claims]
     return "\n\n".join(sections) + "\n"

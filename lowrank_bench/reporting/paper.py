@@ -41,8 +41,11 @@ class Quick(_Table):
 
 
 class Experiment(Sweep):
-    """A sweep as in any sweep file, and its short form; without ``quick`` it is left out of ``--quick``."""
+    """A sweep as in any sweep file, and its short form; without ``quick`` it is left out of ``--quick``. ``fits``: the
+    layer whose errors at all ranks the page lists, with what they cost in accuracy.
+    """
 
+    fits: str | None = None
     quick: Quick | None = None
 
     def shortened(self) -> Experiment | None:
@@ -60,7 +63,7 @@ class Experiment(Sweep):
                 "processes": 1,
                 "seeds": [],
             }
-        return Experiment.model_validate({"sweep": table, "measure": measure})
+        return Experiment.model_validate({"sweep": table, "measure": measure, "fits": self.fits})
 
 
 class Models(_Table):
@@ -124,8 +127,8 @@ class Check(_Table):
 class Claim(_Table):
     """What a paper says (``claim``), its number as it stands there (``paper``) and where; by which of our models and
     numbers it is judged; and what differs between its experiment and ours. ``every``: it is a claim about all of these
-    models, in every runtime, not about the best of them. ``from_memory``: no source at hand confirms the paper's
-    number.
+    models, in every runtime, not about the best of them. ``ours``: the paper does not claim it, but of another model or
+    layer. ``from_memory``: no source at hand confirms the paper's number.
     """
 
     claim: str
@@ -136,6 +139,7 @@ class Claim(_Table):
     checks: list[Check] = Field(min_length=1)
     differs: str
     every: bool = False
+    ours: bool = False
     from_memory: bool = False
 
     @model_validator(mode="after")
@@ -162,11 +166,12 @@ class Planned(NamedTuple):
 
 
 class Paper(_Table):
-    """A paper's experiments and claims. ``name``: such as lebedev2015."""
+    """A paper's experiments and claims. ``name``: such as lebedev2015; ``ours``: what this suite claims itself."""
 
     name: str
     title: str
     cite: str
+    ours: bool = False
     experiments: dict[str, Experiment]
     claims: list[Claim] = Field(min_length=1)
 

@@ -15,20 +15,20 @@ from lowrank_bench.reporting.evidence import Candidate, Estimate, Evidence
 from lowrank_bench.reporting.paper import IN_POINTS, Check, Claim, Planned
 from lowrank_bench.trial import Trial
 
-Verdict = Literal["confirmed", "not ruled out", "not confirmed", "open", "not measured"]
+Verdict = Literal["confirmed", "not ruled out", "undecided", "not confirmed", "open", "not measured"]
 
 HEADINGS = ["Claim", "Paper", "Judged by", "Here [95 %]", "Verdict", "What differs"]
 
-_MEETS = {
+_STRADDLES = {
     2: ": the estimate meets it, its whole interval does not",
     1: ": only the better end of the interval meets it",
-    0: "",
 }
 _ENOUGH = 3
 _LEFT_OUT = "not part of this run"
 _UNTOLD = "no record"
 _UNLIKE = "of its models not every number is recorded, or they were judged on other images or come of another network"
 _FROM_MEMORY = "quoted from memory"
+_OURS = "asked here of another model"
 
 
 @dataclass(frozen=True)
@@ -61,15 +61,16 @@ class Outcome:
     def cells(self) -> list[str]:
         """Under HEADINGS."""
         claim = self.claim
-        where = f"{claim.where}; {_FROM_MEMORY}" if claim.from_memory else claim.where
-        return [claim.claim, f"{claim.paper} ({where})", self.judged_by, self.here, self.told, claim.differs]
+        said = [claim.where, *[_OURS] * claim.ours, *[_FROM_MEMORY] * claim.from_memory]
+        return [claim.claim, f"{claim.paper} ({'; '.join(said)})", self.judged_by, self.here, self.told, claim.differs]
 
 
 def judged(claim: Claim, evidence: Evidence, plans: Mapping[str, Planned], machine: str) -> Outcome:
     """Judge a claim by the records of one machine, or by those that need no clock.
 
-    "confirmed": every condition holds, of the whole interval. "not ruled out": every condition holds, but of one that
-    claims equality no more is known than that the interval does not exclude it. Where a claim speaks of several models,
+    "confirmed": every condition holds, of the whole interval; "not confirmed": one holds of no part of its interval;
+    "undecided": one holds of a part. "not ruled out": every condition holds, but of one that claims equality no more is
+    known than that the interval does not exclude it. Where a claim speaks of several models,
     such as whatever runtime or rank, it is judged by the one that comes closest, one about every model by the one that
     is farthest off, and ``here`` says of how many. While some of them are still to be run, what does not hold of any
     yet, or does of every one so far, is "open".
@@ -86,17 +87,21 @@ def judged(claim: Claim, evidence: Evidence, plans: Mapping[str, Planned], machi
         return Outcome(claim, machine, "not measured", "", _why_not(evidence.rows(wanted), machine, still))
     pick = min if claim.every else max
     candidate, estimates = pick(known, key=lambda item: _closeness(claim.checks, item[1]))
-    shown = ", ".join(number_text(*pair) for pair in zip(claim.checks, estimates, strict=True))
+    shown = ", ".join(dict.fromkeys(number_text(*pair) for pair in zip(claim.checks, estimates, strict=True)))
     here = f"{shown}: {candidate_text(candidate)}{_among(claim, [some for _, some in known])}"
     deciding = _deciding(claim.checks, estimates)
-    numbers = ", ".join(number_text(*pair) for pair in deciding)
+    numbers = ", ".join(dict.fromkeys(number_text(*pair) for pair in deciding))
     kinds = dict.fromkeys(kind for pair in deciding if (kind := kind_text(*pair)) not in ("", COUNT))
     by = f" (by the {' and the '.join(kinds)})" if kinds else ""
     worst = min(_grade(*pair) for pair in deciding)
     if still and claim.every == (worst >= _ENOUGH):  # those that are left may settle it
         return Outcome(claim, machine, "open", f": {still}", here, numbers)
+    if not worst:
+        return Outcome(claim, machine, "not confirmed", by, here, numbers)
     if worst < _ENOUGH:
-        return Outcome(claim, machine, "not confirmed", by + _MEETS[worst], here, numbers)
+        return Outcome(claim, machine, "undecided", by + _STRADDLES[worst], here, numbers)
+    if claim.every and (failed := evidence.failed(claim, plans)):
+        return Outcome(claim, machine, "undecided", f"{by}: {failed} of {len(wanted)} models failed", here, numbers)
     free, unmet = _in_the_fastest(claim, evidence, candidate)
     detail = by + unmet + (still and f"; {still}")
     equality = any(check.of_equality for check in claim.checks)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import IO
 
+import psutil
 from pydantic import ValidationError
 
 from lowrank_bench.atomic import told_of_disk
@@ -27,6 +28,7 @@ START = "lowrank_bench.running.start"
 STDERR_KEPT = 4000
 # A child that closed its output is given so long to end by itself, so that its own exit status is seen.
 LAST_SECONDS = 2.0
+KILLED = 9  # signal.SIGKILL, which Windows does not have
 
 Progress = Callable[[str, float], None]
 
@@ -136,7 +138,7 @@ def _listen(child: subprocess.Popen[str], job: Job, progress: Progress) -> Outco
 
 
 def _without_outcome(returncode: int, stderr: str, memory_ran_out: bool) -> Outcome:
-    if returncode == -signal.SIGKILL and memory_ran_out:
+    if returncode == -KILLED and memory_ran_out:
         return Outcome(status=Status.OUT_OF_MEMORY, reason="killed by the system, whose memory had run out")
     if "std::bad_alloc" in stderr:
         return Outcome(status=Status.OUT_OF_MEMORY, reason="a library ended the child, as it got no memory")
@@ -158,8 +160,14 @@ def _end_late(child: subprocess.Popen[str], late: threading.Event) -> None:
 
 
 def _kill_group(child: subprocess.Popen[str]) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(child.pid, signal.SIGKILL)
+    if sys.platform == "win32":  # which has no groups of processes
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for process in psutil.Process(child.pid).children(recursive=True):
+                process.kill()
+        child.kill()
+    else:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, signal.SIGKILL)
 
 
 def _close_pipes(child: subprocess.Popen[str]) -> None:

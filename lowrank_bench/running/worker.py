@@ -23,9 +23,9 @@ from lowrank_bench.errors import (
     NotWritten,
     RuntimeMissing,
     UnsupportedLayer,
+    is_out_of_memory,
 )
 from lowrank_bench.measurement.diagnosis import Probe, probe
-from lowrank_bench.measurement.memory import is_out_of_memory
 from lowrank_bench.measurement.profile import Profile
 from lowrank_bench.record import ProcessTiming, Quality, RuntimeQuality, Size, Status
 from lowrank_bench.running.memory import limited_memory

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lowrank_bench.errors import InvalidInput, UnknownName
+from lowrank_bench.errors import InvalidInput, UnknownName, is_out_of_memory
 
 SEED = 0
 INSTALLED = ("site-packages", "dist-packages")
@@ -35,6 +35,8 @@ def make_own_model(name: str) -> nn.Module:
         try:
             model = factory()
         except Exception as error:  # whatever the user's code raises
+            if is_out_of_memory(error):
+                raise
             raise InvalidInput(f"model {name!r}: its factory failed, {type(error).__name__}: {error}") from error
     if not isinstance(model, nn.Module):
         raise InvalidInput(f"model {name!r}: its factory gives a {type(model).__name__}, a torch.nn.Module is wanted")

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lowrank_bench.errors import DataMissing, InvalidInput, UnknownName
+from lowrank_bench.errors import DataMissing, InvalidInput, UnknownName, is_out_of_memory
 
 SEED = 0
 HEADS = ("AuxLogits", "aux1", "aux2")
@@ -69,6 +69,8 @@ def _pretrained(name: str, make: Callable[[], nn.Module]) -> nn.Module:
         with _without_pickled_code():
             return make()
     except Exception as error:  # no network, no such file, no such weights: each library has its own classes for it
+        if is_out_of_memory(error):
+            raise
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataMissing(
             f"pretrained weights of {name!r} cannot be had on this machine ({reason}): where there is a network, save "

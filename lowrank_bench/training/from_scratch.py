@@ -9,10 +9,12 @@ import torch
 from pydantic import AfterValidator, model_validator
 from torch import Tensor, nn
 
+from lowrank_bench.compression.chain import Chain
 from lowrank_bench.compression.cost import count, trace
 from lowrank_bench.compression.folding import fold_norm
 from lowrank_bench.compression.layerwise import compress_layers, planned
-from lowrank_bench.compression.method import Job, LayerMethod, Options
+from lowrank_bench.compression.method import Job, LayerMethod, LayerOptions, Options
+from lowrank_bench.compression.metric import Target
 from lowrank_bench.compression.model import Compressed
 from lowrank_bench.compression.modules import Factored, RebuiltLinear
 from lowrank_bench.compression.norms import following_norms
@@ -37,8 +39,9 @@ ScratchRecipe = Annotated[str | None, AfterValidator(_check_scratch_recipe)]
 
 
 class StartOptions(Options):
-    """``start``: "dense" factors the trained network; "scratch" takes only the structure from it, and trains that from
-    random values by ``scratch_recipe``, by default the one that trained it.
+    """``start``: "dense" factors the trained network; "scratch" takes its structure, with ranks that meet the budget,
+    and trains that from random values by ``scratch_recipe``, by default the one that trained it. The ranks are chosen
+    by the trained kernels unless ``allocation`` is "uniform".
     """
 
     start: Literal["dense", "scratch"] = "dense"
@@ -53,6 +56,49 @@ class StartOptions(Options):
         if given := sorted(self.model_fields_set & idle):
             raise ValueError(f"{', '.join(given)} would do nothing with start={self.start!r}: leave it out")
         return self
+
+
+class StartLayerOptions(LayerOptions, StartOptions):
+    """``start`` and ``scratch_recipe``: see StartOptions."""
+
+    dense_only: ClassVar[set[str]] = {"metric", "sequential"}
+
+    @model_validator(mode="after")
+    def _nothing_to_measure(self) -> StartLayerOptions:
+        if self.start == "scratch" and self.allocation == "sensitivity":
+            raise ValueError(
+                "allocation='sensitivity' measures factors of trained kernels, which start='scratch' does not have: "
+                "take 'uniform' or 'price'"
+            )
+        return self
+
+
+class StartMethod(LayerMethod):
+    """A layer-wise method whose networks can be trained from scratch instead."""
+
+    Options: ClassVar[type[LayerOptions]] = StartLayerOptions
+    options: StartLayerOptions
+
+    def compress(self, model: nn.Module, job: Job) -> Compressed:
+        """By factoring every layer, or trained from scratch."""
+        if self.options.start == "scratch":
+            return compress_from_scratch(self, model, job, self.options.scratch_recipe)
+        return super().compress(model, job)
+
+    def factorize_layer(
+        self,
+        weight: Tensor,
+        groups: int,
+        ranks: tuple[int, ...],
+        place: str = "layer",
+        target: Target | None = None,
+    ) -> Chain:
+        """As of every layer-wise method. Raises UnsupportedLayer from scratch, which is for whole networks."""
+        if self.options.start == "scratch":
+            raise UnsupportedLayer(
+                f"{self.name} with start='scratch' trains a whole network: use lowrank_bench.compress"
+            )
+        return super().factorize_layer(weight, groups, ranks, place, target)
 
 
 class Normed(nn.Module):

@@ -32,13 +32,15 @@ def recalibrate(model: nn.Module, batches: Iterable[Batch], device: torch.device
         norm.momentum = None  # a cumulative average
         norm.train()
     seen = 0
-    with torch.inference_mode():
-        for images, _ in trainable(batches, model):
-            model(images.to(device))
-            seen += len(images)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    model.to(home).eval()
+    try:
+        with torch.inference_mode():
+            for images, _ in trainable(batches, model):
+                model(images.to(device))
+                seen += len(images)
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        model.to(home).eval()
     if not seen:
         raise InvalidInput("batch norm needs batches of at least two images to be recalibrated on: give some")
     return len(norms)

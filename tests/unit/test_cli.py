@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,12 @@ def test_a_broken_plug_in_is_listed_with_its_reason_and_stops_nobody(
     assert "bad.py" in shown and "nothing_of_that_name" in shown
     assert "taken.py" in shown and "already taken" in shown
     assert "jaderberg" in shown
+
+
+def test_the_version_is_told_with_torchs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(monkeypatch, "--version") == 0
+    told = capsys.readouterr().out
+    assert told.split() == ["lowrank-bench", f"{version('lowrank-bench')},", "torch", version("torch")]
 
 
 def test_train_does_not_overwrite_a_file(

@@ -233,6 +233,13 @@ def test_energy_and_evbmf_read_ranks_off_the_weights() -> None:
             lrb.InvalidOptions,
             "order.*'vh' or 'hv'",
         ),
+        ({"method": "tucker", "ranks": "full", "recipe": "standart"}, lrb.UnknownName, "standart.*standard"),
+        ({"method": "tucker", "ranks": "full", "input_size": 32}, lrb.InvalidInput, "positive integers, got 32"),
+        (
+            {"method": "denton", "ranks": 1, "options": {"seed": 1}},
+            lrb.InvalidOptions,
+            "'seed' is no option of any method; a seed is given as seed=",
+        ),
         ({"method": "tucker", "ranks": "full", "input_size": (1, 32, 32)}, lrb.InvalidInput, "image of size"),
     ],
 )

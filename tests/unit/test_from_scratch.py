@@ -287,6 +287,12 @@ def test_what_cannot_be_trained_from_scratch_says_why():
         lrb.factorize(convolution(), "tt_conv", 2, start="scratch")
 
 
+def test_ranks_from_scratch_can_be_aligned_and_shared_evenly_like_any_others():
+    options = {"scratch_recipe": "none", "align": 3, "allocation": "uniform"}
+    ours = scratch("depthwise_separable", budget=lrb.Budget(params=1.3), ranks=None, **options)
+    assert ours.plan.layers and all(layer.ranks[0] % 3 == 0 for layer in ours.plan.layers.values())
+
+
 def test_options_that_would_do_nothing_or_train_nothing_are_refused():
     with pytest.raises(lrb.InvalidOptions, match="scratch_recipe would do nothing with start='dense'"):
         scratch("tt_conv", start="dense")
@@ -294,6 +300,8 @@ def test_options_that_would_do_nothing_or_train_nothing_are_refused():
         scratch(mu=(1.0, 2.0))
     with pytest.raises(lrb.InvalidOptions, match="metric would do nothing with start='scratch'"):
         scratch("tt_conv", metric="covariance")
+    with pytest.raises(lrb.InvalidOptions, match="take 'uniform' or 'price'"):
+        scratch("tt_conv", allocation="sensitivity")
     with pytest.raises(lrb.InvalidOptions, match="recipe 'lebedev' does not train every value"):
         scratch(scratch_recipe="lebedev")
     for recipe in ("vanishing", "slices"):

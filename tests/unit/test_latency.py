@@ -63,13 +63,25 @@ def test_the_ratio_that_is_judged_is_measured_once_more() -> None:
     assert timer.ratios[-1] == pytest.approx(2, rel=0.05) and timer.ratios[-1] in timer.ratios[:-1]
 
     class Lucky(FakeTimer):
-        """Its first measurement of every network is off, so that the nearest one is no better."""
+        """Its first measurement of every network is off, so that the nearest one is no better than others."""
 
         def ratio(self, dense: nn.Module, compressed: nn.Module, shape: tuple[int, ...], budget: lrb.Budget) -> float:
             told = super().ratio(dense, compressed, shape, budget)
             return told if told in self.ratios[:-1] else 1.1 * told
 
-    with pytest.raises(lrb.InvalidBudget, match=r"reached on this machine is 1\.8"):
+    found = meet(Lucky())
+    assert FakeTimer().ratio(toy_net(), found, (4, *SIZE), BUDGET) == pytest.approx(2, rel=0.05)
+
+
+def test_ranks_that_missed_the_second_time_are_not_tried_again() -> None:
+    class Lucky(FakeTimer):
+        """Told 1.95 at first and 1.5 from then on, whatever the network."""
+
+        def ratio(self, dense: nn.Module, compressed: nn.Module, shape: tuple[int, ...], budget: lrb.Budget) -> float:
+            super().ratio(dense, compressed, shape, budget)
+            return 1.99 if len(self.ratios) == 1 else 1.5 + len(self.ratios) / 1e6
+
+    with pytest.raises(lrb.InvalidBudget, match=r"reached on this machine is 1\.5"):
         meet(Lucky())
 
 
@@ -131,6 +143,12 @@ def test_a_time_is_kept_on_disk_and_a_damaged_one_is_taken_again(tmp_path: Path,
     assert Clock(folder=tmp_path).seconds(layer, shape, BUDGET) == 2
     assert Clock(folder=tmp_path).seconds(layer, (4, 3, 9, 9), BUDGET) == 3
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_time_that_cannot_be_kept_is_told_all_the_same(tmp_path: Path, timed: list[object]) -> None:
+    (tmp_path / "file").write_text("")
+    for told in (1, 2):
+        assert Clock(folder=tmp_path / "file" / "cache").seconds(nn.Conv2d(3, 8, 3), (2, 3, 9, 9), BUDGET) == told
 
 
 @pytest.mark.parametrize(

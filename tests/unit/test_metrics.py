@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import lowrank_bench as lrb
 from lowrank_bench.compression.calibration import _draw, input_magnitudes, patch_moments, weight_importance
@@ -231,6 +231,23 @@ def test_calibration_that_sees_no_image_says_so(options: dict[str, object]) -> N
     for batches in ([], lambda _epoch: read):
         with pytest.raises(lrb.InvalidInput, match="holds no image"):
             lrb.compress(net(), "tucker", lrb.Budget(macs=1.5), data=batches, **how)
+
+
+def test_a_group_that_nothing_but_zeros_reaches_is_factored_as_it_is() -> None:
+    class Dead(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.conv = nn.Conv2d(4, 8, 3, groups=2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.conv(torch.cat([x, 0 * x], 1)).mean((2, 3))
+
+    images = [(torch.randn(32, 2, 8, 8, generator=torch.Generator().manual_seed(1)), torch.zeros(32))]
+    for options in ({}, {"sequential": True}):
+        options = {"metric": "covariance"} | options
+        found = lrb.compress(Dead(), "channel_svd", ranks="full", input_size=(2, 8, 8), options=options, data=images)
+        assert found.plan.layers["conv"].error < 1e-5
 
 
 def test_calibration_without_data_says_what_to_give() -> None:

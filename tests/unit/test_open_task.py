@@ -128,6 +128,15 @@ def test_pretrained_weights_that_cannot_be_had_name_the_remedy(monkeypatch: pyte
         build_zoo_model(SMALL, Wanted(pretrained=True))
 
 
+def test_weights_for_which_there_is_no_memory_are_not_called_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+    monkeypatch.setattr("timm.create_model", full)
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        build_zoo_model(SMALL, Wanted(pretrained=True))
+
+
 def test_pickled_code_in_pretrained_weights_is_not_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     class Evil:
         def __reduce__(self) -> tuple[object, tuple[str]]:

@@ -33,7 +33,7 @@ def test_what_is_asked_is_the_papers_number_or_is_explained(paper: Paper) -> Non
     for claim in paper.claims:
         text = f"{claim.claim} {claim.paper} {claim.differs}".replace("half", "0.5")
         for limit in (limit for check in claim.checks for limit in check.conditions.values()):
-            number = re.compile(rf"(?<![\d.]){limit:g}(\.0+)?(?!\.?\d)")
+            number = re.compile(rf"(?<![\d.]){abs(limit):g}(\.0+)?(?!\.?\d)")
             assert limit in (0, 1) or number.search(text), (claim.claim, limit)  # 0 and 1 are in words: not slower
 
 

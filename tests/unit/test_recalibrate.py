@@ -40,6 +40,13 @@ def test_weights_stay_and_layers_behind_see_recalibrated_inputs() -> None:
     assert (out.var((0, 2, 3)) - 1).abs().max() < 0.1
 
 
+def test_a_model_that_fails_on_the_images_keeps_its_momentum_and_its_mode() -> None:
+    model = nn.Sequential(nn.Conv2d(4, 8, 3), nn.BatchNorm2d(8)).eval()
+    with pytest.raises(RuntimeError):
+        recalibrate(model, [(torch.ones(2, 3, 6, 6), torch.zeros(2))])
+    assert model[1].momentum == 0.1 and not model[1].training
+
+
 def test_a_single_image_tells_nothing_about_maps_of_one_pixel() -> None:
     model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(4))
     wanted = copy.deepcopy(model)

@@ -8,10 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lowrank_bench.errors import ExportFailed, InvalidInput, NotWritten, RuntimeMissing, UnknownName
+from lowrank_bench.errors import NO_MEMORY, ExportFailed, InvalidInput, NotWritten, RuntimeMissing, UnknownName
 from lowrank_bench.measurement import runtimes
 from lowrank_bench.measurement.converters import Wish
-from lowrank_bench.measurement.memory import NO_MEMORY
 from lowrank_bench.measurement.runtimes import (
     RUNTIMES,
     Runtime,
@@ -80,6 +79,18 @@ def test_a_full_disk_is_no_fault_of_the_model(monkeypatch, error):
     monkeypatch.setitem(RUNTIMES, "stub", Runtime(convert))
     with pytest.raises(NotWritten, match=r"cannot (be written|write)"):
         prepare("stub", network(), IMAGES, 1)
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_what_runs_holds_its_input_and_output(name):
+    if missing := RUNTIMES[name].missing():
+        pytest.skip(missing)
+    model = network().eval()
+    run = prepare(name, model, IMAGES.repeat(64, 1, 1, 1), 1).run  # what else was prepared is gone
+    others = [torch.full((128, 3, 16, 16), float("nan")) for _ in range(200)]
+    with torch.no_grad():
+        assert relative_error(run(), model(IMAGES.repeat(64, 1, 1, 1))) < 1e-4
+    assert len(others) == 200
 
 
 def test_compile_takes_more_models_of_one_class_than_torch_keeps_and_freezes_each_for_itself():

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from toys import SIZE, toy_batches, toy_net
 
 import lowrank_bench as lrb
+from lowrank_bench.compression.budget import Choice
 from lowrank_bench.compression.cost import trace
 from lowrank_bench.compression.method import Job
 from lowrank_bench.compression.sensitivity import LEAST, VERSION, Sensitivity
@@ -45,9 +46,11 @@ def losses(model: nn.Module, name: str, method: ChannelSVD | None = None) -> lis
     """Of the ranks from 1 on, each at its share of the dense cost."""
     method, site = method or ChannelSVD(**OPTIONS), trace(model, SIZE)[name]
     candidates = method.candidates(site.geometry.kernel)
-    shares = [site.macs(method.structure_layer(site.geometry.kernel, 1, r)) / site.dense_macs for r in candidates]
-    errors = method.errors(named(model, name), candidates)
-    return Sensitivity(method, model, Job(SIZE, data=toy_batches)).losses(name, site, candidates, shares, errors)
+    costs = [site.macs(method.structure_layer(site.geometry.kernel, 1, ranks)) for ranks in candidates]
+    errors = method.errors(named(model, name), candidates) or [None] * len(candidates)
+    options = [Choice(None, site.dense_macs, 0.0), *map(Choice, candidates, costs, errors)]
+    sensitivity = Sensitivity(method, model, Job(SIZE, data=toy_batches), {name: site}, {})
+    return [choice.loss for choice in sensitivity.choices(name, options)[1:]]
 
 
 def named(model: nn.Module, name: str) -> Tensor:
@@ -121,7 +124,7 @@ def test_at_its_cheapest_a_layer_is_measured_since_its_error_says_little_there(m
     site = trace(model, SIZE)["wide"]
     twice = ChannelSVD().structure_layer(site.geometry.kernel, 1, (2,))
     assert site.macs(twice) < site.dense_macs / 32  # so of the other probes none is at rank 1
-    monkeypatch.setattr(Sensitivity, "_loss", lambda self, name, site, ranks, scale: ranks[0] ** -4.0)
+    monkeypatch.setattr(Sensitivity, "_loss", lambda self, name, ranks: ranks[0] ** -4.0)
     assert losses(model, "wide")[:2] == pytest.approx([1, 2**-4])
 
 
@@ -135,6 +138,25 @@ def test_records_of_another_way_to_measure_are_other_records_beside_the_same_con
         for number in (VERSION, VERSION + 1)
     )
     assert first.key != second.key and first.control == second.control
+
+
+def test_what_no_ranks_reach_is_refused_before_anything_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Sensitivity, "_loss", lambda self, name, ranks: pytest.fail("measured"))
+    with pytest.raises(lrb.InvalidBudget, match="out of reach"):
+        lrb.compress(toy_net(), "tucker", lrb.Budget(macs=1000), input_size=SIZE, options=OPTIONS, data=toy_batches)
+
+
+def test_layers_are_cut_in_the_metric_in_which_they_will_be() -> None:
+    site = trace(TwoBranches(0.5), SIZE)["loud"]
+
+    def loss(**options: object) -> float:
+        method = ChannelSVD(**OPTIONS, **options)
+        job = Job(
+            SIZE, data=lambda epoch: [(x * torch.tensor([9.0, 1, 1, 1])[:, None, None], y) for x, y in toy_batches(0)]
+        )
+        return Sensitivity(method, TwoBranches(0.5), job, {"loud": site}, {})._loss("loud", (2,))
+
+    assert loss(metric="covariance") < 0.8 * loss()
 
 
 def test_without_images_it_is_refused() -> None:

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 from synthetic_paper import outcome, paper_of
-from synthetic_records import measurement_record, sweep, trial, trial_record
+from synthetic_records import failed_trial, measurement_record, sweep, trial, trial_record
 
-from lowrank_bench.record import MeasurementRecord
+from lowrank_bench.record import MeasurementRecord, Status, TrialRecord
+from lowrank_bench.reporting.claim_counts import claim_counts
 from lowrank_bench.reporting.evidence import Evidence
+from lowrank_bench.reporting.fits import fits_table
 from lowrank_bench.reporting.reproduction import reproduced, reproduction_markdown
 
 FREE = "times as fast in the fastest runtimes, dense and compressed"
@@ -26,7 +28,8 @@ def test_a_claim_about_every_model_is_judged_by_the_one_farthest_off(limit: floa
     found = outcome(paper_of("tucker", asked, models=models, every=True), sweep())
     assert found.verdict == verdict
     assert found.here.endswith(
-        f"tucker macs/8 in onnxruntime 1t b64, 1 seed (farthest of 2 timings, {met} of which meet it)"
+        "tucker macs/8 in onnxruntime 1t b64, 1 seed, top-1 91.0 dense, 89.4 % "
+        f"(farthest of 2 timings, {met} of which meet it)"
     )
     assert found.judged_by == f"speedup ≤ {limit:g}, of every one"
     best = outcome(paper_of("tucker", asked, models=models), sweep())
@@ -38,6 +41,57 @@ def test_of_every_model_one_that_fails_is_enough_and_those_that_hold_are_not(lim
     paper = paper_of("tucker", {"metric": "speedup", "at_most": limit}, target=None, every=True)
     records = [record for record in sweep() if "macs/8" not in str(getattr(record, "trial", ""))]
     assert outcome(paper, records).verdict == verdict
+
+
+def test_of_every_model_one_that_could_not_be_made_leaves_it_undecided() -> None:
+    paper = paper_of("tucker", {"metric": "macs_ratio", "at_least": 2.0}, target=None, every=True)
+    assert outcome(paper, sweep()).verdict == "confirmed"
+    lost = failed_trial(trial("tucker", 8), Status.FAILED, "SolverFailed: it does not converge")
+    records = [record for record in sweep() if record.key != lost.key] + [lost]
+    found = outcome(paper, records)
+    assert found.verdict == "undecided" and found.detail.endswith(": 1 of 2 models failed")
+    best = outcome(paper_of("tucker", {"metric": "macs_ratio", "at_least": 2.0}, target=None), records)
+    assert best.verdict == "confirmed"
+
+
+def test_two_conditions_of_one_number_show_it_once() -> None:
+    asked = ({"metric": "speedup", "at_least": 2.0}, {"metric": "speedup", "at_most": 3.0})
+    found = outcome(paper_of("tucker", *asked), sweep())
+    assert found.here.startswith("2.40 [2.38, 2.42] times as fast: ") and found.numbers.count("2.40") == 1
+    assert found.verdict == "confirmed"
+
+
+def test_a_loss_stands_beside_the_accuracies() -> None:
+    assert ", top-1 " in outcome(paper_of("tucker", {"metric": "loss", "at_most": 9.0}), sweep()).here
+
+
+def test_what_a_paper_says_of_another_model_is_told_as_ours_and_counted_apart() -> None:
+    asked = {"metric": "speedup", "at_least": 2.0}
+    ours = reproduced(paper_of("tucker", asked, ours=True, from_memory=True), Evidence(sweep()))
+    assert ours.outcomes[0].cells[1] == "2x (abstract; asked here of another model; quoted from memory)"
+    theirs = reproduced(paper_of("tucker", asked), Evidence(sweep()))
+    text = "\n".join(claim_counts([ours, theirs]))
+    assert "| synthetic | 1 | 1 |" in text and "| all papers | 1 | 1 |" in text
+    assert "| this suite's own | 1 | 1 (1) |" in text
+
+
+def test_how_well_a_layer_was_fitted_is_listed_by_rank_and_method() -> None:
+    evidence = Evidence(sweep())
+    plan = paper_of("tucker", {"metric": "speedup", "at_least": 2.0}).plans()["net"]
+    table = fits_table(evidence, plan.trials, "conv2")
+    assert "| Target | tucker |" in table and re.search(r"\| macs/4 \| 0\.\d{3} \([+-]?[\d.]+ \[", table)
+    assert fits_table(evidence, plan.trials, "nowhere") == ""
+
+
+def test_the_page_says_how_long_making_and_timing_took() -> None:
+    records = [
+        r if isinstance(r, TrialRecord) else r.model_copy(update={"seconds": {"load": 15.0, "time": 45.0}})
+        for r in sweep()
+    ]
+    found = reproduced(paper_of("tucker", {"metric": "speedup", "at_least": 2.0}), Evidence(records))
+    assert found.minutes == {"": pytest.approx(7 * 41.5 / 60), "bench-1": pytest.approx(7 * 2)}
+    told = "Minutes by these records, one after another, without the start of processes: making the models 5, timing"
+    assert f"{told} them 14 on bench-1." in reproduction_markdown([found])
 
 
 def test_a_count_that_decides_says_that_it_is_one() -> None:

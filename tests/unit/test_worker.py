@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 
 import lowrank_bench as lrb
-from lowrank_bench.errors import Diverged, ExportFailed, NonConforming, RuntimeMissing
+from lowrank_bench.errors import NO_MEMORY, Diverged, ExportFailed, NonConforming, RuntimeMissing
 from lowrank_bench.measurement.converters import Wish
-from lowrank_bench.measurement.memory import NO_MEMORY
 from lowrank_bench.measurement.quality import unpack_hits
 from lowrank_bench.measurement.runtimes import RUNTIMES, Runtime
 from lowrank_bench.record import Status
