@@ -55,7 +55,7 @@ class TTConv(StartMethod):
 
     name, version = "tt_conv", 2
     linear = True
-    Options: ClassVar[type[method.Options]] = TTConvOptions
+    Options: ClassVar[type[method.LayerOptions]] = TTConvOptions
     options: TTConvOptions
 
     def candidates(self, shape: KernelShape) -> Sequence[tuple[int, ...]]:

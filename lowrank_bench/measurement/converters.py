@@ -150,7 +150,7 @@ def _request(model: nn.Module, wish: Wish, arithmetic: str) -> tuple[Run, int]:
     given: NDArray[Any] = wish.images.numpy()
     request.set_input_tensor(openvino.Tensor(given, shared_memory=True))
     request.infer()
-    arrays = [given, request.get_output_tensor().data]
+    arrays: list[NDArray[Any]] = [given, request.get_output_tensor().data]
 
     def run() -> NDArray[Any]:
         request.infer(share_outputs=True)

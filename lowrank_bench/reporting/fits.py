@@ -24,7 +24,7 @@ def fits_table(evidence: Evidence, trials: Sequence[Trial], layer: str) -> str:
         found, lost = evidence.estimate(error, candidate), evidence.estimate(loss, candidate)
         if found is not None:
             points = f" ({interval_text(*lost, '+.2f')})" if lost is not None else ""
-            cells.setdefault(target, {})[f"{method} {options}".strip()] = f"{found.value:.3f}{points}"
+            cells.setdefault(str(target), {})[f"{method} {options}".strip()] = f"{found.value:.3f}{points}"
     if not cells:
         return ""
     targets = [target for trial in trials if (target := trial.target) in cells]
