@@ -146,8 +146,10 @@ def _among(claim: Claim, estimates: Sequence[Sequence[Estimate]]) -> str:
 
 def _in_the_fastest(claim: Claim, evidence: Evidence, candidate: Candidate) -> tuple[str, str]:
     """Of a speedup that holds in its runtime: where it does not with dense and compressed model each in its fastest
-    one, that number, unless the claim shows it anyway, and that it does not.
+    one, that number, unless the claim shows it anyway, and that it does not. Nothing of a claim that names its runtime.
     """
+    if claim.models.runtime is not None:
+        return "", ""
     for check in claim.checks:
         if check.metric == "speedup" and check.conditions:
             free = Check.model_validate({"metric": "practical", **check.conditions})

@@ -136,6 +136,8 @@ def test_a_speedup_that_holds_in_its_runtime_alone_stands_beside_the_practical_o
     found = outcome(paper_of("tucker", asked), records)
     assert found.told == "confirmed; not met in the fastest runtimes"
     assert "in eager-nhwc" in found.here and re.search(rf"; 1\.91 \[[\d.]+, [\d.]+\] {FREE}", found.here)
+    of_one = {"experiment": "net", "method": "tucker", "budget": {"macs": 4}, "runtime": "eager-nhwc"}
+    assert outcome(paper_of("tucker", asked, models=of_one), records).told == "confirmed"
     shown = outcome(paper_of("tucker", asked, {"metric": "practical"}), records)
     assert shown.told == found.told and shown.here.count(FREE) == 1
     fast = by_runtime({"eager-nhwc": 2.1, "onnxruntime": 2.4}, {"eager-nhwc": 110.0, "onnxruntime": 100.0})
