@@ -12,6 +12,8 @@ from lowrank_bench.reading import read_records
 from lowrank_bench.reporting.profile_links import profiled_key
 from lowrank_bench.reporting.report import write_report
 
+pytestmark = pytest.mark.timeout(600)  # all pages and figures are made again, on machines that do other work besides
+
 PUBLISHED = Path(__file__).parents[2] / "results" / "published"
 PAGES = ("leaderboard.md", "leaderboard.csv", "findings.md", "reproduction.md")
 PROFILES = [path for path in (PUBLISHED / "figures").iterdir() if path.name.startswith(("profile-", "roofline-"))]
