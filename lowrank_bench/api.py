@@ -40,6 +40,7 @@ def factorize(
         raise UnsupportedLayer(
             f"method {instance.name!r} does not work layer by layer: use lowrank_bench.compress on a whole model"
         )
+    instance.check_alone()
     geometry = Geometry.of(layer)
     if reason := instance.refuse(geometry):
         raise UnsupportedLayer(reason)

@@ -179,6 +179,9 @@ class LayerMethod(Method):
         """Choose ranks for every layer, factor each, swap it in."""
         return compress_layers(self, model, job)
 
+    def check_alone(self) -> None:
+        """Raise UnsupportedLayer where the options make sense for a whole network only; by default they never do."""
+
     def factorize_layer(
         self,
         weight: Tensor,

@@ -29,8 +29,8 @@ def claim_counts(papers: Sequence[Reproduced]) -> list[str]:
     rows = [[name, str(len(some)), *(_counted(some, verdict) for verdict in verdicts)] for name, some in counted]
     sections = [
         "Counted once for each machine that a claim was judged on; in brackets, of how many the paper is quoted from "
-        "memory. This suite's own are its promises, and what a paper says of one model asked of another. Claim by "
-        "claim, with what differs from the paper: [reproduction.md](reproduction.md).",
+        "memory. This suite's own are its promises, and a paper's numbers asked of what that paper does not have. "
+        "Claim by claim, with what differs from the paper: [reproduction.md](reproduction.md).",
         markdown_table(["Paper", "Claims", *(verdict.capitalize() for verdict in verdicts)], rows),
     ]
     for verdict in _LISTED:

@@ -127,8 +127,8 @@ class Check(_Table):
 class Claim(_Table):
     """What a paper says (``claim``), its number as it stands there (``paper``) and where; by which of our models and
     numbers it is judged; and what differs between its experiment and ours. ``every``: it is a claim about all of these
-    models, in every runtime, not about the best of them. ``ours``: the paper does not claim it, but of another model or
-    layer. ``from_memory``: no source at hand confirms the paper's number.
+    models, in every runtime, not about the best of them. ``ours``: not a claim of the paper's, but of a model or a
+    comparison that it does not have. ``from_memory``: no source at hand confirms the paper's number.
     """
 
     claim: str

@@ -23,9 +23,10 @@ _HOW = [
     "covers fresh processes, as many as the experiment asks for; speedups count in runtimes whose dense time is "
     "within 20 % of the fastest. Unstable: its processes differ by more than chance.",
     "Not every number has an interval. Ratios of parameters and of MACs are exact counts, and a kernel's error is a "
-    "point estimate, or over several seeds their range: where a verdict rests on such a number, it says so. Asked here "
-    "of another model: what the paper says of its own is asked of one that it does not have. Quoted from memory: no "
-    "source at hand confirms the paper's number, and the verdict is on the number as it is quoted.",
+    "point estimate, or over several seeds their range: where a verdict rests on such a number, it says so. Not a "
+    "claim of the paper's: its number asked of a model that it does not have, or a comparison that it does not make. "
+    "Quoted from memory: no source at hand confirms the paper's number, and the verdict is on the number as it is "
+    "quoted.",
     "Where several models or runtimes are meant, the one shown holds most of the conditions, with the most to spare "
     "in the one that is tightest: it is picked by the numbers that it is judged by, with no correction for that. A "
     "claim about every one of them is judged by all: the one farthest from meeting it is shown, and decides. Not met "

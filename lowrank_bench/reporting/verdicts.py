@@ -28,7 +28,7 @@ _LEFT_OUT = "not part of this run"
 _UNTOLD = "no record"
 _UNLIKE = "of its models not every number is recorded, or they were judged on other images or come of another network"
 _FROM_MEMORY = "quoted from memory"
-_OURS = "asked here of another model"
+_OURS = "not a claim of the paper's"
 
 
 @dataclass(frozen=True)
@@ -70,10 +70,10 @@ def judged(claim: Claim, evidence: Evidence, plans: Mapping[str, Planned], machi
 
     "confirmed": every condition holds, of the whole interval; "not confirmed": one holds of no part of its interval;
     "undecided": one holds of a part. "not ruled out": every condition holds, but of one that claims equality no more is
-    known than that the interval does not exclude it. Where a claim speaks of several models,
-    such as whatever runtime or rank, it is judged by the one that comes closest, one about every model by the one that
-    is farthest off, and ``here`` says of how many. While some of them are still to be run, what does not hold of any
-    yet, or does of every one so far, is "open".
+    known than that the interval does not exclude it. Where a claim speaks of several models, such as whatever runtime
+    or rank, it is judged by the one that comes closest, one about every model by the one that is farthest off, and
+    ``here`` says of how many. While some of them are still to be run, what does not hold of any yet, or does of every
+    one so far, is "open".
     """
     wanted = meant(claim, plans)
     if not wanted:

@@ -105,10 +105,9 @@ class Sweep(_Table):
         if any(map(_timed, table.budgets)):
             here = {MACHINE: zlib.crc32((machine or fingerprint().machine).encode())}
         trials = []
-        methods = [MethodChoice(name=CONTROL), *table.methods]
-        classes = {method.name: method_class(method.name) for method in methods}
-        for model, seed, method in product(table.models, table.seeds, methods):
-            made = classes[method.name](**method.options)
+        for model, seed, method in product(table.models, table.seeds, [MethodChoice(name=CONTROL), *table.methods]):
+            cls = method_class(method.name)
+            made = cls(**method.options)
             options = made.options.model_dump(mode="json", exclude_defaults=True)
             for budget, ranks in self._targets(method.name):
                 trials.append(

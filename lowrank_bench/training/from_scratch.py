@@ -9,12 +9,10 @@ import torch
 from pydantic import AfterValidator, model_validator
 from torch import Tensor, nn
 
-from lowrank_bench.compression.chain import Chain
 from lowrank_bench.compression.cost import count, trace
 from lowrank_bench.compression.folding import fold_norm
 from lowrank_bench.compression.layerwise import compress_layers, planned
 from lowrank_bench.compression.method import Job, LayerMethod, LayerOptions, Options
-from lowrank_bench.compression.metric import Target
 from lowrank_bench.compression.model import Compressed
 from lowrank_bench.compression.modules import Factored, RebuiltLinear
 from lowrank_bench.compression.norms import following_norms
@@ -85,20 +83,12 @@ class StartMethod(LayerMethod):
             return compress_from_scratch(self, model, job, self.options.scratch_recipe)
         return super().compress(model, job)
 
-    def factorize_layer(
-        self,
-        weight: Tensor,
-        groups: int,
-        ranks: tuple[int, ...],
-        place: str = "layer",
-        target: Target | None = None,
-    ) -> Chain:
-        """As of every layer-wise method. Raises UnsupportedLayer from scratch, which is for whole networks."""
+    def check_alone(self) -> None:
+        """Raise UnsupportedLayer from scratch, which is for whole networks."""
         if self.options.start == "scratch":
             raise UnsupportedLayer(
                 f"{self.name} with start='scratch' trains a whole network: use lowrank_bench.compress"
             )
-        return super().factorize_layer(weight, groups, ranks, place, target)
 
 
 class Normed(nn.Module):

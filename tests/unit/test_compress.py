@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import lowrank_bench as lrb
+from lowrank_bench.compression.allocation import _mean_errors
 from lowrank_bench.compression.cost import first_convolution
 from lowrank_bench.compression.method import Job
 
@@ -246,6 +247,24 @@ def test_energy_and_evbmf_read_ranks_off_the_weights() -> None:
 def test_bad_input_is_named(arguments: dict[str, Any], error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         lrb.compress(small(), **{"input_size": SIZE} | arguments)
+
+
+def test_groups_count_by_what_they_weigh_when_a_budget_is_shared() -> None:
+    method = lrb.methods()["channel_svd"]()
+    weight = torch.randn(2, 16, 8, 3, 3, generator=torch.Generator().manual_seed(0)).double()
+    weight[1] *= 1e-6  # of no account, whatever it loses
+    loud = method.errors(weight[0], [(1,), (4,)])
+    assert _mean_errors(method, list(weight), [(1,), (4,)]) == pytest.approx(loud, rel=1e-6)
+    assert method.errors(weight[1], [(1,), (4,)]) != pytest.approx(loud, rel=1e-6)
+
+
+def test_a_depthwise_kernel_is_composed_channel_by_channel(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    eye = torch.eye
+    monkeypatch.setattr(torch, "eye", lambda n, **how: sizes.append(n) or eye(n, **how))
+    layer = nn.Conv2d(64, 64, 3, groups=64).double()
+    assert torch.allclose(lrb.compose(lrb.factorize(layer, "jaderberg", "full")), layer.weight)
+    assert sizes == [1]
 
 
 @pytest.mark.parametrize("ranks", [np.int64(5), (np.int64(5), 5), np.array([5, 5])], ids=repr)

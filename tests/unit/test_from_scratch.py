@@ -291,6 +291,8 @@ def test_ranks_from_scratch_can_be_aligned_and_shared_evenly_like_any_others():
     options = {"scratch_recipe": "none", "align": 3, "allocation": "uniform"}
     ours = scratch("depthwise_separable", budget=lrb.Budget(params=1.3), ranks=None, **options)
     assert ours.plan.layers and all(layer.ranks[0] % 3 == 0 for layer in ours.plan.layers.values())
+    free = scratch("depthwise_separable", budget=lrb.Budget(params=1.3), ranks=None, **options | {"align": 1})
+    assert any(layer.ranks[0] % 3 for layer in free.plan.layers.values())
 
 
 def test_options_that_would_do_nothing_or_train_nothing_are_refused():

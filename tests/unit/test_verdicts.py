@@ -68,7 +68,7 @@ def test_a_loss_stands_beside_the_accuracies() -> None:
 def test_what_a_paper_says_of_another_model_is_told_as_ours_and_counted_apart() -> None:
     asked = {"metric": "speedup", "at_least": 2.0}
     ours = reproduced(paper_of("tucker", asked, ours=True, from_memory=True), Evidence(sweep()))
-    assert ours.outcomes[0].cells[1] == "2x (abstract; asked here of another model; quoted from memory)"
+    assert ours.outcomes[0].cells[1] == "2x (abstract; not a claim of the paper's; quoted from memory)"
     theirs = reproduced(paper_of("tucker", asked), Evidence(sweep()))
     text = "\n".join(claim_counts([ours, theirs]))
     assert "| synthetic | 1 | 1 |" in text and "| all papers | 1 | 1 |" in text
