@@ -129,7 +129,7 @@ def prepare(
                     "again"
                 ) from error
             raise ExportFailed(
-                f"runtime {name!r} cannot take this model: {type(error).__name__}: {error}: {OTHERWISE}"
+                f"runtime {name!r} cannot take this model: {_first_cause(error)}: {OTHERWISE}"
             ) from error
         seconds = time.perf_counter() - start + exports.spared - spared
         output_error = relative_error(output, reference)
@@ -186,6 +186,13 @@ def _eager_output(model: nn.Module, example_input: Tensor) -> Tensor:
     if not output.isfinite().all():
         raise InvalidInput("the model's output is not finite: its weights are damaged, and times would mislead")
     return output
+
+
+def _first_cause(error: BaseException) -> str:
+    """What started it, in a line: exporters wrap it in pages of advice."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
 
 
 def _no_compiler() -> str | None:

@@ -175,6 +175,20 @@ def test_a_runtime_that_rejects_the_model_is_named_with_the_reason(monkeypatch):
         prepare("strict", network(), IMAGES, 1)
 
 
+@pytest.mark.parametrize("name", ["compile", "onnxruntime"])
+def test_of_what_an_exporter_says_the_cause_is_told_in_a_line(name):
+    if missing := RUNTIMES[name].missing():
+        pytest.skip(missing)
+
+    class Asking(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.mean((2, 3)) if x.sum().item() > 0 else x.amax((2, 3))
+
+    with pytest.raises(ExportFailed, match=r"cannot take this model: \w+: .*: time it in another runtime") as caught:
+        prepare(name, Asking(), IMAGES, 1)
+    assert "\n" not in str(caught.value) and "\x1b" not in str(caught.value)
+
+
 def test_an_input_that_the_model_rejects_is_named_with_its_shape():
     with pytest.raises(InvalidInput, match=r"\(2, 3, 16, 16\)"):
         prepare("eager", nn.Conv2d(4, 8, 3), IMAGES, 1)
