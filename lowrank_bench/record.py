@@ -90,13 +90,15 @@ class Quality(_Part):
 
 
 class ProcessTiming(_Part):
-    """The pairs of one fresh process: nanoseconds of each sample, dense and compressed, and what disturbed it."""
+    """The pairs of a model in one fresh process: nanoseconds of each sample, dense and compressed, and what disturbed
+    it.
+    """
 
     ratio: float
     low: float
     high: float
     noise_floor: float = Field(
-        description="how far from 1 the A/A interval reaches (dense against its copy), same process"
+        description="how far from 1 the A/A interval reaches (dense against its copy), once in each process"
     )
     dense_ms: float
     compressed_ms: float
@@ -115,11 +117,14 @@ class ProcessTiming(_Part):
     loops: int
     stop_reason: str
     runtime_error: float = Field(description="larger relative difference of the two models' outputs from eager's")
-    memory_mb: float = Field(description="most that the process, which holds both models, ever had in memory")
+    memory_mb: float = Field(description="most that the process, which holds both models, had in memory meanwhile")
     convert_seconds: tuple[float, float]
     model_bytes: tuple[Whole, Whole]
     load: float | None = Field(
         default=None, description="running processes when it began, mean of the last minute; None: not known"
+    )
+    models: Positive = Field(
+        default=1, description="compressed models that the process timed, one after another, against one dense model"
     )
 
 

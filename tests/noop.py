@@ -16,9 +16,9 @@ from lowrank_bench.atomic import drafts
 from lowrank_bench.compression.model import PLAN
 from lowrank_bench.measurement.environment import Environment
 from lowrank_bench.record import MeasurementRecord, Status, TrialRecord
-from lowrank_bench.running.child import Family, Progress, Stopped
+from lowrank_bench.running.child import Family, Stopped
 from lowrank_bench.running.crew import Crew, LocalCrew, Timed, Told
-from lowrank_bench.running.host import Host, Turn
+from lowrank_bench.running.host import Host, Progress, Turn
 from lowrank_bench.running.locks import preparation_lock, timing_lock
 from lowrank_bench.trial import Measurement, Trial
 

@@ -14,8 +14,8 @@ from lowrank_bench.atomic import drafts
 
 
 class Exports:
-    """Exports models, and keeps the files: in a folder that the fresh processes of one measurement share, or where
-    there is none in this process only.
+    """Exports models, and keeps the files: in a folder that the fresh processes of some measurements share, or
+    where there is none in this process only.
 
     ``spared``: seconds of the exports whose files were found; the first one took them, and a conversion that found a
     file is told as if it had, so that its seconds do not depend on what ran before.

@@ -1,8 +1,10 @@
-"""Memory: the most that this process ever had."""
+"""Memory: the most that this process had, in its whole life or since it was last told to forget."""
 
 from __future__ import annotations
 
+import gc
 import sys
+from pathlib import Path
 
 import psutil
 
@@ -10,8 +12,24 @@ if sys.platform != "win32":
     import resource
 
 
+CLEAR = Path("/proc/self/clear_refs")
+FORGET_PEAK = "5"  # proc(5)
+
+
+def forget_peak() -> bool:
+    """Let the peak be what this process has now, without its garbage. Only Linux can: else False, and nothing is
+    forgotten.
+    """
+    gc.collect()
+    try:
+        CLEAR.write_text(FORGET_PEAK)
+    except OSError:
+        return False
+    return True
+
+
 def peak_memory_mb() -> float:
-    """Peak resident memory of this process so far, in MB (10^6 bytes)."""
+    """Peak resident memory of this process so far, in MB (10^6 bytes), since ``forget_peak`` where that succeeded."""
     if sys.platform == "win32":
         return float(psutil.Process().memory_info().peak_wset) / 1e6
     unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kilobytes

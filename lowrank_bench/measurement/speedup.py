@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from lowrank_bench.errors import InvalidInput
 from lowrank_bench.measurement.cores import usable_cores
 from lowrank_bench.measurement.exports import Exports
-from lowrank_bench.measurement.runtimes import inference_state, prepare, relative_error
+from lowrank_bench.measurement.runtimes import Prepared, inference_state, prepare, relative_error
 from lowrank_bench.measurement.statistics import Verdict, noise_floor, verdict
 from lowrank_bench.measurement.timing import Pairs, StopReason, check_bounds, time_pairs
 
@@ -25,7 +26,7 @@ class Speedup:
     """How much faster the compressed model runs: dense time over compressed time, with its 95 % interval.
 
     ``verdict`` is against the interval widened by ``noise_floor``, how far from 1 the interval of the dense model
-    against its own copy reached in the same call. ``pairs``: how many were timed; ``stop_reason``: what ended them.
+    against its own copy reached in the same process. ``pairs``: how many were timed; ``stop_reason``: what ended them.
     Times of one call in ms, p50 and p90. ``output_error``: the compressed model's output against the dense one's,
     relative; ``runtime_error``: the larger of the two models' differences between this runtime and eager. Seconds of
     the conversion and bytes of the model in the runtime: dense, compressed. ``raw`` and ``control``: every time behind
@@ -72,41 +73,85 @@ def measure_speedup(
     ``exports``: folder in which fresh processes that time the same models share their ONNX files. Raises InvalidInput,
     UnknownName, RuntimeMissing and ExportFailed.
     """
-    check_setting(input_size, batch, threads)
-    check_bounds(precision, max_seconds)
-    images = random_input(dense, (batch, *input_size))
-    files = Exports(exports)
-    ours, twin, theirs = (
-        prepare(runtime, model, images, threads, calibration, files) for model in (dense, dense, compressed)
+    yardstick = Yardstick(
+        dense, input_size, batch, runtime, threads, precision, max_seconds, calibration=calibration, exports=exports
     )
-    with inference_state(threads):
-        error = relative_error(theirs.run(), ours.run())
+    return yardstick.speedup(compressed)
+
+
+class Yardstick:
+    """A dense model in a runtime: what compressed ones are timed against, one after another, in this process. They
+    share its conversion and its control. The arguments are those of ``measure_speedup``, which raises the same.
+    """
+
+    def __init__(
+        self,
+        dense: nn.Module,
+        input_size: tuple[int, int, int],
+        batch: int,
+        runtime: str,
+        threads: int,
+        precision: float,
+        max_seconds: float,
+        *,
+        calibration: Tensor | None = None,
+        exports: Path | None = None,
+    ) -> None:
+        """Convert it, and its copy."""
+        check_setting(input_size, batch, threads)
+        check_bounds(precision, max_seconds)
+        self._threads, self._precision, self._max_seconds = threads, precision, max_seconds
+        images = random_input(dense, (batch, *input_size))
+        self._prepare = partial(
+            prepare,
+            runtime,
+            example_input=images,
+            threads=threads,
+            calibration=calibration,
+            exports=Exports(exports),
+        )
+        self._ours, self._twin = self._prepare(model=dense), self._prepare(model=dense)
+
+    @cached_property
+    def control(self) -> Pairs:
+        """The dense model against its copy."""
+        return self._time(self._twin, CONTROL_SHARE)
+
+    def speedup(self, compressed: nn.Module) -> Speedup:
+        """Time a compressed model in interleaved pairs with the dense one."""
+        ours, theirs = self._ours, self._prepare(model=compressed)
+        with inference_state(self._threads):
+            error = relative_error(theirs.run(), ours.run())
         if math.isinf(error):
             raise InvalidInput("the two models' outputs differ in shape: they do not do the same work")
-        control = time_pairs(ours.run, twin.run, precision=precision, max_seconds=CONTROL_SHARE * max_seconds)
-        raw = time_pairs(ours.run, theirs.run, precision=precision, max_seconds=(1 - CONTROL_SHARE) * max_seconds)
-    interval, floor = raw.interval, noise_floor(control.interval)
-    dense_ms, dense_p90_ms = raw.milliseconds("dense")
-    compressed_ms, p90_ms = raw.milliseconds("compressed")
-    return Speedup(
-        ratio=interval.ratio,
-        low=interval.low,
-        high=interval.high,
-        verdict=verdict(interval, floor),
-        pairs=len(raw),
-        stop_reason=raw.stop_reason,
-        noise_floor=floor,
-        dense_ms=dense_ms,
-        compressed_ms=compressed_ms,
-        dense_p90_ms=dense_p90_ms,
-        p90_ms=p90_ms,
-        output_error=error,
-        runtime_error=max(ours.output_error, theirs.output_error),
-        convert_seconds=(ours.convert_seconds, theirs.convert_seconds),
-        model_bytes=(ours.model_bytes, theirs.model_bytes),
-        raw=raw,
-        control=control,
-    )
+        control, raw = self.control, self._time(theirs, 1 - CONTROL_SHARE)
+        interval, floor = raw.interval, noise_floor(control.interval)
+        dense_ms, dense_p90_ms = raw.milliseconds("dense")
+        compressed_ms, p90_ms = raw.milliseconds("compressed")
+        return Speedup(
+            ratio=interval.ratio,
+            low=interval.low,
+            high=interval.high,
+            verdict=verdict(interval, floor),
+            pairs=len(raw),
+            stop_reason=raw.stop_reason,
+            noise_floor=floor,
+            dense_ms=dense_ms,
+            compressed_ms=compressed_ms,
+            dense_p90_ms=dense_p90_ms,
+            p90_ms=p90_ms,
+            output_error=error,
+            runtime_error=max(ours.output_error, theirs.output_error),
+            convert_seconds=(ours.convert_seconds, theirs.convert_seconds),
+            model_bytes=(ours.model_bytes, theirs.model_bytes),
+            raw=raw,
+            control=control,
+        )
+
+    def _time(self, other: Prepared, share: float) -> Pairs:
+        seconds = share * self._max_seconds
+        with inference_state(self._threads):
+            return time_pairs(self._ours.run, other.run, precision=self._precision, max_seconds=seconds)
 
 
 def check_setting(input_size: tuple[int, int, int], batch: int, threads: int) -> None:

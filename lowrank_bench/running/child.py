@@ -30,7 +30,8 @@ STDERR_KEPT = 4000
 LAST_SECONDS = 2.0
 KILLED = 9  # signal.SIGKILL, which Windows does not have
 
-Progress = Callable[[str, float], None]
+Progress = Callable[[str, float, int], None]
+"""(stage, its share done from 0 to 1, the job's row)."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,8 @@ def run_child(job: Job, threads: int, timeout: float, progress: Progress, family
         end = Outcome(status=Status.TIMEOUT, reason=f"not done after {timeout:g} s")
     elif end is None:
         end = _without_outcome(child.returncode, stderr, killed_for_memory() > killed_before)
-    return Ended(end, "" if end.status in (Status.OK, Status.SKIPPED) else stderr)
+    well = all(outcome.status in (Status.OK, Status.SKIPPED) for outcome in (end, *end.rows))
+    return Ended(end, "" if well else stderr)
 
 
 def _listen(child: subprocess.Popen[str], job: Job, progress: Progress) -> Outcome | Halt | None:
@@ -133,7 +135,7 @@ def _listen(child: subprocess.Popen[str], job: Job, progress: Progress) -> Outco
             continue  # a half-written line of a child that is being killed
         if isinstance(line, Outcome | Halt):
             return line
-        progress(line.stage, line.share)
+        progress(line.stage, line.share, line.row)
     return None
 
 

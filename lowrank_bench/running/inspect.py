@@ -93,7 +93,7 @@ def _matches(trial: Trial, pattern: str) -> bool:
 
 def _alone(job: Job, threads: int) -> Outcome:
     with timing_lock():
-        ended = run_child(job, threads, TIMEOUT, lambda stage, share: None)
+        ended = run_child(job, threads, TIMEOUT, lambda *_: None)
     if ended.outcome.status is not Status.OK:
         raise MeasurementFailed(f"{ended.outcome.status}: {ended.outcome.reason}")
     return ended.outcome

@@ -1,8 +1,9 @@
-"""Timing a trial's model against its dense one: one fresh process, several of them pooled, and layer by layer."""
+"""Timing trials' models against their dense one: a fresh process, several of them pooled, and layer by layer."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from statistics import median
 
@@ -13,11 +14,11 @@ from lowrank_bench.compression.model import load
 from lowrank_bench.measurement.cores import pin_cores
 from lowrank_bench.measurement.environment import load_average
 from lowrank_bench.measurement.exports import Exports
-from lowrank_bench.measurement.memory import peak_memory_mb
+from lowrank_bench.measurement.memory import forget_peak, peak_memory_mb
 from lowrank_bench.measurement.profile import Profile, profile
 from lowrank_bench.measurement.quality import pack_hits
 from lowrank_bench.measurement.runtimes import arithmetic_of, inference_state, prepare
-from lowrank_bench.measurement.speedup import Speedup, measure_speedup
+from lowrank_bench.measurement.speedup import Speedup, Yardstick
 from lowrank_bench.measurement.statistics import RatioInterval, pool_processes, processes_disagree, verdict
 from lowrank_bench.record import ProcessTiming, RuntimeQuality, Timing
 from lowrank_bench.running.stopwatch import Stopwatch
@@ -29,51 +30,77 @@ CALIBRATION_IMAGES = 256
 JUDGED = 64
 
 
-def run_timing(trial: Trial, measurement: Measurement, models: Path, exports: Path, watch: Stopwatch) -> ProcessTiming:
-    """Time once, in this process, pinned to as many cores as it has threads. ``exports``: what its fresh processes
-    share. Raises what measure_speedup raises.
+class TimingProcess:
+    """Times trials' models in this process, one after another, against the dense model that they have in common and in
+    one setting: those of the given trial and measurement, pinned to as many cores as it has threads. ``exports``: what
+    its fresh processes share; ``count``: how many it will time.
     """
-    load = load_average()  # before this process adds to it
-    pin_cores(measurement.threads)
-    dense, compressed = _models(trial, models, watch)
-    with watch.stage("time"):
-        speedup = measure_speedup(
-            dense,
-            compressed,
-            get_task(trial.task, trial.model).input_size,
-            batch=measurement.batch,
-            runtime=measurement.runtime,
-            threads=measurement.threads,
-            precision=measurement.precision,
-            max_seconds=measurement.max_seconds,
-            calibration=_calibration(trial, measurement.runtime),
-            exports=exports,
+
+    def __init__(self, trial: Trial, measurement: Measurement, models: Path, exports: Path, count: int = 1) -> None:
+        self.trial, self.measurement, self.models, self.exports = trial, measurement, models, exports
+        self.count = count
+        self.task = get_task(trial.task, trial.model)
+        self._load = load_average()  # before this process adds to it
+        pin_cores(measurement.threads)
+
+    def time(self, trial: Trial, watch: Stopwatch) -> ProcessTiming:
+        """Time a trial's model, once. Raises what measure_speedup raises."""
+        forget_peak()
+        compressed = self._compressed(trial, watch)
+        with watch.stage("time"):
+            return _process_timing(self._yardstick.speedup(compressed), self._load, self.count)
+
+    def judge(self, trial: Trial, watch: Stopwatch) -> RuntimeQuality | None:
+        """Top-1 of a trial's model as a runtime of fewer bits computes it, on the test images; None where the task has
+        no images. Raises what prepare does.
+        """
+        if not self.task.scored:
+            return None
+        compressed, threads = self._compressed(trial, watch), self.measurement.threads
+        with watch.stage("evaluate"):
+            example = next(self.task.batches("test", JUDGED))[0]
+            files = Exports(self.exports)
+            prepared = prepare(self.measurement.runtime, compressed, example, threads, self._calibration, files)
+            with inference_state(threads):
+                found = [prepared.predict(images) == labels for images, labels in self.task.batches("test", JUDGED)]
+        hits = torch.cat(found)
+        return RuntimeQuality(
+            images=len(hits),
+            top1=100 * float(hits.double().mean()),
+            hits=pack_hits(hits.numpy()),
+            calibration_images=0 if self._calibration is None else len(self._calibration),
         )
-    return _process_timing(speedup, load)
 
+    @cached_property
+    def _dense(self) -> nn.Module:
+        return self.task.load(self.trial.model)
 
-def judge_runtime(
-    trial: Trial, measurement: Measurement, models: Path, exports: Path, watch: Stopwatch
-) -> RuntimeQuality | None:
-    """Top-1 of a trial's model as a runtime of fewer bits computes it, on the test images; None where the task has no
-    images. Raises what prepare does.
-    """
-    task = get_task(trial.task, trial.model)
-    if not task.scored:
-        return None
-    _, compressed = _models(trial, models, watch)
-    with watch.stage("evaluate"):
-        calibration = _calibration(trial, measurement.runtime)
-        example = next(task.batches("test", JUDGED))[0]
-        prepared = prepare(measurement.runtime, compressed, example, measurement.threads, calibration, Exports(exports))
-        with inference_state(measurement.threads):
-            hits = torch.cat([prepared.predict(images) == labels for images, labels in task.batches("test", JUDGED)])
-    return RuntimeQuality(
-        images=len(hits),
-        top1=100 * float(hits.double().mean()),
-        hits=pack_hits(hits.numpy()),
-        calibration_images=0 if calibration is None else len(calibration),
-    )
+    @cached_property
+    def _yardstick(self) -> Yardstick:
+        setting = self.measurement
+        return Yardstick(
+            self._dense,
+            self.task.input_size,
+            setting.batch,
+            setting.runtime,
+            setting.threads,
+            setting.precision,
+            setting.max_seconds,
+            calibration=self._calibration,
+            exports=self.exports,
+        )
+
+    @cached_property
+    def _calibration(self) -> Tensor | None:
+        """Training images for a runtime that quantizes; None for the others, and where the task has no images."""
+        if arithmetic_of(self.measurement.runtime) != "int8" or not self.task.scored:
+            return None
+        batches = self.task.batches("train", seed=self.trial.seed, limit=CALIBRATION_IMAGES)
+        return torch.cat([images for images, _ in batches])
+
+    def _compressed(self, trial: Trial, watch: Stopwatch) -> nn.Module:
+        with watch.stage("load"):
+            return load(self.models / trial.key, self._dense, values=self.task.scored).model
 
 
 def run_profile(
@@ -81,10 +108,14 @@ def run_profile(
 ) -> Profile:
     """Time layer by layer, in this process, pinned to as many cores as it has threads. Raises what profile raises."""
     pin_cores(threads)
-    dense, compressed = _models(trial, models, watch)
-    size = get_task(trial.task, trial.model).input_size
+    with watch.stage("load"):
+        task = get_task(trial.task, trial.model)
+        dense = task.load(trial.model)
+        compressed = load(models / trial.key, dense, values=task.scored).model
     with watch.stage("time"):
-        return profile(dense, compressed, size, batch=batch, runtime=runtime, threads=threads, seconds=seconds)
+        return profile(
+            dense, compressed, task.input_size, batch=batch, runtime=runtime, threads=threads, seconds=seconds
+        )
 
 
 def pool(processes: Sequence[ProcessTiming]) -> Timing:
@@ -112,24 +143,7 @@ def pool(processes: Sequence[ProcessTiming]) -> Timing:
     )
 
 
-def _models(trial: Trial, models: Path, watch: Stopwatch) -> tuple[nn.Module, nn.Module]:
-    """The dense model and the trial's."""
-    with watch.stage("load"):
-        task = get_task(trial.task, trial.model)
-        dense = task.load(trial.model)
-        return dense, load(models / trial.key, dense, values=task.scored).model
-
-
-def _calibration(trial: Trial, runtime: str) -> Tensor | None:
-    """Training images for a runtime that quantizes; None for the others, and where the task has no images."""
-    task = get_task(trial.task, trial.model)
-    if arithmetic_of(runtime) != "int8" or not task.scored:
-        return None
-    batches = task.batches("train", seed=trial.seed, limit=CALIBRATION_IMAGES)
-    return torch.cat([images for images, _ in batches])
-
-
-def _process_timing(speedup: Speedup, load: float | None) -> ProcessTiming:
+def _process_timing(speedup: Speedup, load: float | None, models: int) -> ProcessTiming:
     raw = speedup.raw
     return ProcessTiming(
         ratio=speedup.ratio,
@@ -155,4 +169,5 @@ def _process_timing(speedup: Speedup, load: float | None) -> ProcessTiming:
         convert_seconds=speedup.convert_seconds,
         model_bytes=speedup.model_bytes,
         load=load,
+        models=models,
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -31,7 +32,7 @@ from lowrank_bench.record import ProcessTiming, Quality, RuntimeQuality, Size, S
 from lowrank_bench.running.memory import limited_memory
 from lowrank_bench.running.stages import run_trial
 from lowrank_bench.running.stopwatch import Stopwatch
-from lowrank_bench.running.timing import judge_runtime, run_profile, run_timing
+from lowrank_bench.running.timing import TimingProcess, run_profile
 from lowrank_bench.trial import Measurement, Trial
 
 
@@ -49,18 +50,23 @@ class TrialJob(_Message):
     memory: float | None = None
 
 
+class Row(_Message):
+    """One measurement of a trial's model; ``judge``: of its top-1 in the measurement's runtime as well."""
+
+    trial: Trial
+    measurement: Measurement
+    judge: bool = False
+
+
 class TimingJob(_Message):
-    """Time the model that a trial left under ``models``, once, in this process, with at most ``memory`` GB;
-    ``exports``: folder that the measurement's processes share; ``judge``: measure its top-1 in the measurement's
-    runtime as well.
+    """Time models that trials left under ``models``, each once, in this process, with at most ``memory`` GB. They have
+    one dense model and one setting in common. ``exports``: folder that the measurements' processes share.
     """
 
     kind: Literal["timing"] = "timing"
-    trial: Trial
-    measurement: Measurement
+    rows: list[Row]
     models: Path
     exports: Path
-    judge: bool = False
     memory: float | None = None
 
 
@@ -84,15 +90,16 @@ class ProbeJob(_Message):
 
 
 class Progress(_Message):
-    """A stage that began or went on; ``share`` from 0 to 1."""
+    """A stage that began or went on, of the job's only piece of work or of one of its rows; ``share`` from 0 to 1."""
 
     kind: Literal["progress"] = "progress"
     stage: str
     share: float
+    row: int = 0
 
 
 class Outcome(_Message):
-    """How the job ended, with the result of its kind where it went well."""
+    """How the job ended, with the result of its kind where it went well; ``rows``: how each row of a timing ended."""
 
     kind: Literal["outcome"] = "outcome"
     status: Status
@@ -104,6 +111,7 @@ class Outcome(_Message):
     runtime_quality: RuntimeQuality | None = None
     profile: Profile | None = None
     probe: Probe | None = None
+    rows: list[Outcome] = []
 
 
 class Halt(_Message):
@@ -131,36 +139,64 @@ def work(line: str) -> None:
     job = JOB.validate_json(line)
     channel = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a method prints goes to the log, not into the channel
-    watch = Stopwatch(lambda stage, share: print(Progress(stage=stage, share=share).model_dump_json(), file=channel))
-    print(_outcome(job, watch).model_dump_json(), file=channel)
 
+    def tell(line: Progress | Outcome | Halt) -> None:
+        print(line.model_dump_json(), file=channel)
 
-def _outcome(job: Job, watch: Stopwatch) -> Outcome | Halt:
+    def watch(row: int = 0) -> Stopwatch:
+        return Stopwatch(lambda stage, share: tell(Progress(stage=stage, share=share, row=row)))
+
     try:
-        with limited_memory(job.memory if isinstance(job, TrialJob | TimingJob) else None):
-            return Outcome(status=Status.OK, seconds=watch.seconds, **_results(job, watch))
+        tell(_rows_outcome(job, watch) if isinstance(job, TimingJob) else _outcome(job, watch()))
     except NotWritten as error:
-        return Halt(reason=str(error))
-    except Exception as error:
-        traceback.print_exc()
-        return Outcome(status=_status_of(error), reason=f"{type(error).__name__}: {error}", seconds=watch.seconds)
+        tell(Halt(reason=str(error)))
 
 
-def _results(job: Job, watch: Stopwatch) -> dict[str, Any]:
+def _rows_outcome(job: TimingJob, watch: Callable[[int], Stopwatch]) -> Outcome:
+    def rows() -> dict[str, Any]:
+        first = job.rows[0]
+        process = TimingProcess(first.trial, first.measurement, job.models, job.exports, len(job.rows))
+        return {"rows": [_row_outcome(process, row, watch(number)) for number, row in enumerate(job.rows)]}
+
+    return _ended(rows, {}, job.memory)
+
+
+def _row_outcome(process: TimingProcess, row: Row, watch: Stopwatch) -> Outcome:
+    def results() -> dict[str, Any]:
+        timing = process.time(row.trial, watch)
+        judged = process.judge(row.trial, watch) if row.judge else None
+        return {"timing": timing, "runtime_quality": judged}
+
+    return _ended(results, watch.seconds)
+
+
+def _outcome(job: TrialJob | ProfileJob | ProbeJob, watch: Stopwatch) -> Outcome:
+    return _ended(lambda: _results(job, watch), watch.seconds, job.memory if isinstance(job, TrialJob) else None)
+
+
+def _results(job: TrialJob | ProfileJob | ProbeJob, watch: Stopwatch) -> dict[str, Any]:
     if isinstance(job, ProbeJob):
         return {"probe": probe(job.seconds)}
     if isinstance(job, ProfileJob):
         return {"profile": run_profile(job.trial, job.models, watch, job.runtime, job.threads, job.batch, job.seconds)}
-    if isinstance(job, TimingJob):
-        timing = run_timing(job.trial, job.measurement, job.models, job.exports, watch)
-        judged = None
-        if job.judge:
-            judged = judge_runtime(job.trial, job.measurement, job.models, job.exports, watch)
-        return {"timing": timing, "runtime_quality": judged}
     for folder in job.methods_folders:
         add_methods_folder(folder)
     size, quality = run_trial(job.trial, job.models, watch)
     return {"size": size, "quality": quality}
+
+
+def _ended(results: Callable[[], dict[str, Any]], seconds: dict[str, float], memory: float | None = None) -> Outcome:
+    """The outcome that holds these results, or says why there are none. Raises NotWritten, which is no fault of theirs.
+    ``seconds``: as they are counted meanwhile.
+    """
+    try:
+        with limited_memory(memory):
+            return Outcome(status=Status.OK, seconds=seconds, **results())
+    except NotWritten:
+        raise
+    except Exception as error:
+        traceback.print_exc()
+        return Outcome(status=_status_of(error), reason=f"{type(error).__name__}: {error}", seconds=seconds)
 
 
 def _status_of(error: Exception) -> Status:

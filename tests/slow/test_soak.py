@@ -111,7 +111,7 @@ def test_what_the_start_of_a_child_takes(tmp_path: Path) -> None:
     job = TrialJob(trial=trials(1)[0], models=tmp_path)  # of no task: it ends as soon as it has begun
     start, before = time.perf_counter(), os.times()
     for _ in range(STARTS):
-        run_child(job, 1, 100, lambda stage, share: None)
+        run_child(job, 1, 100, lambda *_: None)
     after = os.times()
     whole = (time.perf_counter() - start) / STARTS
     own = (after.children_user + after.children_system - before.children_user - before.children_system) / STARTS

@@ -59,7 +59,7 @@ def ends(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Ended]]
 
         def end(method: str) -> Ended:
             timeout = HANGS if method == "hangs" else 200
-            return run_child(job(method, folder / "models"), 1, timeout, lambda stage, share: None)
+            return run_child(job(method, folder / "models"), 1, timeout, lambda *_: None)
 
         found = dict(zip(CHILDREN, pool.map(end, CHILDREN), strict=True))
         assert not any(alive(int(process)) for process in (folder / "mark").read_text().split())
@@ -122,12 +122,12 @@ def test_a_child_that_the_system_killed_for_memory_is_told_from_a_crash(
 def test_ending_the_family_ends_a_child_that_runs_and_one_that_starts_later(tmp_path: Path) -> None:
     family = child.Family()
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(run_child, job("raises", tmp_path), 1, 100, lambda stage, share: None, family)
+        waiting = pool.submit(run_child, job("raises", tmp_path), 1, 100, lambda *_: None, family)
         time.sleep(0.5)
         family.end()
         with pytest.raises(child.Stopped):
             waiting.result(timeout=10)
     started = time.monotonic()
     with pytest.raises(child.Stopped):
-        run_child(job("raises", tmp_path), 1, 100, lambda stage, share: None, family)
+        run_child(job("raises", tmp_path), 1, 100, lambda *_: None, family)
     assert time.monotonic() - started < 5

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from noop import ENVIRONMENT, NoopCrew, measurements, overlap, spans, trials
@@ -44,6 +45,7 @@ class FakeChildren:
 
     def __init__(self) -> None:
         self.jobs: list[str] = []
+        self.processes: list[list[str]] = []
         self.judged: list[str] = []
         self.threads: list[int] = []
         self.judge = False
@@ -52,17 +54,24 @@ class FakeChildren:
     def __call__(
         self, job: TrialJob | TimingJob, threads: int, timeout: float, progress: object, family: object
     ) -> Ended:
-        key = job.trial.key if isinstance(job, TrialJob) else job.measurement.key
-        self.jobs.append(key)
+        if isinstance(job, TimingJob):
+            self.processes.append([row.measurement.key for row in job.rows])
+            outcome = Outcome(status=Status.OK, rows=[self._end(row.measurement.key, row.judge) for row in job.rows])
+        else:
+            outcome = self._end(job.trial.key)
+            if outcome.status is Status.OK:
+                (job.models / job.trial.key).mkdir(parents=True, exist_ok=True)
+                (job.models / job.trial.key / "plan.json").write_text("{}")
         self.threads.append(threads)
-        self.judge = isinstance(job, TimingJob) and job.judge
-        if self.judge:
+        well = all(end.status is Status.OK for end in (outcome, *outcome.rows))
+        return Ended(outcome, "" if well else "its last words")
+
+    def _end(self, key: str, judge: bool = False) -> Outcome:
+        self.jobs.append(key)
+        self.judge = judge
+        if judge:
             self.judged.append(key)
-        outcome = self.ends(key)
-        if isinstance(job, TrialJob) and outcome.status is Status.OK:
-            (job.models / key).mkdir(parents=True, exist_ok=True)
-            (job.models / key / "plan.json").write_text("{}")
-        return Ended(outcome, "its last words" if outcome.status is not Status.OK else "")
+        return self.ends(key)
 
 
 @pytest.fixture
@@ -228,6 +237,71 @@ def test_rows_take_turns_so_that_the_processes_of_one_lie_apart(
     assert ends == [trial().key, third, first, second, last]
 
 
+def test_models_with_one_dense_model_and_one_setting_share_processes_and_begin_them_in_turn(
+    tmp_path: Path, children: FakeChildren
+) -> None:
+    timed = measurement_record(trial()).timing
+    assert timed is not None
+    made = [trial(seed) for seed in range(3)]
+    other = trial().model_copy(update={"model": "another"})
+    rows = [measurement(each).model_copy(update={"processes": 2}) for each in (*made, other)]
+    rows += [measurement(made[0]).model_copy(update={"threads": 2})]
+    rows += [measurement(each).model_copy(update={"runtime": "onnxruntime-int8"}) for each in made[:2]]
+    children.ends = lambda key: Outcome(status=Status.OK, timing=timed.processes[0])
+    Engine(tmp_path, fingerprint()).run([*made, other], rows)
+    first, second, third, fourth, fifth, *by_their_own_images = (row.key for row in rows)
+    assert children.processes == [
+        [first, second, third],
+        [fourth],
+        [fifth],
+        *([key] for key in by_their_own_images),
+        [second, third, first],
+        [fourth],
+    ]
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_what_fails_in_company_is_tried_alone(
+    tmp_path: Path, children: FakeChildren, monkeypatch: pytest.MonkeyPatch, dies: bool
+) -> None:
+    timed = measurement_record(trial()).timing
+    assert timed is not None
+    made = [trial(seed) for seed in range(3)]
+    rows = [measurement(each).model_copy(update={"processes": 2}) for each in made]
+    bad = rows[1].key
+
+    def run(job: TrialJob | TimingJob, *arguments: Any) -> Ended:
+        ended = children(job, *arguments)
+        killed = dies and isinstance(job, TimingJob) and bad in children.processes[-1]
+        return Ended(Outcome(status=Status.CRASHED, reason="killed"), "its last words") if killed else ended
+
+    monkeypatch.setattr(host, "run_child", run)
+    children.ends = lambda key: (
+        Outcome(status=Status.NOT_EXPORTABLE, reason="why")
+        if key == bad
+        else Outcome(status=Status.OK, timing=timed.processes[0])
+    )
+    Engine(tmp_path, fingerprint()).run(made, rows)
+    first, _, third = (row.key for row in rows)
+    together = [first, bad, third]
+    alone = [[first], [bad], [third], [first], [third]]
+    assert children.processes == ([together, *alone] if dies else [together, [bad], [third, first]])
+    kept = latest(Engine(tmp_path, fingerprint()).store.records())
+    assert [kept[key].status for key in (first, third)] == [Status.OK] * 2
+    assert (kept[bad].status, kept[bad].reason, kept[bad].stderr) == (
+        (Status.CRASHED, "killed", "its last words") if dies else (Status.NOT_EXPORTABLE, "why", "its last words")
+    )
+
+
+def test_where_a_peak_of_memory_cannot_be_forgotten_each_model_is_timed_in_processes_of_its_own(
+    tmp_path: Path, children: FakeChildren, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host, "forget_peak", lambda: False)
+    made = [trial(0), trial(1)]
+    Engine(tmp_path, fingerprint()).run(made, [measurement(each) for each in made])
+    assert children.processes == [[measurement(each).key] for each in made]
+
+
 def test_two_runs_over_one_folder_do_not_mix(tmp_path: Path, children: FakeChildren) -> None:
     inner = Engine(tmp_path, fingerprint())
 
@@ -307,7 +381,7 @@ def test_a_disk_without_room_for_a_childs_log_stops_the_run(tmp_path: Path, monk
 
     monkeypatch.setattr(child.tempfile, "TemporaryFile", full)
     with pytest.raises(lrb.NotWritten, match=r"TMPDIR.*No space left"):
-        run_child(TrialJob(trial=trial(), models=tmp_path), 1, 1, lambda stage, share: None)
+        run_child(TrialJob(trial=trial(), models=tmp_path), 1, 1, lambda *_: None)
 
 
 @pytest.mark.parametrize(("status", "kept"), [(Status.OK, False), (Status.SKIPPED, False), (Status.TIMEOUT, True)])
@@ -346,7 +420,7 @@ def test_a_child_dies_with_its_parent_however_the_parent_dies(tmp_path: Path) ->
     job = TrialJob(trial=trial(method="slow"), models=tmp_path / "models", methods_folders=[folder])
     script = (
         "import sys; from lowrank_bench.running.child import run_child; from lowrank_bench.running.worker import JOB\n"
-        "run_child(JOB.validate_json(sys.argv[1]), 1, 600, lambda stage, share: None)"
+        "run_child(JOB.validate_json(sys.argv[1]), 1, 600, lambda *_: None)"
     )
     parent = subprocess.Popen([sys.executable, "-P", "-c", script, job.model_dump_json()])
     while not (mark.exists() and mark.read_text()):
@@ -382,5 +456,5 @@ def test_threads_are_set_before_the_child_imports_anything(monkeypatch: pytest.M
 
     monkeypatch.setattr(child.subprocess, "Popen", popen)
     with pytest.raises(Stop):
-        run_child(TrialJob(trial=trial(), models=tmp_path), 3, 1, lambda stage, share: None)
+        run_child(TrialJob(trial=trial(), models=tmp_path), 3, 1, lambda *_: None)
     assert seen["OMP_NUM_THREADS"] == seen["MKL_NUM_THREADS"] == "3"

@@ -9,7 +9,9 @@ import torch
 from torch import nn
 
 from lowrank_bench.errors import InvalidInput, UnknownName
-from lowrank_bench.measurement.speedup import measure_speedup
+from lowrank_bench.measurement import speedup
+from lowrank_bench.measurement.runtimes import prepare
+from lowrank_bench.measurement.speedup import Yardstick, measure_speedup
 from lowrank_bench.measurement.statistics import noise_floor, verdict
 
 
@@ -35,9 +37,25 @@ def test_a_network_of_twenty_layers_against_one_of_two_is_measured_faster_and_th
 
 def test_a_network_against_its_copy_is_the_same_and_computes_the_same():
     model = convolutions(4)
-    speedup = measure_speedup(model, copy.deepcopy(model), (3, 24, 24), precision=0.05, max_seconds=2)
-    assert speedup.verdict == "same"
-    assert speedup.output_error == speedup.runtime_error == 0
+    found = measure_speedup(model, copy.deepcopy(model), (3, 24, 24), precision=0.05, max_seconds=2)
+    assert found.verdict == "same"
+    assert found.output_error == found.runtime_error == 0
+
+
+def test_models_timed_against_one_yardstick_share_its_control_and_its_conversion(monkeypatch):
+    converted = []
+
+    def watched(runtime: str, model: nn.Module, *args, **kwargs):
+        converted.append(model)
+        return prepare(runtime, model, *args, **kwargs)
+
+    monkeypatch.setattr(speedup, "prepare", watched)
+    dense, short, shorter = (convolutions(n) for n in (12, 4, 1))
+    yardstick = Yardstick(dense, (3, 24, 24), batch=4, runtime="eager", threads=1, precision=0.1, max_seconds=2)
+    once, twice = yardstick.speedup(short), yardstick.speedup(shorter)
+    assert once.control is twice.control
+    assert converted == [dense, dense, short, shorter]
+    assert 1.2 < once.ratio < twice.ratio
 
 
 def test_models_and_global_state_are_left_as_they_were():

@@ -17,7 +17,7 @@ from lowrank_bench.measurement.runtimes import RUNTIMES, Runtime
 from lowrank_bench.record import Status
 from lowrank_bench.running import timing, worker
 from lowrank_bench.running.stopwatch import Stopwatch
-from lowrank_bench.running.timing import judge_runtime, run_timing
+from lowrank_bench.running.timing import TimingProcess
 from lowrank_bench.running.worker import ProbeJob
 from lowrank_bench.trial import Measurement, Trial
 
@@ -80,11 +80,12 @@ def test_top_1_in_a_runtime_counts_every_test_image_in_order(monkeypatch, tmp_pa
     lrb.compress(Blobs().load("small"), "identity", input_size=(1, 6, 6)).save(tmp_path / TRIAL.key)
     setting = {"runtime": "halves", "threads": 1, "batch": 1, "precision": 0.1, "max_seconds": 1.0}
     measurement = Measurement(trial=TRIAL.key, machine="m", **setting)
-    found = judge_runtime(TRIAL, measurement, tmp_path, tmp_path, Stopwatch(lambda stage, share: None))
+    process, watch = TimingProcess(TRIAL, measurement, tmp_path, tmp_path), Stopwatch(lambda stage, share: None)
+    found = process.judge(TRIAL, watch)
     assert (found.images, found.top1, found.calibration_images) == (70, pytest.approx(600 / 7), 0)
     assert unpack_hits(found.hits, 70).tolist() == [number % 7 != 0 for number in range(70)]
     monkeypatch.setattr(Blobs, "scored", False)
-    assert judge_runtime(TRIAL, measurement, tmp_path, tmp_path, Stopwatch(lambda stage, share: None)) is None
+    assert process.judge(TRIAL, watch) is None
 
 
 def test_a_process_keeps_the_load_that_it_found_before_it_added_to_it(monkeypatch, tmp_path: Path):
@@ -95,5 +96,5 @@ def test_a_process_keeps_the_load_that_it_found_before_it_added_to_it(monkeypatc
     lrb.compress(Blobs().load("small"), "identity", input_size=(1, 6, 6)).save(tmp_path / TRIAL.key)
     setting = {"runtime": "eager", "threads": 1, "batch": 1, "precision": 0.5, "max_seconds": 0.1}
     measurement = Measurement(trial=TRIAL.key, machine="m", **setting)
-    found = run_timing(TRIAL, measurement, tmp_path, tmp_path, Stopwatch(lambda stage, share: None))
+    found = TimingProcess(TRIAL, measurement, tmp_path, tmp_path).time(TRIAL, Stopwatch(lambda stage, share: None))
     assert (found.load, done) == (1.25, [1])
