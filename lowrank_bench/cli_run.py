@@ -24,7 +24,7 @@ from lowrank_bench.running.sweep import load_sweep, plan, shipped_sweeps
 from lowrank_bench.trial import Measurement, Trial
 
 FAILED, INTERRUPTED = 1, 130
-RETRIED = tuple(status for status in Status if status not in (Status.OK, Status.SKIPPED))
+RETRIED = tuple(status for status in Status if not status.well)
 
 console = Console(stderr=True)
 

@@ -23,6 +23,11 @@ class Status(StrEnum):
     DIVERGED = "diverged"
     NOT_EXPORTABLE = "not_exportable"
 
+    @property
+    def well(self) -> bool:
+        """Whether nothing went wrong: it was done, or refused by name."""
+        return self in (Status.OK, Status.SKIPPED)
+
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")

@@ -119,7 +119,7 @@ def run_child(job: Job, threads: int, timeout: float, progress: Progress, family
         end = Outcome(status=Status.TIMEOUT, reason=f"not done after {timeout:g} s")
     elif end is None:
         end = _without_outcome(child.returncode, stderr, killed_for_memory() > killed_before)
-    well = all(outcome.status in (Status.OK, Status.SKIPPED) for outcome in (end, *end.rows))
+    well = all(outcome.status.well for outcome in (end, *end.rows))
     return Ended(end, "" if well else stderr)
 
 

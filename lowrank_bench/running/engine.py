@@ -27,8 +27,6 @@ from lowrank_bench.store import End, Store
 from lowrank_bench.tasks.catalog import get_task
 from lowrank_bench.trial import CONTROL, Measurement, Trial
 
-DONE = (Status.OK, Status.SKIPPED)
-
 
 @dataclass(frozen=True)
 class Event:
@@ -120,7 +118,7 @@ class Engine:
         kept = {key: known[key] for key in planned if key in known and key not in titles}
         summary = Summary(kept=len(kept))
         for key, end in kept.items():
-            if end.status not in DONE:
+            if not end.status.well:
                 summary.failed_before.append(f"{planned[key]}: {end.status} ({end.reason})")
         for each in skipped:
             if each.recorded:
@@ -136,7 +134,7 @@ class Engine:
         with closing(self.crew.work(self.host, to_try, to_time, told)) as records:
             for record in records:
                 self.store.append(record)
-                if record.status in DONE:
+                if record.status.well:
                     remove_stages(self.host.models, record.key)
                 _count(summary, record, titles[record.key])
                 self.report(Event(summary.ran, total, titles[record.key]))

@@ -73,7 +73,7 @@ class Host:
             while waiting:
                 rows, left = waiting.popleft(), list[_Row]()
                 for row, ended in zip(rows, self._time(rows, Path(exports), family), strict=True):
-                    if len(rows) > 1 and ended.outcome.status not in (Status.OK, Status.SKIPPED):
+                    if len(rows) > 1 and not ended.outcome.status.well:
                         waiting.append([row])
                     elif record := row.add(ended):
                         yield record
@@ -93,7 +93,7 @@ class Host:
                 job, threads, self.timeout, lambda stage, share, n: rows[n].progress(stage, share), family
             )
         outcomes = ended.outcome.rows or [ended.outcome] * len(rows)  # none: the process itself came to a bad end
-        return [Ended(outcome, ended.stderr) for outcome in outcomes]
+        return [Ended(outcome, "" if outcome.status.well else ended.stderr) for outcome in outcomes]
 
     def skip(self, item: Trial | Measurement, reason: str) -> TrialRecord | MeasurementRecord:
         """The record of what no child need try."""

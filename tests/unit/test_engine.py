@@ -97,7 +97,7 @@ def test_running_again_does_nothing_and_a_new_setting_only_itself(tmp_path: Path
     assert children.jobs[4:] == [m.key for m in more]
 
 
-@pytest.mark.parametrize("status", [s for s in Status if s not in (Status.OK, Status.SKIPPED)])
+@pytest.mark.parametrize("status", [s for s in Status if not s.well])
 def test_a_failure_is_a_row_with_its_reason_and_is_retried_only_when_asked(
     tmp_path: Path, children: FakeChildren, status: Status
 ) -> None:
@@ -287,7 +287,7 @@ def test_what_fails_in_company_is_tried_alone(
     alone = [[first], [bad], [third], [first], [third]]
     assert children.processes == ([together, *alone] if dies else [together, [bad], [third, first]])
     kept = latest(Engine(tmp_path, fingerprint()).store.records())
-    assert [kept[key].status for key in (first, third)] == [Status.OK] * 2
+    assert [(kept[key].status, kept[key].stderr) for key in (first, third)] == [(Status.OK, "")] * 2
     assert (kept[bad].status, kept[bad].reason, kept[bad].stderr) == (
         (Status.CRASHED, "killed", "its last words") if dies else (Status.NOT_EXPORTABLE, "why", "its last words")
     )
