@@ -88,6 +88,8 @@ def encode(figure: Figure, form: str) -> bytes:
     buffer = io.BytesIO()
     undated: dict[str, Any] = {"svg": {"Date": None}, "png": {"Software": None}}
     with mpl.rc_context(RC):
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # it is laid out, and would be again for every file
         figure.savefig(buffer, format=form, dpi=DPI, metadata=undated[form])
     return buffer.getvalue()
 

@@ -5,6 +5,7 @@ and those that a user brings.
 from __future__ import annotations
 
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -49,20 +50,7 @@ def load_checkpoint(model: nn.Module, path: Path, remedy: str = NAME_ANOTHER, sp
     Raises DataMissing, with the ``remedy``, where there is none, and InvalidWeights where the file is not of that
     format, holds values that are not finite, or belongs to another architecture.
     """
-    if not path.is_file():
-        raise DataMissing(f"no checkpoint {path}: {remedy}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no dict
-    except (SafetensorError, OSError) as error:
-        raise InvalidWeights(
-            f"{path} is not a safetensors file ({error}): "
-            + (
-                "write one with safetensors.torch.save_file(model.state_dict(), FILE); pickled checkpoints are not read"
-                if remedy == NAME_ANOTHER
-                else f"remove it, then {remedy}"
-            )
-        ) from None
+    state = _read(path, remedy)
     idle = [module for module in spare if getattr(model, module, None) is None]
     state = {
         name: value.float() if value.is_floating_point() else value
@@ -74,6 +62,17 @@ def load_checkpoint(model: nn.Module, path: Path, remedy: str = NAME_ANOTHER, sp
     return model.eval()
 
 
+def weights_checksum(path: Path) -> int:
+    """CRC-32 of names, types, shapes and values: that of every file with the same weights, whatever else it tells of
+    them. Raises as ``load_checkpoint`` does.
+    """
+    found = 0
+    for name, value in sorted(_read(path, NAME_ANOTHER).items()):
+        found = zlib.crc32(f"{name} {value.dtype} {tuple(value.shape)}".encode(), found)
+        found = zlib.crc32(value.contiguous().reshape(-1).view(torch.uint8).numpy(), found)
+    return found
+
+
 def checkpoint_facts(path: Path) -> dict[str, Any]:
     """Read what was saved beside the weights, such as the recipe and the accuracy on the test split. Raises
     InvalidWeights for a damaged file.
@@ -83,6 +82,23 @@ def checkpoint_facts(path: Path) -> dict[str, Any]:
             return {name: json.loads(fact) for name, fact in (file.metadata() or {}).items()}
     except (SafetensorError, OSError, ValueError) as error:
         raise InvalidWeights(f"{path} is damaged ({error}): remove it, then train again") from None
+
+
+def _read(path: Path, remedy: str) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise DataMissing(f"no checkpoint {path}: {remedy}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no dict
+    except (SafetensorError, OSError) as error:
+        raise InvalidWeights(
+            f"{path} is not a safetensors file ({error}): "
+            + (
+                "write one with safetensors.torch.save_file(model.state_dict(), FILE); pickled checkpoints are not read"
+                if remedy == NAME_ANOTHER
+                else f"remove it, then {remedy}"
+            )
+        ) from None
 
 
 def _check_fit(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:

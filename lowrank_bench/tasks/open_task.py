@@ -9,7 +9,7 @@ from typing import ClassVar
 from torch import nn
 
 from lowrank_bench.errors import DataMissing, InvalidInput
-from lowrank_bench.tasks.checkpoint import load_checkpoint
+from lowrank_bench.tasks.checkpoint import load_checkpoint, weights_checksum
 from lowrank_bench.tasks.own_model import find_factory, make_own_model, source_checksum
 from lowrank_bench.tasks.task import Task
 from lowrank_bench.tasks.zoo import HEADS, Wanted, build_zoo_model, check_zoo_model, in_zoo
@@ -49,14 +49,16 @@ class OpenTask(Task):
         trained on this machine, and of their recipe.
         """
         name, weights = split_model(model)
-        said = b"" if weights is None else weights.read_bytes()
+        said = b""
         if name in self.baselines:
             trained = self.baselines[name].path(self.name, self.version, name)
-            if weights is None and trained.is_file():  # no two trainings give the same
-                said = trained.read_bytes()
+            if weights is None and trained.is_file():  # another processor or torch may have given others
+                weights = trained
             said += self.baselines[name].hash(self.name, self.version, name).encode()
         elif not in_zoo(name):
             said += str(source_checksum(name)).encode()
+        if weights is not None:
+            said += str(weights_checksum(weights)).encode()
         return zlib.crc32(said) if said else 0
 
     def build(self, model: str) -> nn.Module:

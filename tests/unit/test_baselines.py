@@ -58,9 +58,13 @@ def test_a_network_is_trained_once_and_loaded_by_its_task() -> None:
     assert not FashionMnist().load("resnet18").training
 
 
-def test_another_training_of_the_same_network_is_another_trial_and_what_comes_with_the_package_is_none() -> None:
+def test_other_weights_of_a_network_are_another_trial_however_long_they_took_and_the_package_s_own_are_none() -> None:
     task, path = FashionMnist(), train_model("fashion_mnist", "resnet18").path
-    before = task.brought("resnet18")
+    before, file = task.brought("resnet18"), path.read_bytes()
+    path.unlink()
+    path.with_name(path.name + ".resume").unlink(missing_ok=True)
+    train_model("fashion_mnist", "resnet18")
+    assert path.read_bytes() != file  # it tells the seconds of each epoch
     assert task.brought("resnet18") == before
     save_checkpoint(tiny(), path, top1={})
     assert task.brought("resnet18") != before
