@@ -16,7 +16,7 @@ from lowrank_bench.reporting.verdicts import HEADINGS, Outcome, judged, meant
 _HOW = [
     "Claim by claim what the paper says and what was measured here. A verdict follows by rule: confirmed where the "
     "whole 95 % interval meets the condition, not confirmed where no part of it does, undecided where a part does, "
-    "open while models that may still decide it are to be run or timed. A "
+    "open while models that may still decide it are to be run or timed, and no other machine has decided it. A "
     "condition of equality, with `not above` or `not below`, is at best not ruled out: the interval holds a value "
     "that meets it. Of a loss the interval reaches from the lowest to the highest end of the seeds' intervals, which "
     "cover the chance in the test images; of one seed it says nothing of the chance in training. Of a speedup it "
@@ -55,7 +55,7 @@ class Reproduced(NamedTuple):
 
 def reproduced(paper: Paper, evidence: Evidence, *, quick: bool = False) -> Reproduced:
     """Judge every claim of a paper by the records: one that takes a clock on each machine on which one of its models
-    was to be timed.
+    was to be timed. Where one machine has it decided, those on which it is still open are left out.
     """
     plans = paper.plans(quick)
     rows = evidence.rows(trial for plan in plans.values() for trial in plan.trials)
@@ -71,6 +71,8 @@ def reproduced(paper: Paper, evidence: Evidence, *, quick: bool = False) -> Repr
     minutes = {name: sum(evidence.minutes(plan, name) for plan in plans.values()) for name in ("", *machines)}
     wanted = {name: experiment.fits for name, experiment in paper.experiments.items() if experiment.fits}
     fits = [fits_table(evidence, plans[name].trials, layer) for name, layer in wanted.items() if name in plans]
+    decided = [found.claim for found in timed if found.verdict != "open"]
+    timed = [found for found in timed if found.verdict != "open" or found.claim not in decided]
     return Reproduced(paper, timed + others, _environments(rows), minutes, [*filter(None, fits)])
 
 

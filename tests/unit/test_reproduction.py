@@ -220,6 +220,18 @@ def test_machines_are_never_mixed() -> None:
     assert page.count("- Environment of bench-2: cpu: Testor 9000; cores: 2") == 1
 
 
+def test_where_a_machine_has_decided_a_claim_those_on_which_it_is_open_are_left_out() -> None:
+    paper = paper_of("tucker", {"metric": "speedup", "at_least": 3.0})
+    begun = [r for r in sweep() if getattr(getattr(r, "measurement", None), "runtime", "") != "eager-nhwc"]
+    elsewhere = [
+        measurement_record(trial("tucker", 4), 1.5, machine="bench-2", runtime=runtime)
+        for runtime in ("eager-nhwc", "onnxruntime")
+    ]
+    for records, told in ((begun, ("bench-1", "open")), (begun + elsewhere, ("bench-2", "not confirmed"))):
+        (found,) = reproduced(paper, Evidence(records)).outcomes
+        assert (found.machine, found.verdict) == told
+
+
 def test_a_claim_is_judged_on_each_machine_that_timed_its_models_and_told_once_where_none_did() -> None:
     elsewhere = [
         measurement_record(trial("tucker", 8), 3.0, machine="bench-2", runtime=runtime)
