@@ -69,7 +69,7 @@ def weights_checksum(path: Path) -> int:
     found = 0
     for name, value in sorted(_read(path, NAME_ANOTHER).items()):
         found = zlib.crc32(f"{name} {value.dtype} {tuple(value.shape)}".encode(), found)
-        found = zlib.crc32(value.contiguous().reshape(-1).view(torch.uint8).numpy(), found)
+        found = zlib.crc32(value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes(), found)
     return found
 
 
