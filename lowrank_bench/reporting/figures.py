@@ -83,15 +83,18 @@ def draw_macs(board: Board) -> Figure:
     )
 
 
-def encode(figure: Figure, form: str) -> bytes:
-    """The figure as "png" or "svg": the same bytes whenever it is drawn from the same records by the same packages."""
-    buffer = io.BytesIO()
-    undated: dict[str, Any] = {"svg": {"Date": None}, "png": {"Software": None}}
+def encode(figure: Figure) -> dict[str, bytes]:
+    """The figure as "png" and "svg": the same bytes whenever it is drawn from the same records by the same packages."""
+    undated: dict[str, dict[str, None]] = {"png": {"Software": None}, "svg": {"Date": None}}
+    files = {}
     with mpl.rc_context(RC):
         figure.draw_without_rendering()
         figure.set_layout_engine("none")  # it is laid out, and would be again for every file
-        figure.savefig(buffer, format=form, dpi=DPI, metadata=undated[form])
-    return buffer.getvalue()
+        for form, metadata in undated.items():
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format=form, dpi=DPI, metadata=metadata)
+            files[form] = buffer.getvalue()
+    return files
 
 
 def _draw(board: Board, picture: _Picture) -> Figure:

@@ -8,6 +8,7 @@ from lowrank_bench.reporting.board import Board, Row, rows_of
 from lowrank_bench.reporting.cells import method_text, practical_text
 from lowrank_bench.reporting.choice import free_choice, keeping, practical_verdict, workloads
 from lowrank_bench.reporting.markdown import escape
+from lowrank_bench.reporting.networks import shared_workload
 
 _SPANS = {"macs/4": "in the whole network", "macs/4 (convs)": "in its convolutions, the rest left as it was"}
 
@@ -29,7 +30,9 @@ def headlines(boards: Sequence[Board]) -> list[str]:
 
 
 def _models(board: Board) -> list[Row]:
-    return rows_of(keeping(free_choice(board, *workloads(board)[0]), None))
+    """At the headline's threads and batch, and where that is another, at those of the table that networks share."""
+    told = dict.fromkeys([workloads(board)[0], *([] if board.scored else [shared_workload(board)])])
+    return [row for workload in told for row in rows_of(keeping(free_choice(board, *workload), None))]
 
 
 def _span(rows: Sequence[Row], target: str, where: str) -> str:

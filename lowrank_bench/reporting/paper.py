@@ -175,6 +175,14 @@ class Paper(_Table):
     experiments: dict[str, Experiment]
     claims: list[Claim] = Field(min_length=1)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _spelt_out(cls, paper: dict[str, Any]) -> dict[str, Any]:
+        """A claim with ``each``, a list of texts by name, stands for as many claims: "{name}" in it is each one's."""
+        if not isinstance(claims := paper.get("claims"), list):
+            return paper
+        return paper | {"claims": [one for claim in claims for one in _one_of_each(claim)]}
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         for claim in self.claims:
@@ -192,6 +200,28 @@ class Paper(_Table):
             return {name: Planned(sweep, sweep.trials()) for name, sweep in chosen.items() if sweep is not None}
         except LowRankBenchError as error:
             raise InvalidSweep(f"{self.name}: {error}") from None
+
+
+def _one_of_each(claim: Any) -> list[Any]:
+    """A claim's table, once for each of its ``each``."""
+    if not isinstance(claim, dict) or "each" not in claim:
+        return [claim]
+    shared = {name: value for name, value in claim.items() if name != "each"}
+    return [_filled(shared, texts) for texts in claim["each"]]
+
+
+def _filled(value: Any, texts: dict[str, str]) -> Any:
+    """The value with every "{name}" within it replaced."""
+    if isinstance(value, dict):
+        return {name: _filled(inner, texts) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_filled(inner, texts) for inner in value]
+    if not isinstance(value, str):
+        return value
+    try:
+        return value.format(**texts)
+    except (LookupError, ValueError):
+        raise ValueError(f"{value!r} has names that `each` does not give: {', '.join(texts)}") from None
 
 
 def paper_names() -> list[str]:

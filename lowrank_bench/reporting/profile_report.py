@@ -87,7 +87,7 @@ def write_profile(profile: Profile, trial: Trial, folder: Path) -> list[Path]:
     files[f"profile-{name}.md"] = profile_markdown(saved).encode()
     for kind, draw in FIGURES.items():
         figure = draw(profile, trial)
-        files |= {f"{kind}-{name}.{form}": encode(figure, form) for form in ("png", "svg")}
+        files |= {f"{kind}-{name}.{form}": file for form, file in encode(figure).items()}
     return [replace_file(folder / "figures" / file, data) for file, data in files.items()]
 
 

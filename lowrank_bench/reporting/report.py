@@ -57,7 +57,7 @@ def write_report(folder: Path | str, max_loss: float = 1.0, *, latex: bool = Fal
         pages.append((board, []))
         for drawn in pictures_of(board, evidence.trials):
             name = f"figures/{_slug(board)}-{drawn.kind}"
-            images = {f"{name}.{form}": encode(drawn.figure, form) for form in ("png", "svg")}
+            images = {f"{name}.{form}": file for form, file in encode(drawn.figure).items()}
             sections.append(f"![{escape(f'{drawn.title}: {board.name}')}]({name}.svg)")
             pages[-1][1].append(Picture(drawn.title, images[f"{name}.svg"], drawn.pointed))
             files |= images

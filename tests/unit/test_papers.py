@@ -90,6 +90,16 @@ def test_mistakes_in_a_paper_are_named(old: str, new: str, words: str) -> None:
     assert "planted" in str(caught.value)
 
 
+def test_a_claim_of_each_is_as_many_claims() -> None:
+    each = 'each = [{ method = "tucker", half = "1/2" }, { method = "jaderberg", half = "0.5" }]\n'
+    told = PAPER.replace('method = "tucker"', 'method = "{method}"').replace('paper = "2x"', 'paper = "{half} of it"')
+    told = told.replace("[[claims]]\n", f"[[claims]]\n{each}")
+    claims = parse_paper("each", told).claims
+    assert [(c.models.method, c.paper) for c in claims] == [("tucker", "1/2 of it"), ("jaderberg", "0.5 of it")]
+    with pytest.raises(lrb.InvalidSweep, match=r"'\{half\} of it' has names that `each` does not give: method"):
+        parse_paper("each", told.replace(', half = "1/2"', ""))
+
+
 def test_a_claim_about_time_needs_times() -> None:
     start, end = PAPER.index("[experiments.net.measure]"), PAPER.index("[experiments.net.quick]")
     with pytest.raises(lrb.InvalidSweep, match=r"no \[measure\]"):

@@ -134,7 +134,7 @@ def test_the_heat_map_shows_every_speedup_and_marks_what_is_noise():
 def test_the_heat_maps_colour_bar_and_its_label_are_inside_the_picture(runtimes):
     (board,) = make_boards(to_frame(sweep(runtimes=runtimes)))
     figure = draw_heat(board)
-    encode(figure, "png")
+    encode(figure)
     label = figure.axes[1].yaxis.label.get_window_extent()
     width, height = figure.get_size_inches() * DPI
     assert 0 <= label.x0 < label.x1 <= width and 0 <= label.y0 < label.y1 <= height

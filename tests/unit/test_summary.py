@@ -106,8 +106,10 @@ def test_networks_of_which_the_time_alone_is_known_share_a_table() -> None:
 def test_a_network_whose_budgets_were_timed_at_another_batch_than_its_headlines_is_in_the_table() -> None:
     own = trial("tucker", task="speed", model="vgg16", recipe="none", ranks={"conv2": 8})
     records = [trial_record(own, quality=None), measurement_record(own, 3.0, batch=64)]  # least time per image
-    (line,) = lines_of(summary([*records, *alone("vgg16", "tucker", 3.9)]), "Network")[1:]
+    text = summary([*records, *alone("vgg16", "tucker", 3.9)])
+    (line,) = lines_of(text, "Network")[1:]
     assert line[:2] == ["vgg16", "macs/4"]
+    assert "(macs/4, 1 network) 3.90 [3.86, 3.94] (tucker on vgg16" in text and "of 2 models none" in text
 
 
 def test_where_a_model_was_timed_in_fewer_runtimes_than_others_its_choice_is_said_to_be_so_much_smaller() -> None:
