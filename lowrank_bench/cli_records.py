@@ -40,14 +40,17 @@ def report(
     """Rebuild every table, page and figure from the records in a results folder: leaderboard.md and .csv, findings.md,
     reproduction.md, index.html and figures/.
     """
-    paths = write_report(out, latex=form is Form.LATEX)
+    written = write_report(out, latex=form is Form.LATEX)
+    figures = [path for path in written if path.parent != out]
+    named = [path for path in written if path.parent == out]
     if readme is not None:
         update_readme(readme, out)
-        paths.append(readme)
+        named.append(readme)
     console = Console()
     boards = make_boards(load_records(out))
     console.print(to_terminal(boards, make_overall(boards)))
-    console.print(Text("written: " + ", ".join(str(path) for path in paths)), soft_wrap=True)
+    counted = f", and {len(figures)} files in {figures[0].parent}" if figures else ""
+    console.print(Text("written: " + ", ".join(str(path) for path in named) + counted), soft_wrap=True)
 
 
 def compare(

@@ -68,8 +68,17 @@ class Board:
     @property
     def name(self) -> str:
         """Such as ``charnet on chars36, recipe standard, bench-1``."""
-        place = self.machine or NOT_TIMED
-        return f"{self.model} on {self.task}, recipe {self.recipe}, {place}"
+        return f"{self.network}, {self.conditions}"
+
+    @property
+    def network(self) -> str:
+        """Such as ``charnet on chars36``."""
+        return f"{self.model} on {self.task}"
+
+    @property
+    def conditions(self) -> str:
+        """Such as ``recipe standard, bench-1``."""
+        return f"recipe {self.recipe}, {self.machine or NOT_TIMED}"
 
     @property
     def scored(self) -> bool:

@@ -40,7 +40,7 @@ def decisions_grid(networks: Sequence[Collection[Board]]) -> Grid:
 def _decided(boards: Collection[Board]) -> list[list[str]]:
     first = next(iter(boards))
     rows = all_recipes(boards)
-    where = [f"{first.model} on {first.task}", f"{workload_text(*workloads(first)[0])}, {first.machine}"]
+    where = [first.network, f"{workload_text(*workloads(first)[0])}, {first.machine}"]
     lines: list[list[str]] = []
     for limit, best in fastest_at(rows).items():
         tuned = f", recipe {best.recipe}" if len(boards) > 1 else ""

@@ -84,7 +84,7 @@ def _overall(boards: list[Board]) -> Overall:
     rows = []
     for setting, group in sorted(where.items(), key=lambda item: -len(item[1])):
         rows += _ranked(_in_setting(group, setting, len(boards)))
-    models = [f"{board.model} on {board.task}" for board in boards]
+    models = [board.network for board in boards]
     return Overall(first.machine, first.recipe, first.scored, first.max_loss, models, rows)
 
 

@@ -97,6 +97,7 @@ def render_page(
         library=Markup(scripts[0]),
         script=Markup(scripts[1]),
         hashes=Markup(" ".join(f"'sha256-{_digest(text)}'" for text in scripts)),
+        contents=_contents([board for board, _ in boards], overall),
         overall=[_overall(number, table) for number, table in enumerate(overall)],
         sections=[_section(number, board, pictures) for number, (board, pictures) in enumerate(boards)],
         profiles=profiles,
@@ -126,6 +127,16 @@ def _part(name: str) -> str:
 
 def _digest(script: str) -> str:
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+def _contents(boards: Sequence[Board], overall: Sequence[Overall]) -> dict[str, list[tuple[str, str]]]:
+    """The links to the boards (text and address), by network, and to what holds for all models."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for number, board in enumerate(boards):
+        found.setdefault(board.network, []).append((board.conditions, f"#board-{number}"))
+    if overall:
+        found["Together"] = [(table.name, f"#overall-{number}") for number, table in enumerate(overall)]
+    return found
 
 
 def _overall(number: int, table: Overall) -> dict[str, object]:
@@ -212,8 +223,8 @@ def _rows_table(number: int, board: Board) -> PageTable:
 
 def _cell(column: Column, row: Row) -> Cell:
     order = _order(getattr(row, column.order)) if column.order else None
-    verdict = row.verdict if column.heading == "Verdict" else ""
-    return Cell(column.cell(row), order, verdict, heads=column.heading == "Method")
+    kind = {"Verdict": row.verdict, "Target": "wraps"}.get(column.heading, "")
+    return Cell(column.cell(row), order, kind, heads=column.heading == "Method")
 
 
 def _order(value: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -52,7 +53,8 @@ def test_a_sweep_becomes_a_board_and_running_again_does_nothing(tmp_path: Path) 
     refused = frame[frame.status == "skipped"].iloc[0]
     assert "largest ratio" in refused.reason
 
-    assert lowrank_bench("report", folder=tmp_path).returncode == 0
+    reported = lowrank_bench("report", folder=tmp_path)
+    assert reported.returncode == 0 and re.search(r"written: .*leaderboard\.md.*, and \d+ files in", reported.stdout)
     board = (records.parent / "leaderboard.md").read_text()
     assert "jaderberg" in board and "A/A" in board and "largest ratio" in board
     assert list((records.parent / "figures").glob("*.png"))

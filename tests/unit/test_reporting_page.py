@@ -105,6 +105,12 @@ def test_every_link_within_the_page_leads_somewhere(page):
     assert [link for link in links if link.startswith("record-")]
 
 
+def test_every_part_of_the_page_is_in_its_contents(page):
+    links = {found["href"][1:] for found in page.all("a") if found["href"].startswith("#")}
+    parts = {found["id"] for found in page.all("h2")}
+    assert len(parts) >= 2 and parts <= links
+
+
 def test_every_row_has_its_place_and_links_to_its_records_and_these_name_their_line(page, folder):
     rows = {name: cells for name, cells in page.rows.items() if name.startswith("row-")}
     assert len(rows) == 15  # seven methods and budgets with the control in two runtimes, and the nasty one
