@@ -4,7 +4,7 @@ the output.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
@@ -28,11 +28,13 @@ class PatchMoments:
 
     ``inputs``: E[y y^T] of the patches y that reach the layer now; ``cross``: E[x y^T] with the patches x that reached
     it in the dense network, which are the same ones until a layer before it is compressed. Both are shrunk alike
-    towards a multiple of the unit matrix, by the oracle approximating shrinkage (Chen et al. 2010, eq. 23).
+    towards a multiple of the unit matrix, by the oracle approximating shrinkage (Chen et al. 2010, eq. 23). ``means``:
+    E[x] and E[y], (groups, n), of moments about these; None of moments about zero.
     """
 
     inputs: Tensor
     cross: Tensor
+    means: tuple[Tensor, Tensor] | None = None
 
 
 def first_images(batches: Iterable[Batch], size: tuple[int, int, int], limit: int) -> Iterator[Batch]:
@@ -66,12 +68,19 @@ def _check_images(images: Tensor, size: tuple[int, int, int], place: str) -> Non
 
 
 def patch_moments(
-    dense: nn.Module, model: nn.Module, sites: Mapping[str, Geometry], batches: Iterable[Batch], seed: int = 0
+    dense: nn.Module,
+    model: nn.Module,
+    sites: Mapping[str, Geometry],
+    batches: Iterable[Batch],
+    seed: int = 0,
+    centred: Collection[str] = (),
 ) -> dict[str, PatchMoments]:
     """Moments of the layers named in ``sites``, over patches at random positions of every image; streamed, so that
     memory does not grow with the images. ``model`` is the dense network or a copy of it, in part compressed.
+    ``centred``: the layers whose moments are about the mean.
     """
     sums: dict[str, tuple[Tensor, Tensor]] = {}
+    means: dict[str, tuple[Tensor, Tensor]] = {}
     counts = dict.fromkeys(sites, 0)
     for number, (images, _) in enumerate(batches):
         targets = _patches(dense, sites, images, seed + number)
@@ -81,7 +90,10 @@ def patch_moments(
             own = (patches.mT @ patches).double()
             pair = own, own if model is dense else (targets[name].mT @ patches).double()
             sums[name] = (sums[name][0] + pair[0], sums[name][1] + pair[1]) if name in sums else pair
-    return {name: _shrunk(*pair, counts[name]) for name, pair in sums.items()}
+            if name in centred:
+                both = targets[name].double().sum(1), patches.double().sum(1)
+                means[name] = (means[name][0] + both[0], means[name][1] + both[1]) if name in means else both
+    return {name: _moments(*pair, means.get(name), counts[name]) for name, pair in sums.items()}
 
 
 def input_magnitudes(
@@ -178,8 +190,14 @@ def _draw(x: Tensor, geometry: Geometry, generator: torch.Generator) -> Tensor:
     return by_group.transpose(1, 2).flatten(2)
 
 
-def _shrunk(inputs: Tensor, cross: Tensor, count: int) -> PatchMoments:
+def _moments(inputs: Tensor, cross: Tensor, sums: tuple[Tensor, Tensor] | None, count: int) -> PatchMoments:
+    """From sums over ``count`` patches; about their mean where the ``sums`` of these themselves are given."""
     inputs, cross = inputs / count, cross / count
+    means = None
+    if sums is not None:
+        means = sums[0] / count, sums[1] / count
+        inputs = inputs - means[1][:, :, None] * means[1][:, None, :]
+        cross = cross - means[0][:, :, None] * means[1][:, None, :]
     n = inputs.shape[-1]
     trace = inputs.diagonal(dim1=-2, dim2=-1).sum(-1)
     square = inputs.square().sum((-2, -1))
@@ -187,4 +205,4 @@ def _shrunk(inputs: Tensor, cross: Tensor, count: int) -> PatchMoments:
     share = share.nan_to_num(nan=1.0, posinf=1.0).clamp(0, 1)[:, None, None]
     # nothing but zeros ever reaches a dead group: every direction counts alike there
     unit = torch.eye(n, dtype=inputs.dtype) * torch.where(trace > 0, trace / n, 1.0)[:, None, None]
-    return PatchMoments((1 - share) * inputs + share * unit, (1 - share) * cross + share * unit)
+    return PatchMoments((1 - share) * inputs + share * unit, (1 - share) * cross + share * unit, means)

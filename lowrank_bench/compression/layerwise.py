@@ -15,6 +15,7 @@ from lowrank_bench.compression.compose import chain_error
 from lowrank_bench.compression.cost import Site, count, trace
 from lowrank_bench.compression.drawing import draw_factored
 from lowrank_bench.compression.geometry import build, refusal
+from lowrank_bench.compression.means import centre_norm, centred_bias
 from lowrank_bench.compression.metric import Target
 from lowrank_bench.compression.model import Compressed
 from lowrank_bench.compression.norms import factor_weighed, output_scale, weighing_norms
@@ -94,7 +95,9 @@ def factor_layer(
     weight = kernel_of(layer, geometry.groups)
     scale = output_scale(model, norm)
     chain = factor_weighed(method, weight, geometry.groups, ranks, f"layer {name!r}", target, scale)
-    swap(model, name, build(chain, geometry, layer.bias, layer.weight.dtype))
+    bias = centred_bias(layer.bias, target, chain, geometry.groups)
+    centre_norm(model, target, chain, geometry.groups)
+    swap(model, name, build(chain, geometry, bias, layer.weight.dtype))
     return planned(site, chain, ranks, chain_error(weight, chain, geometry.groups), geometry != site.geometry)
 
 

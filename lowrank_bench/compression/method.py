@@ -38,7 +38,9 @@ class LayerOptions(Options):
 
     "frobenius": of the kernel (filter reconstruction in Jaderberg et al. 2014). "covariance": of the responses to
     calibration images (data reconstruction; the data covariance of Denton et al. 2014); with ``sequential``, to what
-    reaches the layer once those before it are compressed. "mahalanobis": weighted by how far a weight pulls images to
+    reaches the layer once those before it are compressed, and with ``centred`` about their mean (Zhang et al. 2016,
+    eq. 3), whose error the layer's bias takes or else the batch norm behind it; where there is neither, as without.
+    "mahalanobis": weighted by how far a weight pulls images to
     wrong labels (Denton et al. 2014, section 3.1). "activation": every input channel weighted by the root of its mean
     absolute value (ASVD, Yuan et al. 2023, alpha = 1/2). All but the first need data, start from its factors or from a
     closed form and move all of a layer's factors together; layers with more than 8,192 weights per filter stay with it.
@@ -53,15 +55,17 @@ class LayerOptions(Options):
 
     metric: Literal["frobenius", "covariance", "mahalanobis", "activation"] = "frobenius"
     sequential: bool = False
+    centred: bool = False
     align: int = Field(1, ge=1)
     allocation: Literal["price", "uniform", "sensitivity"] = "price"
     probe_seconds: float = Field(60.0, gt=0)
     batch_norm: Literal["folded", "ignored"] = "folded"
 
     @model_validator(mode="after")
-    def _sequential_needs_inputs(self) -> Self:
-        if self.sequential and self.metric != "covariance":
-            raise ValueError("sequential belongs to metric='covariance': set that, or leave sequential out")
+    def _only_of_covariances(self) -> Self:
+        for name in ("sequential", "centred"):
+            if getattr(self, name) and self.metric != "covariance":
+                raise ValueError(f"{name} belongs to metric='covariance': set that, or leave {name} out")
         return self
 
 

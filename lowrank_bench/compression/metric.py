@@ -18,16 +18,35 @@ MAX_ITER = 100
 
 
 @dataclass(frozen=True)
+class Means:
+    """What a metric about the mean leaves to be put right. ``response``: the dense layer's mean response without its
+    bias, (T,); ``patch``: the mean patch that reaches the layer now, (groups, S dh dw); ``norm``: the batch norm that
+    takes the shift, None for the layer's own bias.
+    """
+
+    response: Tensor
+    patch: Tensor
+    norm: str | None
+
+    def shift(self, chain: Chain, groups: int) -> Tensor:
+        """By what a chain's mean response falls short of the dense layer's, (T,)."""
+        rows = compose_chain(chain, groups).double().reshape(len(self.patch), -1, self.patch.shape[-1])
+        return self.response - (rows @ self.patch[..., None]).flatten()
+
+
+@dataclass(frozen=True)
 class Target:
     """What a layer's chain is to approximate: a kernel (T, S / groups, dh, dw), in a metric.
 
     ``statistics``: second moments of the input patches per group, (groups, S dh dw, S dh dw), where the metric is made
-    of those: methods with a closed form start from it.
+    of those: methods with a closed form start from it. ``means``: what is to become of their mean, where they are
+    moments about it.
     """
 
     kernel: Tensor
     metric: Metric
     statistics: Tensor | None = None
+    means: Means | None = None
 
 
 def response_metric(moments: Tensor) -> Metric:

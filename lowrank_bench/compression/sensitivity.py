@@ -18,6 +18,7 @@ from lowrank_bench.compression.budget import Choice, error_of
 from lowrank_bench.compression.calibration import first_images
 from lowrank_bench.compression.cost import Site
 from lowrank_bench.compression.geometry import build
+from lowrank_bench.compression.means import centred_bias
 from lowrank_bench.compression.norms import factor_weighed, output_scale
 from lowrank_bench.compression.surgery import kernel_of, named_layer, swap
 from lowrank_bench.compression.targets import Targets
@@ -114,7 +115,8 @@ class Sensitivity:
         chain = factor_weighed(
             self.method, weight, geometry.groups, ranks, f"layer {name!r}", target, self.scales[name]
         )
-        swap(self.model, name, build(chain, geometry, layer.bias, layer.weight.dtype))
+        bias = centred_bias(layer.bias, target, chain, geometry.groups)
+        swap(self.model, name, build(chain, geometry, bias, layer.weight.dtype))
         try:
             found = self._log_probabilities()
         finally:

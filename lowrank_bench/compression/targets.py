@@ -17,7 +17,8 @@ from lowrank_bench.compression.calibration import (
     weight_importance,
 )
 from lowrank_bench.compression.geometry import Geometry
-from lowrank_bench.compression.metric import Target, response_metric, weighted_metric
+from lowrank_bench.compression.means import takers_of_means
+from lowrank_bench.compression.metric import Means, Target, response_metric, weighted_metric
 from lowrank_bench.compression.surgery import kernel_of, named_layer
 from lowrank_bench.errors import InvalidInput
 
@@ -45,6 +46,7 @@ class Targets:
                 f"metric {options.metric!r} is calibrated on images: give data, batches of (images, labels), or take "
                 "metric='frobenius'"
             )
+        self.takers = takers_of_means(dense, job.input_size, list(self.sites)) if options.centred else {}
         self.moments: dict[str, PatchMoments] = {}
         if options.metric == "covariance" and not options.sequential:
             self.moments = self._moments(dense, self.sites)
@@ -67,17 +69,20 @@ class Targets:
         if name in self.magnitudes:
             scales = torch.diag_embed(self.magnitudes[name])  # S^2 of ASVD's S = diag(mean |x|)^alpha, alpha = 1/2
             return Target(kernel, response_metric(scales), scales)
-        if not self.options.sequential:
-            inputs = self.moments[name].inputs
-            return Target(kernel, response_metric(inputs), inputs)
-        moments = self._moments(model, {name: self.sites[name]})[name]
+        moments = self.moments.get(name) or self._moments(model, {name: self.sites[name]})[name]
         rows = kernel.reshape(len(moments.inputs), -1, self.sites[name].kernel.patch)
+        means = None
+        if moments.means is not None:
+            response = (rows @ moments.means[0][..., None]).flatten()
+            means = Means(response, moments.means[1], self.takers[name])
+        if not self.options.sequential:
+            return Target(kernel, response_metric(moments.inputs), moments.inputs, means)
         # the kernel whose responses to the inputs as they are now come nearest to those of the dense network
         best = torch.linalg.solve(moments.inputs, rows @ moments.cross, left=False)
-        return Target(best.reshape(kernel.shape), response_metric(moments.inputs), moments.inputs)
+        return Target(best.reshape(kernel.shape), response_metric(moments.inputs), moments.inputs, means)
 
     def _moments(self, model: nn.Module, sites: Mapping[str, Geometry]) -> dict[str, PatchMoments]:
-        return patch_moments(self.dense, model, sites, self._images(MOMENT_IMAGES))
+        return patch_moments(self.dense, model, sites, self._images(MOMENT_IMAGES), centred=self.takers)
 
     def _images(self, limit: int) -> Iterator[Batch]:
         assert self.job.data is not None  # the constructor made sure

@@ -59,7 +59,7 @@ class StartOptions(Options):
 class StartLayerOptions(LayerOptions, StartOptions):
     """``start`` and ``scratch_recipe``: see StartOptions."""
 
-    dense_only: ClassVar[set[str]] = {"metric", "sequential"}
+    dense_only: ClassVar[set[str]] = {"metric", "sequential", "centred"}
 
     @model_validator(mode="after")
     def _nothing_to_measure(self) -> StartLayerOptions:

@@ -133,6 +133,8 @@ def test_a_zero_kernel_stays_zero() -> None:
 METRICS = [
     {"metric": "covariance"},
     {"metric": "covariance", "sequential": True},
+    {"metric": "covariance", "centred": True},
+    {"metric": "covariance", "centred": True, "sequential": True},
     {"metric": "mahalanobis"},
     {"metric": "activation"},
 ]
@@ -244,10 +246,44 @@ def test_a_group_that_nothing_but_zeros_reaches_is_factored_as_it_is() -> None:
             return self.conv(torch.cat([x, 0 * x], 1)).mean((2, 3))
 
     images = [(torch.randn(32, 2, 8, 8, generator=torch.Generator().manual_seed(1)), torch.zeros(32))]
-    for options in ({}, {"sequential": True}):
+    for options in ({}, {"sequential": True}, {"centred": True}):
         options = {"metric": "covariance"} | options
         found = lrb.compress(Dead(), "channel_svd", ranks="full", input_size=(2, 8, 8), options=options, data=images)
         assert found.plan.layers["conv"].error < 1e-5
+
+
+class OnePatch(nn.Module):
+    """A layer that a whole image is one patch of, with a bias or a batch norm behind it to take a shift, or neither."""
+
+    def __init__(self, taker: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(4, 10, 3, bias=taker == "bias", groups=2)
+        self.norm = nn.BatchNorm2d(10) if taker == "norm" else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.conv(x)).flatten(1)
+
+
+@pytest.mark.parametrize("sequential", [False, True])
+@pytest.mark.parametrize("taker", ["bias", "norm", "nothing"])
+def test_moments_about_the_mean_fit_what_varies_and_keep_the_mean_where_something_takes_it(
+    taker: str, sequential: bool
+) -> None:
+    model = OnePatch(taker).double().eval()
+    x = torch.randn(64, 4, 3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 3
+    lost = {}
+    for centred in (False, True):
+        options = {"metric": "covariance", "sequential": sequential, "centred": centred}
+        made = lrb.compress(
+            model, "channel_svd", ranks={"conv": 2}, options=options, input_size=(4, 3, 3), data=[(x, x[:, 0, 0, 0])]
+        )
+        lost[centred] = (made.model(x) - model(x)).detach()
+    if taker == "nothing":
+        torch.testing.assert_close(lost[True], lost[False])
+    else:
+        assert lost[True].mean(0).abs().max() < 1e-6 < lost[False].mean(0).abs().max()
+        assert lost[True].square().mean() < lost[False].square().mean()
 
 
 def test_calibration_without_data_says_what_to_give() -> None:
@@ -255,5 +291,6 @@ def test_calibration_without_data_says_what_to_give() -> None:
         lrb.compress(net(), "tucker", ranks=2, options={"metric": "covariance"}, input_size=(3, 12, 12))
     with pytest.raises(lrb.InvalidInput, match="generator, which can be read once only: give a list"):
         lrb.compress(net(), "tucker", ranks=2, options={"metric": "covariance"}, input_size=(3, 12, 12), data=data())
-    with pytest.raises(lrb.InvalidOptions, match="sequential belongs to"):
-        lrb.compress(net(), "tucker", ranks=2, options={"sequential": True}, input_size=(3, 12, 12), data=list(data()))
+    for name in ("sequential", "centred"):
+        with pytest.raises(lrb.InvalidOptions, match=f"{name} belongs to"):
+            lrb.compress(net(), "tucker", ranks=2, options={name: True}, input_size=(3, 12, 12), data=list(data()))
