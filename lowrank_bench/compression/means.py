@@ -17,7 +17,8 @@ from lowrank_bench.compression.surgery import named_layer
 
 def takers_of_means(model: nn.Module, input_size: tuple[int, ...], names: Collection[str]) -> dict[str, str | None]:
     """Those of the named layers of whose responses the mean can be put right: None for one with a bias, and else the
-    name of the batch norm that its responses alone go to, if that has running statistics.
+    name of the batch norm that takes its responses and no other layer's, if that has running statistics. What else
+    takes them, such as a shortcut, keeps the error of the mean.
     """
     without = [name for name in names if named_layer(model, name).bias is None]
     norms = following_norms(model, input_size, without)

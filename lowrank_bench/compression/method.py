@@ -39,11 +39,11 @@ class LayerOptions(Options):
     "frobenius": of the kernel (filter reconstruction in Jaderberg et al. 2014). "covariance": of the responses to
     calibration images (data reconstruction; the data covariance of Denton et al. 2014); with ``sequential``, to what
     reaches the layer once those before it are compressed, and with ``centred`` about their mean (Zhang et al. 2016,
-    eq. 3), whose error the layer's bias takes or else the batch norm behind it; where there is neither, as without.
-    "mahalanobis": weighted by how far a weight pulls images to
-    wrong labels (Denton et al. 2014, section 3.1). "activation": every input channel weighted by the root of its mean
-    absolute value (ASVD, Yuan et al. 2023, alpha = 1/2). All but the first need data, start from its factors or from a
-    closed form and move all of a layer's factors together; layers with more than 8,192 weights per filter stay with it.
+    section 3.1), whose error the layer's bias takes or else the batch norm behind it; where there is neither, as
+    without. "mahalanobis": weighted by how far a weight pulls images to wrong labels (Denton et al. 2014, section 3.1).
+    "activation": every input channel weighted by the root of its mean absolute value (ASVD, Yuan et al. 2023, alpha =
+    1/2). All but the first need data, start from its factors or from a closed form and move all of a layer's factors
+    together; layers with more than 8,192 weights per filter stay with it.
     ``align``: a budget is met with ranks in multiples of it, which vector units like; a layer whose ranks cannot be so
     large is free of it. ``allocation``: a budget is shared at one "price" for all layers, weighed by their errors, or
     as the same "uniform" fraction of each one's cost. "sensitivity": at one price, weighed by what the output loses

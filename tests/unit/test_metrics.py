@@ -286,6 +286,19 @@ def test_moments_about_the_mean_fit_what_varies_and_keep_the_mean_where_somethin
         assert lost[True].square().mean() < lost[False].square().mean()
 
 
+def test_the_mean_is_that_of_the_dense_network_though_the_layers_before_are_compressed() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(4, 6, 1), nn.ReLU(), nn.Conv2d(6, 10, 3), nn.Flatten()).double().eval()
+    x = torch.randn(64, 4, 3, 3, dtype=torch.float64) + 1
+    off = {}
+    for sequential in (False, True):
+        options = {"metric": "covariance", "centred": True, "sequential": sequential}
+        ranks, data = {"0": 1, "2": 2}, [(x, x[:, 0, 0, 0])]
+        made = lrb.compress(model, "channel_svd", ranks=ranks, options=options, input_size=(4, 3, 3), data=data)
+        off[sequential] = float((made.model(x) - model(x)).detach().mean(0).abs().max())
+    assert off[True] < 1e-5 < off[False]
+
+
 def test_calibration_without_data_says_what_to_give() -> None:
     with pytest.raises(lrb.InvalidInput, match="give data"):
         lrb.compress(net(), "tucker", ranks=2, options={"metric": "covariance"}, input_size=(3, 12, 12))
