@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from lowrank_bench.compression.geometry import Geometry, build
+from lowrank_bench.compression.given_data import checked
 from lowrank_bench.compression.method import Job, LayerMethod, Method
 from lowrank_bench.compression.model import Compressed
 from lowrank_bench.compression.modules import Factored
@@ -69,7 +71,9 @@ def compress(
 
     Exactly one of ``budget`` and ``ranks`` ({layer: ranks}, "evbmf", "energy:0.9", or one rule for all).
     ``input_size``: (C, H, W) of one image. ``data``: batches of (images, labels) that can be read again and again, or a
-    function epoch -> batches, for methods that calibrate or train; ``recipe``: how those train. A budget in latency is
+    function epoch -> batches, for methods that calibrate or train: images (N, C, H, W) in the model's dtype, labels
+    (N,); ``recipe``: how those train, in steps on at most one of these batches each, so that a recipe's epoch is as
+    long as it says with batches as large as the recipe's, mostly 256. A budget in latency is
     met by timing on this machine, which no run of lowrank-bench uses meanwhile. Raises InvalidInput, InvalidBudget,
     InvalidRanks, InvalidData, UnsupportedLayer and what ``factorize`` raises.
     """
@@ -89,7 +93,10 @@ def compress(
             f"data is a {type(data).__name__}, which can be read once only: give a list, a DataLoader, or a function "
             "epoch -> batches that opens it anew"
         )
-    batches = data if data is None or callable(data) else lambda _epoch: data
+    batches = None
+    if data is not None:
+        dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.get_default_dtype())
+        batches = checked(data if callable(data) else lambda _epoch: data, input_size, dtype)
     return cls(seed=seed, **options).compress(
         model, Job(input_size, budget, ranks, batches, recipe, timer=Clock(timing_lock))
     )

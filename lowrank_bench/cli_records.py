@@ -12,14 +12,11 @@ from rich.text import Text
 
 from lowrank_bench.cli_inspect import DEFAULT_OUT
 from lowrank_bench.errors import InvalidInput, InvalidRecord
-from lowrank_bench.reporting.board import make_boards
 from lowrank_bench.reporting.comparison import REGRESSIONS
 from lowrank_bench.reporting.comparison import compare as compare_records
 from lowrank_bench.reporting.comparison_tables import comparison_terminal
 from lowrank_bench.reporting.leaderboard import to_terminal
-from lowrank_bench.reporting.overall import make_overall
-from lowrank_bench.reporting.records_frame import load_records
-from lowrank_bench.reporting.report import update_readme, write_report
+from lowrank_bench.reporting.report import write_report
 from lowrank_bench.store import merge as merge_records
 
 MOVED = 1
@@ -40,17 +37,11 @@ def report(
     """Rebuild every table, page and figure from the records in a results folder: leaderboard.md and .csv, findings.md,
     reproduction.md, index.html and figures/.
     """
-    written = write_report(out, latex=form is Form.LATEX)
-    figures = [path for path in written if path.parent != out]
-    named = [path for path in written if path.parent == out]
-    if readme is not None:
-        update_readme(readme, out)
-        named.append(readme)
+    done = write_report(out, readme=readme, latex=form is Form.LATEX)
     console = Console()
-    boards = make_boards(load_records(out))
-    console.print(to_terminal(boards, make_overall(boards)))
-    counted = f", and {len(figures)} files in {figures[0].parent}" if figures else ""
-    console.print(Text("written: " + ", ".join(str(path) for path in named) + counted), soft_wrap=True)
+    console.print(to_terminal(done.boards, done.overall))
+    counted = f", and {len(done.figures)} files in {done.figures[0].parent}" if done.figures else ""
+    console.print(Text("written: " + ", ".join(map(str, done.pages)) + counted), soft_wrap=True)
 
 
 def compare(

@@ -14,7 +14,8 @@ WARM_UP = 0.15  # part of a one-cycle schedule in which the learning rate rises
 
 
 class Recipe(Noun):
-    """How to train. An epoch is ``images_per_epoch`` images whatever the size of the data set, so the cost is known.
+    """How to train. An epoch is ``images_per_epoch`` images whatever the size of the data set, so the cost is known; of
+    batches smaller than ``batch_size``, such as the last of a pass, each is a step of its own.
 
     ``frozen_factors``: factored layers keep their values, bias included. ``layer_by_layer``: tuning goes between the
     factorings, see training.tuning; the epochs are shared out, so that it costs what any other recipe costs.

@@ -45,8 +45,8 @@ class CPOptions(method.LayerOptions):
 
     @model_validator(mode="after")
     def _greedy_has_no_limits(self) -> CPOptions:
-        if self.algorithm == "greedy" and self.model_fields_set & {"max_iter", "max_seconds"}:
-            raise ValueError("algorithm 'greedy' ends by itself: leave max_iter and max_seconds out")
+        if self.algorithm == "greedy" and not self.epc and self.model_fields_set & {"max_iter", "max_seconds"}:
+            raise ValueError("algorithm 'greedy' ends by itself: leave max_iter and max_seconds out, or set epc=True")
         return self
 
     @model_validator(mode="after")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from lowrank_bench.compression import method
@@ -30,6 +30,12 @@ class DentonOptions(method.LayerOptions):
     variant: Literal["svd", "outer", "monochromatic"] = "svd"
     in_clusters: int = Field(2, ge=1)
     out_clusters: int = Field(2, ge=1)
+
+    @model_validator(mode="after")
+    def _colours_take_all_inputs(self) -> DentonOptions:
+        if self.variant == "monochromatic" and "in_clusters" in self.model_fields_set:
+            raise ValueError("in_clusters would do nothing with variant='monochromatic': leave it out")
+        return self
 
 
 class Denton(LayerMethod):
@@ -58,7 +64,15 @@ class Denton(LayerMethod):
             small, middle, _ = sorted((t, s, taps))
             return [(rank,) for rank in grid(small * middle)]
         full_in, full_out = min(s, t * taps), min(t, s * taps)
-        return [(min(k2, k1 * taps), min(k1, k2 * taps)) for k2, k1 in grid_of_pairs(full_out, full_in)]
+        return [self.feasible(shape, pair) for pair in grid_of_pairs(full_out, full_in)]
+
+    def feasible(self, shape: KernelShape, ranks: tuple[int, ...]) -> tuple[int, ...]:
+        """K2 maps of a block need K1 dh dw of its inputs', and the other way round."""
+        if len(ranks) == 1:
+            return ranks
+        taps = shape.dh * shape.dw
+        k2, k1 = ranks
+        return min(k2, k1 * taps), min(k1, k2 * taps)
 
     def factorize(self, weight: Tensor, ranks: tuple[int, ...], statistics: Tensor | None = None) -> Chain:
         """Balanced k-means, then the variant's approximation in every block; norms are spread evenly over the chain."""

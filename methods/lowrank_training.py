@@ -18,7 +18,7 @@ from lowrank_bench.compression.model import Compressed
 from lowrank_bench.compression.registry import method_class
 from lowrank_bench.compression.surgery import named_layer
 from lowrank_bench.errors import InvalidInput, InvalidOptions, UnsupportedLayer
-from lowrank_bench.training.from_scratch import StartOptions, compress_from_scratch
+from lowrank_bench.training.from_scratch import StartOptions, compress_from_scratch, scratch_version
 from lowrank_bench.training.jobs import train_for
 from lowrank_bench.training.loop import Regularizer
 from lowrank_bench.training.recipes import Recipe, get_recipe
@@ -68,8 +68,9 @@ class LowRankTraining(Method):
     ``start="scratch"`` trains the factors of ``scheme`` from random values by ``scratch_recipe``, with one batch norm
     behind each pair and none inside it (Tai et al. 2016).
 
-    Not for free: this training comes before the common fine-tuning, and no other method has it. It is counted in the
-    time to decompose, and the plan notes its epochs; a fair control is fine-tuned for as many more.
+    Not for free: this training comes before the common fine-tuning, as that of ``narrow`` does, and factored networks
+    have none such. It is counted in the time to decompose, and the plan notes its epochs; a fair control is fine-tuned
+    for as many more.
     """
 
     name, version = "lowrank_training", 1
@@ -78,8 +79,9 @@ class LowRankTraining(Method):
 
     @property
     def versions(self) -> dict[str, int]:
-        """Its own, and that of the method whose factors and ranks it takes."""
-        return super().versions | {"scheme": method_class(SCHEMES[self.options.scheme]).version}
+        """Its own, that of the method whose factors and ranks it takes, and that of the recipe from scratch."""
+        scheme = {"scheme": method_class(SCHEMES[self.options.scheme]).version}
+        return super().versions | scheme | scratch_version(self.options.scratch_recipe)
 
     def compress(self, model: nn.Module, job: Job) -> Compressed:
         """Train, then cut; plain truncation with a recipe of no epochs. Or train the cut structure from scratch. Raises

@@ -16,7 +16,7 @@ from lowrank_bench.compression.model import Compressed
 from lowrank_bench.compression.plan import Plan
 from lowrank_bench.compression.widths import narrowed, share_for
 from lowrank_bench.errors import InvalidRanks
-from lowrank_bench.training.from_scratch import ScratchRecipe, recipe_from_scratch
+from lowrank_bench.training.from_scratch import ScratchRecipe, recipe_from_scratch, scratch_version
 from lowrank_bench.training.jobs import train_for
 
 
@@ -40,6 +40,11 @@ class Narrow(Method):
     name, version = "narrow", 1
     Options: ClassVar[type[method.Options]] = NarrowOptions
     options: NarrowOptions
+
+    @property
+    def versions(self) -> dict[str, int]:
+        """Its own, and that of the recipe that trains it where the options name it."""
+        return super().versions | scratch_version(self.options.scratch_recipe)
 
     def compress(self, model: nn.Module, job: Job) -> Compressed:
         """The network whose width comes nearest to the budget, trained. Raises InvalidRanks, InvalidBudget,

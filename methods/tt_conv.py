@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from lowrank_bench.compression import method
@@ -39,6 +39,12 @@ class TTConvOptions(StartLayerOptions):
     mode: Literal["naive", "core_by_core", "rebuild"] = "naive"
     modes: int = Field(3, ge=2, le=8)
 
+    @model_validator(mode="after")
+    def _naive_splits_nothing(self) -> TTConvOptions:
+        if self.mode == "naive" and "modes" in self.model_fields_set:
+            raise ValueError("modes would do nothing with mode='naive', which splits no channels: leave it out")
+        return self
+
 
 class TTConv(StartMethod):
     """Tensor trains by TT-SVD (Garipov et al. 2016), ranks r1, r2, ... at every cut.
@@ -66,6 +72,15 @@ class TTConv(StartMethod):
         """The rank at every cut that allows it, the cut's full rank at the others."""
         full = self._full(shape)
         return tuple(min(rank, limit) for limit in full) if rank <= max(full) else (rank,) * len(full)
+
+    def feasible(self, shape: KernelShape, ranks: tuple[int, ...]) -> tuple[int, ...]:
+        """No rank above the one before it times the side between them; from scratch any."""
+        if self.options.start == "scratch":
+            return ranks
+        kept = [1]
+        for rank, side in zip(ranks, self._dims(shape)[:-1], strict=True):
+            kept.append(min(rank, kept[-1] * side))
+        return tuple(kept[1:])
 
     def refuse(self, geometry: Geometry) -> str | None:
         """Linear layers, unless their kernel is rebuilt: the naive train of a matrix is no more than an SVD."""

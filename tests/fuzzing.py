@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hypothesis import strategies as st
+from sweep_text import SWEEP
 from synthetic_records import measurement_record, trial, trial_record
 from torch import nn
 
@@ -19,20 +20,6 @@ from lowrank_bench.compression.model import PLAN, WEIGHTS
 from lowrank_bench.running.sweep import plan
 from lowrank_bench.store import FILE_NAME, Store
 
-SWEEP = """
-[sweep]
-task = "chars36"
-models = ["charnet"]
-methods = ["tucker", {name = "jaderberg", options = {order = "hv"}}]
-budgets = [{macs = 4}, {params = 2, scope = "convs"}]
-ranks = ["evbmf", {conv2 = 8}]
-seeds = [0, 1]
-recipe = "none"
-[measure]
-runtimes = ["eager", "eager-nhwc"]
-threads = [1, "all"]
-batches = [1, 64]
-"""
 SIZE = (3, 8, 8)
 
 # What lives on boundaries: of types, of paths, of shells, of numbers.

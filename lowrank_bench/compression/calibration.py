@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lowrank_bench.compression.geometry import Geometry
+from lowrank_bench.compression.given_data import Batch, check_labels, check_size
 from lowrank_bench.compression.watching import evaluating, input_of
 from lowrank_bench.errors import InvalidData, InvalidInput
 
 PATCHES_PER_IMAGE = 16  # per call of a layer; Zhang et al. 2016 draw 10 from each of 3,000 images
 DEAD = 1e-6
-Batch = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,8 @@ def first_images(batches: Iterable[Batch], size: tuple[int, int, int], limit: in
     """
     left = limit
     for number, (images, labels) in enumerate(batches):
-        _check_images(images, size, f"batch {number} of data")
+        check_size(images, size, f"batch {number} of data")
+        _check_finite(images, f"batch {number} of data")
         yield images[:left], labels[:left]
         left -= len(images)
         if left <= 0:
@@ -54,12 +55,7 @@ def first_images(batches: Iterable[Batch], size: tuple[int, int, int], limit: in
         )
 
 
-def _check_images(images: Tensor, size: tuple[int, int, int], place: str) -> None:
-    if tuple(images.shape[1:]) != tuple(size):
-        raise InvalidData(
-            f"{place} holds images {tuple(images.shape)}, and (N, C, H, W) with (C, H, W) = {tuple(size)} is what the "
-            "model is compressed for: resize them, or give their size as input_size"
-        )
+def _check_finite(images: Tensor, place: str) -> None:
     if not torch.isfinite(images).all():
         raise InvalidData(
             f"{place} holds images with values that are not finite (NaN or infinity): leave those out, or look at how "
@@ -79,7 +75,10 @@ def patch_moments(
     memory does not grow with the images. ``model`` is the dense network or a copy of it, in part compressed.
     ``centred``: the layers whose moments are about the mean.
     """
-    sums: dict[str, tuple[Tensor, Tensor]] = {}
+    squares: dict[str, Tensor] = {}
+    crossed: dict[
+        str, Tensor
+    ] = {}  # empty while the model is the dense one: its squares then, which may take gigabytes
     means: dict[str, tuple[Tensor, Tensor]] = {}
     counts = dict.fromkeys(sites, 0)
     for number, (images, _) in enumerate(batches):
@@ -87,13 +86,15 @@ def patch_moments(
         inputs = targets if model is dense else _patches(model, sites, images, seed + number)
         for name, patches in inputs.items():
             counts[name] += patches.shape[1]
-            own = (patches.mT @ patches).double()
-            pair = own, own if model is dense else (targets[name].mT @ patches).double()
-            sums[name] = (sums[name][0] + pair[0], sums[name][1] + pair[1]) if name in sums else pair
+            squares[name] = (patches.mT @ patches).double() + squares.get(name, 0)
+            if model is not dense:
+                crossed[name] = (targets[name].mT @ patches).double() + crossed.get(name, 0)
             if name in centred:
                 both = targets[name].double().sum(1), patches.double().sum(1)
                 means[name] = (means[name][0] + both[0], means[name][1] + both[1]) if name in means else both
-    return {name: _moments(*pair, means.get(name), counts[name]) for name, pair in sums.items()}
+    return {
+        name: _moments(squares.pop(name), crossed.pop(name, None), means.get(name), counts[name]) for name in [*squares]
+    }
 
 
 def input_magnitudes(
@@ -126,6 +127,7 @@ def weight_importance(model: nn.Module, names: Iterable[str], batches: Iterable[
         for images, labels in batches:
             for image, label in zip(images, labels, strict=True):
                 logits = model(image[None])
+                check_labels(label[None], logits.shape[1])
                 wrong = logits.detach().clone()
                 wrong[0, label] = -torch.inf
                 loss = F.cross_entropy(logits, wrong.argmax(1))  # its gradient at the logits is U(I) - delta(l)
@@ -190,14 +192,13 @@ def _draw(x: Tensor, geometry: Geometry, generator: torch.Generator) -> Tensor:
     return by_group.transpose(1, 2).flatten(2)
 
 
-def _moments(inputs: Tensor, cross: Tensor, sums: tuple[Tensor, Tensor] | None, count: int) -> PatchMoments:
-    """From sums over ``count`` patches; about their mean where the ``sums`` of these themselves are given."""
-    inputs, cross = inputs / count, cross / count
-    means = None
-    if sums is not None:
-        means = sums[0] / count, sums[1] / count
-        inputs = inputs - means[1][:, :, None] * means[1][:, None, :]
-        cross = cross - means[0][:, :, None] * means[1][:, None, :]
+def _moments(squares: Tensor, crossed: Tensor | None, sums: tuple[Tensor, Tensor] | None, count: int) -> PatchMoments:
+    """From sums over ``count`` patches, ``crossed`` where these differ from the dense network's; about their mean where
+    the ``sums`` of both themselves are given.
+    """
+    means = None if sums is None else (sums[0] / count, sums[1] / count)
+    inputs = _about(squares / count, means and (means[1], means[1]))
+    cross = None if crossed is None else _about(crossed / count, means)
     n = inputs.shape[-1]
     trace = inputs.diagonal(dim1=-2, dim2=-1).sum(-1)
     square = inputs.square().sum((-2, -1))
@@ -205,4 +206,10 @@ def _moments(inputs: Tensor, cross: Tensor, sums: tuple[Tensor, Tensor] | None, 
     share = share.nan_to_num(nan=1.0, posinf=1.0).clamp(0, 1)[:, None, None]
     # nothing but zeros ever reaches a dead group: every direction counts alike there
     unit = torch.eye(n, dtype=inputs.dtype) * torch.where(trace > 0, trace / n, 1.0)[:, None, None]
-    return PatchMoments((1 - share) * inputs + share * unit, (1 - share) * cross + share * unit, means)
+    inputs = (1 - share) * inputs + share * unit
+    return PatchMoments(inputs, inputs if cross is None else (1 - share) * cross + share * unit, means)
+
+
+def _about(moments: Tensor, means: tuple[Tensor, Tensor] | None) -> Tensor:
+    """E[x y^T] about the means of both, (groups, n) each."""
+    return moments if means is None else moments - means[0][:, :, None] * means[1][:, None, :]

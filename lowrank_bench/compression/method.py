@@ -21,7 +21,7 @@ from lowrank_bench.compression.model import Compressed
 from lowrank_bench.compression.sensitivity import VERSION as SENSITIVITY_VERSION
 from lowrank_bench.compression.surgery import check_finite
 from lowrank_bench.decomposition.matrix import cut_errors
-from lowrank_bench.errors import InvalidOptions, InvalidRanks, explain
+from lowrank_bench.errors import InvalidOptions, InvalidRanks, UnsupportedLayer, explain
 from lowrank_bench.seeds import check_seed
 
 __all__ = ["Batches", "Job", "LayerMethod", "LayerOptions", "Method", "Options", "grid", "grid_of_pairs"]
@@ -48,7 +48,7 @@ class LayerOptions(Options):
     large is free of it. ``allocation``: a budget is shared at one "price" for all layers, weighed by their errors, or
     as the same "uniform" fraction of each one's cost. "sensitivity": at one price, weighed by what the output loses
     when only this layer is cut, measured on training images at a few ranks of every layer; no more of them are tried
-    once a layer took ``probe_seconds``.
+    once a layer took ``probe_seconds``, so that on a slow machine fewer are, and other ranks may come of it.
     ``batch_norm``: errors count as they leave the batch norm behind the layer ("folded"), or as they enter it
     ("ignored"); metric "mahalanobis" knows what it does to the output anyhow.
     """
@@ -62,10 +62,12 @@ class LayerOptions(Options):
     batch_norm: Literal["folded", "ignored"] = "folded"
 
     @model_validator(mode="after")
-    def _only_of_covariances(self) -> Self:
+    def _nothing_without_effect(self) -> Self:
         for name in ("sequential", "centred"):
             if getattr(self, name) and self.metric != "covariance":
                 raise ValueError(f"{name} belongs to metric='covariance': set that, or leave {name} out")
+        if "probe_seconds" in self.model_fields_set and self.allocation != "sensitivity":
+            raise ValueError("probe_seconds would do nothing without allocation='sensitivity': leave it out")
         return self
 
 
@@ -125,9 +127,13 @@ class LayerMethod(Method):
         that are valid.
         """
 
+    def feasible(self, shape: KernelShape, ranks: tuple[int, ...]) -> tuple[int, ...]:
+        """Ranks up to these that can be filled together, where one limits another; by default every one can."""
+        return ranks
+
     def aligned_candidates(self, shape: KernelShape) -> list[tuple[int, ...]]:
-        """The candidates with every rank at a multiple of the option ``align``, or full; as they are where no rank can
-        be so large.
+        """The candidates with every rank at a multiple of the option ``align``, or as near as can be filled; as they
+        are where no rank can be so large.
         """
         candidates = [tuple(ranks) for ranks in self.candidates(shape)]
         step, full = self.options.align, candidates[-1]
@@ -137,7 +143,7 @@ class LayerMethod(Method):
             tuple(min(limit, max(step, round(r / step) * step)) for r, limit in zip(ranks, full, strict=True))
             for ranks in candidates
         )
-        return list(dict.fromkeys(rounded))
+        return list(dict.fromkeys(self.feasible(shape, ranks) for ranks in rounded))
 
     @abstractmethod
     def factorize(self, weight: Tensor, ranks: tuple[int, ...], statistics: Tensor | None = None) -> Chain:
@@ -184,7 +190,12 @@ class LayerMethod(Method):
         return compress_layers(self, model, job)
 
     def check_alone(self) -> None:
-        """Raise UnsupportedLayer where the options make sense for a whole network only; by default they never do."""
+        """Raise UnsupportedLayer where the options make sense for a whole network only."""
+        if self.options.metric != "frobenius":
+            raise UnsupportedLayer(
+                f"metric {self.options.metric!r} is calibrated on images that reach a layer within its network: use "
+                "lowrank_bench.compress with data"
+            )
 
     def factorize_layer(
         self,
@@ -216,13 +227,17 @@ class LayerMethod(Method):
         return stack_groups([self.structure(shape, ranks)] * groups)
 
     def check_ranks(self, shape: KernelShape, ranks: tuple[int, ...], place: str = "layer") -> None:
-        """Raise InvalidRanks, naming the valid range, unless 1 <= ranks <= full."""
+        """Raise InvalidRanks, naming the valid range, unless 1 <= ranks <= full and all can be filled together."""
         full = tuple(self.candidates(shape)[-1])
         whole = len(ranks) == len(full) and all(isinstance(r, int) and not isinstance(r, bool) for r in ranks)
         if not whole or any(not 1 <= r <= f for r, f in zip(ranks, full, strict=True)):
             raise InvalidRanks(
                 f"{place}: {self.name} ranks {ranks} of a kernel {tuple(shape)}: whole numbers from {(1,) * len(full)} "
                 f"to {full} are wanted"
+            )
+        if (most := self.feasible(shape, ranks)) != ranks:
+            raise InvalidRanks(
+                f"{place}: {self.name} ranks {ranks} of a kernel {tuple(shape)} cannot be filled together: {most} can"
             )
 
 

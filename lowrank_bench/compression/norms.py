@@ -29,20 +29,33 @@ def following_norms(model: nn.Module, input_size: tuple[int, ...], names: Iterab
     """For each of these layers whose very output a normalisation takes in a forward pass, the name of that; None where
     the network gives the output back. The model is not touched. Raises InvalidInput as ``count`` does.
     """
-    made: list[tuple[str, Tensor]] = []  # held, so that no two have one identity
-    taken: list[tuple[str | None, Any]] = []
+    made: list[tuple[str, Any, int]] = []  # held, so that no two have one identity
+    taken: list[tuple[str | None, Any, int]] = []
     model = alias_of(model)
     modules = dict(model.named_modules())
     for name in names:
-        modules[name].register_forward_hook(lambda _layer, _inputs, output, name=name: made.append((name, output)))
+        modules[name].register_forward_hook(
+            lambda _layer, _inputs, output, name=name: made.append((name, *_now(output)))
+        )
     for name, module in modules.items():
         if isinstance(module, NORMS):
             module.register_forward_pre_hook(
-                lambda _norm, inputs, named, name=name: taken.append((name, input_of(inputs, named))), with_kwargs=True
+                lambda _norm, inputs, named, name=name: taken.append((name, *_now(input_of(inputs, named)))),
+                with_kwargs=True,
             )
-    model.register_forward_hook(lambda _model, _inputs, output: taken.append((None, output)))
+    model.register_forward_hook(lambda _model, _inputs, output: taken.append((None, *_now(output))))
     run_on_zeros(model, input_size)
-    return {name: norm for name, output in made for norm, tensor in taken if tensor is output}
+    return {
+        name: norm
+        for name, output, version in made
+        for norm, tensor, now in taken
+        if tensor is output and version == now
+    }
+
+
+def _now(value: Any) -> tuple[Any, int]:
+    """With the count of the changes in place so far, such as an activation's."""
+    return value, value._version if isinstance(value, Tensor) else 0
 
 
 def weighing_norms(method: LayerMethod, model: nn.Module, job: Job, sites: Mapping[str, Site]) -> dict[str, str]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lowrank_bench.compression.chain import KernelShape
+from lowrank_bench.decomposition.matrix import kept_by_energy
 from lowrank_bench.decomposition.vbmf import evbmf
 from lowrank_bench.errors import InvalidRanks
 from lowrank_bench.trial import Ranks
@@ -38,9 +39,10 @@ def resolve_ranks(method: LayerMethod, weight: Tensor, groups: int, rule: Ranks,
 
 
 def energy_rank(matrix: Tensor, share: float) -> int:
-    """Smallest rank that keeps ``share`` of the energy, the sum of squared singular values (TRP, Xu et al. 2020)."""
-    energy = torch.linalg.svdvals(matrix).square().cumsum(0)
-    return int((energy < share * energy[-1]).sum()) + 1
+    """Smallest rank, at least 1, that keeps ``share`` of the energy, the sum of squared singular values (TRP, Xu et al.
+    2020).
+    """
+    return max(1, int(kept_by_energy(torch.linalg.svdvals(matrix), share).sum()))
 
 
 def _whole_numbers(given: Any, place: str) -> int | tuple[int, ...]:
@@ -75,7 +77,7 @@ def _by_rule(
         for matrices in unfolded
     ]
     ranks = tuple(min(max(column), limit) for column, limit in zip(zip(*per_group, strict=True), full, strict=True))
-    return None if 0 in ranks else ranks
+    return None if 0 in ranks else method.feasible(shape, ranks)
 
 
 def rank_rule(rule: str, place: str) -> Callable[[Tensor], int]:

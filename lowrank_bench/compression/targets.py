@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from lowrank_bench.compression.calibration import (
-    Batch,
     PatchMoments,
     first_images,
     input_magnitudes,
@@ -17,6 +16,7 @@ from lowrank_bench.compression.calibration import (
     weight_importance,
 )
 from lowrank_bench.compression.geometry import Geometry
+from lowrank_bench.compression.given_data import Batch
 from lowrank_bench.compression.means import takers_of_means
 from lowrank_bench.compression.metric import Means, Target, response_metric, weighted_metric
 from lowrank_bench.compression.surgery import kernel_of, named_layer
@@ -46,15 +46,16 @@ class Targets:
                 f"metric {options.metric!r} is calibrated on images: give data, batches of (images, labels), or take "
                 "metric='frobenius'"
             )
+        metric = options.metric if self.sites else "frobenius"  # where there is nothing to calibrate
         self.takers = takers_of_means(dense, job.input_size, list(self.sites)) if options.centred else {}
         self.moments: dict[str, PatchMoments] = {}
-        if options.metric == "covariance" and not options.sequential:
+        if metric == "covariance" and not options.sequential:
             self.moments = self._moments(dense, self.sites)
         self.magnitudes: dict[str, Tensor] = {}
-        if options.metric == "activation":
+        if metric == "activation":
             self.magnitudes = input_magnitudes(dense, self.sites, self._images(MOMENT_IMAGES))
         self.importance = {}
-        if options.metric == "mahalanobis":
+        if metric == "mahalanobis":
             self.importance = weight_importance(dense, self.sites, self._images(GRADIENT_IMAGES))
 
     def of(self, name: str, model: nn.Module) -> Target | None:

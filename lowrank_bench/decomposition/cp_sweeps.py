@@ -7,16 +7,19 @@ import math
 import torch
 from torch import Tensor
 
-from lowrank_bench.decomposition.cp_stopping import Stopping
+from lowrank_bench.decomposition.cp_stopping import FLOOR, Stopping
 from lowrank_bench.decomposition.mttkrp import Rows, Unfolded, grams, hadamard
 from lowrank_bench.errors import Diverged
 
 
 def alternating_least_squares(problem: Unfolded, rows: Rows, stopping: Stopping) -> tuple[list[Tensor], list[float]]:
-    """ALS from `rows`; returns the last rows, and the errors of the start and after every sweep."""
+    """ALS from `rows`, one sweep at least; returns the last rows, and the errors of the start and after every sweep.
+
+    A sweep ends with a least-squares mode, after which no fit is worse than none.
+    """
     rows, history = list(rows), [_error(problem, rows, problem.mttkrps(rows)[problem.pivot])]
     sweeps = problem.sweeps(rows, least_squares)
-    while not stopping.reached(history):
+    while history[-1] >= FLOOR and (len(history) == 1 or not stopping.reached(history)):
         rows, pivot_mttkrp = next(sweeps)
         history.append(_error(problem, rows, pivot_mttkrp))
     return rows, history

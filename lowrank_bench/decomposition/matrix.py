@@ -115,6 +115,15 @@ def _svd_of_wide(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
     return u[..., :rank], s[..., :rank], vh[..., :rank, :] @ q.mT
 
 
+def kept_by_energy(singular_values: Tensor, share: float) -> Tensor:
+    """Which of the singular values (..., n), largest first, make up the smallest rank that keeps ``share`` of the
+    energy, the sum of their squares (..., n), bool.
+    """
+    energy = singular_values.square().cumsum(-1)
+    before = torch.nn.functional.pad(energy[..., :-1], (1, 0))
+    return before < share * energy[..., -1:]
+
+
 def cut_errors(matrices: Sequence[Tensor | None], candidates: Sequence[tuple[int, ...]]) -> list[float]:
     """Squared relative error to expect where each matrix is cut at its rank (None: it is not cut): what the product of
     the shares of energy that they keep leaves.

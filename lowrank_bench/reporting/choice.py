@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pandas as pd
 
 from lowrank_bench.measurement.statistics import RatioInterval, Verdict, verdict
@@ -58,13 +60,16 @@ def rivals(best: Row, rows: pd.DataFrame) -> list[Row]:
 
 
 def how_sure(best: Row, rows: pd.DataFrame, limit: float | None) -> str:
-    """Whether no other method's interval reaches the winner's, both widened by their noise floors, the winner's
-    processes agree, and the loss's interval keeps to the limit over several seeds; without a limit it is said of the
-    time alone.
+    """Whether no other method's interval reaches the winner's, both widened by their noise floors, other methods were
+    tuned as it was, its processes agree, and the loss's interval keeps to the limit over several seeds; without a limit
+    it is said of the time alone.
     """
     doubts = []
-    if (rows["method"] == best.method).all():
+    others = rows[rows["method"] != best.method]
+    if others.empty:
         doubts.append("no other method there")
+    elif not (others["recipe"] == best.recipe).any():
+        doubts.append(f"no other method there tuned by {best.recipe}")
     if names := sorted({row.method for row in rivals(best, rows)}):
         doubts.append(f"{', '.join(names)} may be as fast")
     if limit is not None and not best.top1_drop_high <= limit:
@@ -76,9 +81,19 @@ def how_sure(best: Row, rows: pd.DataFrame, limit: float | None) -> str:
     return "; ".join(doubts) or ("sure at 95 %" if limit is not None else "sure at 95 % of the time alone")
 
 
-def practical_verdict(row: Row) -> Verdict:
-    """Whether the practical speedup is beyond the row's noise floor: faster, slower or the same."""
+def practical_verdict(row: Row) -> Verdict | Literal["not known"]:
+    """Whether the practical speedup is beyond the row's noise floor: faster, slower or the same; not known where it has
+    no interval, as nothing says how the runtimes' hours compare.
+    """
+    if pd.isna(row.practical_low):
+        return "not known"
     return verdict(RatioInterval(row.practical, row.practical_low, row.practical_high), row.noise_floor)
+
+
+def reserve(row: Row) -> list[str]:
+    """What is to be said beside a practical speedup that is not plainly a gain."""
+    judged = practical_verdict(row)
+    return [*([] if judged == "faster" else [judged]), *(["unstable"] if row.unstable else [])]
 
 
 def _may_reach(row: Row, best: Row) -> bool:

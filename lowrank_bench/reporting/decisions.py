@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
@@ -12,16 +12,48 @@ from lowrank_bench.reporting.choice import by_practical, free_choice, how_sure, 
 from lowrank_bench.reporting.tables import Grid
 from lowrank_bench.trial import CONTROL
 
+DECISIONS_TITLE = "Which model to take"
 _HEADINGS = [
     "Network", "Setting", "Losing at most", "Fastest", "In", "Practical [95 %]", "Loss, points [95 %]", "How sure",
 ]  # fmt: skip
 
 
-def all_recipes(boards: Collection[Board]) -> pd.DataFrame:
-    """Of a network's boards on one machine, one for each recipe, every model in its fastest runtime, at the headline's
-    threads and batch.
+def with_choice(boards: Sequence[Board]) -> list[Board]:
+    """Those on which there is a model to choose."""
+    return [board for board in boards if not (board.rows.empty or chosen(board).empty)]
+
+
+def by_network(boards: Sequence[Board]) -> list[list[Board]]:
+    """The boards with accuracies, of each network on its own."""
+    networks: dict[tuple[str, str], list[Board]] = {}
+    for board in boards:
+        if board.scored:
+            networks.setdefault((board.task, board.model), []).append(board)
+    return [*networks.values()]
+
+
+def chosen(board: Board) -> pd.DataFrame:
+    """Each model in its fastest runtime, at the headline's threads and batch."""
+    return free_choice(board, *workloads(board)[0])
+
+
+def fullest(boards: Sequence[Board]) -> Board:
+    """The board of most models."""
+    return max(boards, key=lambda board: len(chosen(board)))
+
+
+def of_one_machine(boards: Sequence[Board]) -> list[Board]:
+    """The board of most models, then those of other recipes on its machine."""
+    first = fullest(boards)
+    return [first, *(board for board in boards if board.machine == first.machine and board is not first)]
+
+
+def all_recipes(boards: Sequence[Board]) -> pd.DataFrame:
+    """Of a network's boards on one machine, one for each recipe, every model in its fastest runtime, at the threads and
+    batch of the first one's headline.
     """
-    return by_practical(pd.concat([free_choice(board, *workloads(board)[0]) for board in boards]))
+    workload = workloads(boards[0])[0]
+    return by_practical(pd.concat([free_choice(board, *workload) for board in boards]))
 
 
 def fastest_at(rows: pd.DataFrame) -> Mapping[float, Row]:
@@ -30,15 +62,15 @@ def fastest_at(rows: pd.DataFrame) -> Mapping[float, Row]:
     return {limit: row for limit, row in found.items() if row is not None}
 
 
-def decisions_grid(networks: Sequence[Collection[Board]]) -> Grid:
+def decisions_grid(boards: Sequence[Board]) -> Grid:
     """A line for each loss at which anything gains on a network with accuracies, which the first of its lines names;
-    one that says so where nothing does.
+    one that says so where nothing does. A network's machine is that of its board of most models.
     """
-    return Grid(_HEADINGS, [cells for boards in networks for cells in _decided(boards)])
+    return Grid(_HEADINGS, [cells for some in by_network(boards) for cells in _decided(of_one_machine(some))])
 
 
-def _decided(boards: Collection[Board]) -> list[list[str]]:
-    first = next(iter(boards))
+def _decided(boards: Sequence[Board]) -> list[list[str]]:
+    first = boards[0]
     rows = all_recipes(boards)
     where = [first.network, f"{workload_text(*workloads(first)[0])}, {first.machine}"]
     lines: list[list[str]] = []
@@ -63,14 +95,11 @@ def what_is_missing(boards: Sequence[Board]) -> str:
     """A sentence on what these boards do not say: losses, further seeds and methods, the dense model in fewer bits;
     empty where nothing lacks.
     """
-    networks: dict[tuple[str, str], list[Board]] = {}
-    for board in boards:
-        networks.setdefault((board.task, board.model), []).append(board)
-    scored = {where: some for where, some in networks.items() if any(board.scored for board in some)}
-    rows = {f"{model} on {task}": pd.concat([b.rows for b in some]) for (task, model), some in scored.items()}
+    scored = {some[0].network: some for some in by_network(boards)}
+    rows = {name: pd.concat([board.rows for board in some]) for name, some in scored.items()}
     models = {name: some[some["method"] != CONTROL] for name, some in rows.items()}
     missing = {
-        "the loss of {}, compared by time alone": [model for task, model in networks if (task, model) not in scored],
+        "the loss of {}, compared by time alone": [*{board.model for board in boards if board.network not in scored}],
         "more than one seed of {}": [
             name for name, some in models.items() if not some["seeds"].str.contains(",").any()
         ],

@@ -121,12 +121,12 @@ def _fields(scored: bool, rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFram
 
 
 def _duel(best: Row, second: Row, limit: float | None) -> list[str]:
-    """The winner beside the next method."""
-    lead = (
-        best.practical / second.practical,
-        best.practical_low / second.practical_high,
-        best.practical_high / second.practical_low,
+    """The winner beside the next method; in one runtime their speedups are compared, which share its dense model."""
+    name = "speedup" if best.runtime == second.runtime else "practical"
+    (ratio, low, high), (other, least, most) = (
+        [getattr(row, f"{name}{end}") for end in ("", "_low", "_high")] for row in (best, second)
     )
+    lead = ratio / other, low / most, high / least
     return [*_told(best, limit), _name(second, limit), second.runtime, interval_text(*lead, ".2f")]
 
 

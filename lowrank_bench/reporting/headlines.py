@@ -1,32 +1,52 @@
-"""The README's first lines: on each machine what 4x fewer MACs become, least and most, and what gains nothing."""
+"""What a reader sees first: on each machine what fewer MACs become, least and most, and what gains nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pandas as pd
+
 from lowrank_bench.reporting.board import Board, Row, rows_of
-from lowrank_bench.reporting.cells import method_text, practical_text
-from lowrank_bench.reporting.choice import free_choice, keeping, practical_verdict, workloads
-from lowrank_bench.reporting.markdown import escape
-from lowrank_bench.reporting.networks import shared_workload
+from lowrank_bench.reporting.cells import method_text, practical_text, setting_text
+from lowrank_bench.reporting.choice import free_choice, keeping, practical_verdict, reserve, workloads
+from lowrank_bench.reporting.networks import shared_workload, untimed
+from lowrank_bench.reporting.promises import SAVING
+from lowrank_bench.reporting.tables import Grid
 
-_SPANS = {"macs/4": "in the whole network", "macs/4 (convs)": "in its convolutions, the rest left as it was"}
+SPANS_TITLE = "What fewer MACs become"
+SPANS_LEGEND = (
+    "times as fast as the dense network [95 %], each model in the fastest runtime that it was timed in; same: no gain "
+    "beyond the noise; the networks differ between machines and lines"
+)
+_HEADINGS = ["Machine", "Fewer MACs", "Networks", "Models", "Refused or failed", "Least", "Most"]
+_SPANS = {
+    "macs/2": "2x in the whole network (macs/2)",
+    "macs/4": "4x in the whole network (macs/4)",
+    "macs/4 (convs)": "4x in its convolutions, the rest as it was (macs/4 (convs))",
+}
 
 
-def headlines(boards: Sequence[Board]) -> list[str]:
-    """A paragraph for each machine, of the practical speedups that the tables below show: budgets of the whole network
-    and of its convolutions apart, what is slower or the same counted at every budget.
+def spans_grid(boards: Sequence[Board]) -> Grid:
+    """Both ends, on each machine, of the practical speedups, by the ends of their intervals as winners are: budgets of
+    the whole network and of its convolutions apart. Methods that came to no time there are counted. Without a line
+    where nothing was timed at these budgets.
     """
-    paragraphs = []
-    for machine in sorted({board.machine for board in boards}):
-        rows = [row for board in boards if board.machine == machine for row in _models(board)]
-        if rows:
-            said = "; ".join(filter(None, (_span(rows, target, where) for target, where in _SPANS.items())))
-            opening = f"On {machine}, each model in the fastest runtime that it was timed in: "
-            paragraphs.append(
-                escape(f"{opening}{said}{'. At' if said else 'at'} any budget and recipe, {_without_gain(rows)}.")
-            )
-    return paragraphs
+    return Grid(_HEADINGS, [line for machine, here in _by_machine(boards) for line in _spans(machine, here)])
+
+
+def without_gain(boards: Sequence[Board]) -> list[tuple[str, str]]:
+    """Of each machine, how many models with fewer MACs at all budgets are slower than the dense network, and how many
+    no faster.
+    """
+    counts = [
+        (machine, _counted([row for board in here for row in _models(board)])) for machine, here in _by_machine(boards)
+    ]
+    return [(f"{machine}, at any budget and recipe", f"{count}.") for machine, count in counts if count]
+
+
+def _by_machine(boards: Sequence[Board]) -> list[tuple[str, list[Board]]]:
+    machines = sorted({board.machine for board in boards})
+    return [(machine, [board for board in boards if board.machine == machine]) for machine in machines]
 
 
 def _models(board: Board) -> list[Row]:
@@ -35,32 +55,35 @@ def _models(board: Board) -> list[Row]:
     return [row for workload in told for row in rows_of(keeping(free_choice(board, *workload), None))]
 
 
-def _span(rows: Sequence[Row], target: str, where: str) -> str:
-    some = [row for row in rows if row.target == target]
-    if not some:
-        return ""
-    count = len({(row.task, row.model) for row in some})
-    networks = f"{count} network{'s' * (count > 1)}"
-    least, most = (_end(pick(some, key=lambda row: row.practical)) for pick in (min, max))
-    span = least if len(some) == 1 else f"from {least} to {most}"
-    return f"with 4x fewer MACs {where} ({target}, {networks}) {span} times as fast"
+def _spans(machine: str, boards: Sequence[Board]) -> list[list[str]]:
+    lines: list[list[str]] = []
+    models = {board.name: _models(board) for board in boards}
+    for target, fewer in _SPANS.items():
+        some = [row for rows in models.values() for row in rows if row.target == target and pd.notna(row.practical_low)]
+        if not some:
+            continue
+        networks = len({(row.task, row.model) for row in some})
+        refused = sum(len(untimed(board, target)) for board in boards)
+        ends = [min(some, key=lambda row: row.practical_high), max(some, key=lambda row: row.practical_low)]
+        counts = map(str, (networks, len(some), refused))
+        lines.append(["" if lines else machine, fewer, *counts, *map(_end, ends)])
+    return lines
 
 
 def _end(row: Row) -> str:
-    judged = practical_verdict(row)
-    marks = ["no gain beyond noise"] if judged == "same" else ["slower"] if judged == "slower" else []
-    marks += ["unstable"] if row.unstable else []
-    what = f"{method_text(row)} on {row.model} in {row.runtime}"
-    return f"{practical_text(row)} ({'; '.join([what, *marks])})"
+    where = f"{method_text(row)} on {row.model} in {setting_text(row.runtime, row.threads, row.batch)}"
+    return "; ".join([f"{practical_text(row)}, {where}", *reserve(row)])
 
 
-def _without_gain(rows: Sequence[Row]) -> str:
-    """Of the models at all budgets, how many are slower than the dense network, and how many no faster."""
-    verdicts = [practical_verdict(row) for row in rows]
-    slower, same = verdicts.count("slower"), verdicts.count("same")
+def _counted(rows: Sequence[Row]) -> str:
+    rows = [row for row in rows if row.macs_ratio >= SAVING]
+    slower = [row for row in rows if practical_verdict(row) == "slower"]
+    same = sum(practical_verdict(row) == "same" for row in rows)
     parts = [f"{same} with no gain beyond noise"] if same else []
     if slower:
-        worst = min(rows, key=lambda row: row.practical)
+        worst = min(slower, key=lambda row: row.practical_high)
         what = f"{method_text(worst)} {worst.target} on {worst.model}"
-        parts = [f"{slower} slower than the dense one (down to {practical_text(worst)}: {what})", *parts]
-    return f"of {len(rows)} models {' and '.join(parts) or 'none'}" + ("" if parts else " without a gain beyond noise")
+        parts = [f"{len(slower)} slower than the dense one (down to {practical_text(worst)}: {what})", *parts]
+    said = " and ".join(parts) or "none without a gain beyond noise"
+    models = f"{len(rows)} model{'s' * (len(rows) != 1)}"
+    return f"of {models} with at least {SAVING - 1:.0%} fewer MACs {said}" if rows else ""

@@ -6,40 +6,45 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from lowrank_bench.record import Status
 from lowrank_bench.reporting.board import Board, Row, rows_of
 from lowrank_bench.reporting.cells import practical_text
 from lowrank_bench.reporting.choice import (
     free_choice,
     in_float32,
     keeping,
-    practical_verdict,
+    reserve,
     rivals,
     winner,
     workloads,
 )
 from lowrank_bench.reporting.tables import Grid
 from lowrank_bench.reporting.timed_in import Timed, chosen_text, timed_in
+from lowrank_bench.reporting.unranked import NOT_TIMED
 from lowrank_bench.trial import names_ranks
 
 
 def networks_grid(boards: Sequence[Board], threads: int, batch: int) -> tuple[Grid, list[tuple[str, str]]]:
     """Of every method the practical speedup of its fastest variant, the runtime in which it is reached and the
-    number of its options where it has any; ★ the largest that is beyond noise, ☆ what may be as large. Beside the
-    table what each number stands for. Ranks that were given one by one, which a network shares with no other, are
-    left to its own board.
+    number of its options where it has any; ★ the largest that is beyond noise, ☆ what may be as large; what refused or
+    failed there is said so. Beside the table what each number stands for. Ranks that were given one by one, which a
+    network shares with no other, are left to its own board.
     """
     lines: list[tuple[Board, str, pd.DataFrame]] = []
     for board in boards:
         models = _at_budgets(board, threads, batch)
         lines += [(board, str(target), some.drop_duplicates("method")) for target, some in models.groupby("target")]
-    methods = sorted({method for _, _, rows in lines for method in rows["method"]})
+    unmet = [untimed(board, target) for board, target, _ in lines]
+    methods = sorted(
+        {method for _, _, rows in lines for method in rows["method"]} | {m for some in unmet for m in some}
+    )
     given = sorted({options for _, _, rows in lines for options in rows["options"]} - {""})
     marks = {options: f"({number})" for number, options in enumerate(given, start=1)}
     cells = []
-    for board, target, rows in lines:
+    for (board, target, rows), without in zip(lines, unmet, strict=True):
         timed = timed_in(in_float32(board, threads, batch))
         here = sorted({name for row in rows_of(rows) for name in timed[row.method, row.options, row.target]})
-        found = {row.method: _cell(row, timed, len(here), marks) for row in rows_of(rows)}
+        found = without | {row.method: _cell(row, timed, len(here), marks) for row in rows_of(rows)}
         best = winner(rows)
         if best is not None:
             found[best.method] += " ★"
@@ -49,6 +54,19 @@ def networks_grid(boards: Sequence[Board], threads: int, batch: int) -> tuple[Gr
         cells.append([board.model, target, ", ".join(here), dense, *(found.get(method, "") for method in methods)])
     headings = ["Network", "Target", "Runtimes timed", "Dense ms, in", *methods]
     return Grid(headings, cells), [(f"Options {mark}", options) for options, mark in marks.items()]
+
+
+def untimed(board: Board, target: str) -> dict[str, str]:
+    """How each method ended of which no variant came to a time at a target: refused, where it said so by name, or
+    failed.
+    """
+    ends = board.unranked
+    ends = ends[(ends["target"] == target) & (ends["status"] != NOT_TIMED)]
+    ends = ends[~ends["method"].isin(board.rows.loc[board.rows["target"] == target, "method"])]
+    return {
+        str(method): "refused" if (some["status"] == str(Status.SKIPPED)).all() else "failed"
+        for method, some in ends.groupby("method")
+    }
 
 
 def shared_workload(board: Board) -> tuple[int, int]:
@@ -63,10 +81,8 @@ def _at_budgets(board: Board, threads: int, batch: int) -> pd.DataFrame:
 
 
 def _cell(row: Row, timed: Timed, most: int, marks: dict[str, str]) -> str:
-    judged = practical_verdict(row)
-    said = [f"{chosen_text(row, timed, most)} {marks.get(row.options, '')}".strip()]
-    said += ["" if judged == "faster" else judged, "unstable" if row.unstable else ""]
-    return f"{practical_text(row)} {', '.join(filter(None, said))}"
+    chosen = f"{chosen_text(row, timed, most)} {marks.get(row.options, '')}".strip()
+    return f"{practical_text(row)} {', '.join([chosen, *reserve(row)])}"
 
 
 def _fastest_dense(board: Board, threads: int, batch: int) -> str:

@@ -21,8 +21,8 @@ _Setting = tuple[str, int, int]
 class OverallRow(NamedTuple):
     """A method at a target in a setting. ``speedup``, ``low``, ``high``: geometric means over the ``tried`` models, of
     the speedup and of the ends of its interval; ``kept``: of how many of them it is their own and not 1;
-    ``front``: on how many it is Pareto-optimal; ``models``: how many there are in the table, in whatever setting;
-    ``rank``: None where it was not tried on all of them, or is 1 on all.
+    ``front``: on how many it is Pareto-optimal; ``models``: on how many any method was tried at this target in this
+    setting; ``rank``: its place there, None where it was not tried on all of them, or is 1 on all.
     """
 
     rank: int | None
@@ -42,7 +42,8 @@ class OverallRow(NamedTuple):
 @dataclass(frozen=True)
 class Overall:
     """One table over all the models that were tuned by one recipe and timed on one machine, those of known accuracy
-    apart from those timed for speed alone. ``rows`` are in ranking order, the setting of most models first.
+    apart from those timed for speed alone. ``rows`` are in ranking order at each target of each setting, what was
+    tried on most models first.
     """
 
     machine: str
@@ -77,23 +78,26 @@ def make_overall(boards: Sequence[Board]) -> list[Overall]:
 
 def _overall(boards: list[Board]) -> Overall:
     first = boards[0]
-    where: dict[_Setting, list[Board]] = {}
+    fields: dict[tuple[_Setting, str], list[Board]] = {}
     for board in boards:
         for setting in board.settings:
-            where.setdefault(setting, []).append(board)
+            for target in dict.fromkeys(what[2] for what in [*board.models_in(setting), *_refused(board, setting)]):
+                fields.setdefault((setting, target), []).append(board)
+    shared = {field: group for field, group in fields.items() if len(group) > 1}
     rows = []
-    for setting, group in sorted(where.items(), key=lambda item: -len(item[1])):
-        rows += _ranked(_in_setting(group, setting, len(boards)))
-    models = [board.network for board in boards]
+    for (setting, target), group in sorted(shared.items(), key=lambda field: (-len(field[1]), field[0])):
+        rows += _ranked(_in_field(group, setting, target))
+    compared = {board.network for group in shared.values() for board in group}
+    models = [board.network for board in boards if board.network in compared]
     return Overall(first.machine, first.recipe, first.scored, first.max_loss, models, rows)
 
 
-def _in_setting(boards: list[Board], setting: _Setting, models: int) -> list[OverallRow]:
-    """What was tried on two models at least."""
+def _in_field(boards: list[Board], setting: _Setting, target: str) -> list[OverallRow]:
+    """What was tried on two models at least, at one target in one setting."""
     timed = [board.models_in(setting) for board in boards]
     refused = [_refused(board, setting) for board in boards]
     rows = []
-    for what in sorted({what for known in [*timed, *refused] for what in known}):
+    for what in sorted({what for known in [*timed, *refused] for what in known if what[2] == target}):
         outcomes: list[tuple[float, float, float] | None] = []
         front = 0
         for board, known, without in zip(boards, timed, refused, strict=True):
@@ -110,7 +114,7 @@ def _in_setting(boards: list[Board], setting: _Setting, models: int) -> list[Ove
         ends = zip(*(outcome or (1.0, 1.0, 1.0) for outcome in outcomes), strict=True)
         speedup, low, high = map(_geometric_mean, ends)
         kept = sum(outcome is not None for outcome in outcomes)
-        rows.append(OverallRow(None, *what, setting, speedup, low, high, len(outcomes), kept, front, models))
+        rows.append(OverallRow(None, *what, setting, speedup, low, high, len(outcomes), kept, front, len(boards)))
     return rows
 
 

@@ -29,6 +29,8 @@ from lowrank_bench.reporting.cells import (
     workload_text,
 )
 from lowrank_bench.reporting.choice import free_choice, how_sure, keeping, winner, workloads
+from lowrank_bench.reporting.decisions import DECISIONS_TITLE, decisions_grid, what_is_missing, with_choice
+from lowrank_bench.reporting.headlines import SPANS_LEGEND, SPANS_TITLE, spans_grid, without_gain
 from lowrank_bench.reporting.latency import LATENCY_LEGEND, LATENCY_TITLE, latency_grid
 from lowrank_bench.reporting.overall import Overall
 from lowrank_bench.reporting.page_records import links_of, records_table
@@ -62,6 +64,15 @@ class Answer(NamedTuple):
     sure: str
 
 
+class Opening(NamedTuple):
+    """A table of all boards, which a reader sees first: how it is to be read, and what stands below it."""
+
+    title: str
+    legend: str
+    table: PageTable
+    notes: list[str]
+
+
 class Section(NamedTuple):
     """A board on the page; ``tables`` have a title and, where there is one, a note on how to read them."""
 
@@ -84,20 +95,23 @@ def render_page(
     notes: Sequence[str] = (),
     profiles: Sequence[ProfileLinks] = (),
 ) -> bytes:
-    """The page of these boards, each with its pictures, after what holds for all models together; then links to
+    """The page of these boards: what they come to, in short, then each with its pictures, and what holds for all models
+    together; then links to
     ``profiles``, and the ``lines`` of records below ``folder`` behind it all.
 
     The same records give the same tables byte for byte. Whatever a record holds is text on the page, never markup, and
     a policy in the page keeps it from loading anything or running any script but its own two.
     """
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
+    opening = _opening([board for board, _ in boards])
     scripts = [_part("assets/dataTables.min.js"), _part("assets/page.js")]
     html = environment.from_string(_part("templates/page.html.jinja")).render(
         css=Markup(_part("assets/page.css")),
         library=Markup(scripts[0]),
         script=Markup(scripts[1]),
         hashes=Markup(" ".join(f"'sha256-{_digest(text)}'" for text in scripts)),
-        contents=_contents([board for board, _ in boards], overall),
+        contents=_contents(opening, [board for board, _ in boards], overall),
+        opening=opening,
         overall=[_overall(number, table) for number, table in enumerate(overall)],
         sections=[_section(number, board, pictures) for number, (board, pictures) in enumerate(boards)],
         profiles=profiles,
@@ -129,14 +143,31 @@ def _digest(script: str) -> str:
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
-def _contents(boards: Sequence[Board], overall: Sequence[Overall]) -> dict[str, list[tuple[str, str]]]:
-    """The links to the boards (text and address), by network, and to what holds for all models."""
-    found: dict[str, list[tuple[str, str]]] = {}
+def _contents(
+    opening: Sequence[Opening], boards: Sequence[Board], overall: Sequence[Overall]
+) -> dict[str, list[tuple[str, str]]]:
+    """The links (text and address) to the opening, to the boards, by network, and to what holds for all models."""
+    found = {"In short": [(part.title, f"#{part.table.id}-title") for part in opening]} if opening else {}
     for number, board in enumerate(boards):
         found.setdefault(board.network, []).append((board.conditions, f"#board-{number}"))
     if overall:
         found["Together"] = [(table.name, f"#overall-{number}") for number, table in enumerate(overall)]
     return found
+
+
+def _opening(boards: Sequence[Board]) -> list[Opening]:
+    timed = with_choice(boards)
+    counted = [f"{where}: {count}" for where, count in without_gain(timed)]
+    missing = [what_is_missing(timed)]
+    parts = [
+        ("spans", SPANS_TITLE, SPANS_LEGEND, spans_grid(timed), counted),
+        ("decisions", DECISIONS_TITLE, "whatever the recipe", decisions_grid(timed), missing),
+    ]
+    return [
+        Opening(title, legend, plain_table(name, title, grid), [*filter(None, notes)])
+        for name, title, legend, grid, notes in parts
+        if grid.cells or any(notes)
+    ]
 
 
 def _overall(number: int, table: Overall) -> dict[str, object]:

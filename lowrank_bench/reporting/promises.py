@@ -14,7 +14,7 @@ from lowrank_bench.trial import CONTROL
 _OF_SEVERAL = ["Method", "Setting", "Models", "Median realised", "Range", "Not faster"]
 _OF_ONE = ["Network", "Method", "Setting", "MACs ratio", "Realised", "Verdict"]
 _ALL = "all"
-_SAVING = 1.05
+SAVING = 1.05
 """A ratio of MACs from which on a model promises to be faster."""
 
 
@@ -34,7 +34,7 @@ def promises(boards: Sequence[Board]) -> list[str]:
 def _groups(board: Board) -> Iterator[tuple[str, pd.DataFrame]]:
     """In the headline setting method by method, in the others all methods together."""
     rows = board.rows
-    saving = (rows["method"] != CONTROL) & (rows["macs_ratio"] >= _SAVING) & (rows["arithmetic"] == "float32")
+    saving = (rows["method"] != CONTROL) & (rows["macs_ratio"] >= SAVING) & (rows["arithmetic"] == "float32")
     for place, setting in enumerate(board.settings):
         here = board.in_setting(setting)
         here = here[saving[here.index]]

@@ -3,44 +3,55 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Collection
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
-from lowrank_bench.errors import InvalidInput
 from lowrank_bench.reading import latest, read_lines
 from lowrank_bench.reporting.board import Board, make_boards
 from lowrank_bench.reporting.evidence import Evidence
 from lowrank_bench.reporting.figures import encode
-from lowrank_bench.reporting.files import plain_name, replace_file, replace_files
+from lowrank_bench.reporting.files import plain_name, replace_files
 from lowrank_bench.reporting.findings import findings_markdown
 from lowrank_bench.reporting.gallery import pictures_of
 from lowrank_bench.reporting.latex import to_latex
 from lowrank_bench.reporting.leaderboard import board_markdown, overall_markdown, to_csv
 from lowrank_bench.reporting.markdown import escape
-from lowrank_bench.reporting.overall import make_overall
+from lowrank_bench.reporting.overall import Overall, make_overall
 from lowrank_bench.reporting.page import Picture, render_page
 from lowrank_bench.reporting.paper import load_paper, paper_names
 from lowrank_bench.reporting.profile_links import profiles_markdown, profiles_of
-from lowrank_bench.reporting.records_frame import load_records
+from lowrank_bench.reporting.readme import address_from, around_board, renew_board
 from lowrank_bench.reporting.reproduction import reproduced, reproduction_markdown
 from lowrank_bench.reporting.summary import summary_board
 
-BEGIN, END = "<!-- board:begin -->", "<!-- board:end -->"
+
+class Report(NamedTuple):
+    """What was written where, and the tables that it was made of."""
+
+    pages: list[Path]
+    figures: list[Path]
+    boards: list[Board]
+    overall: list[Overall]
 
 
-def write_report(folder: Path | str, max_loss: float = 1.0, *, latex: bool = False) -> list[Path]:
+def write_report(
+    folder: Path | str, max_loss: float = 1.0, *, readme: Path | str | None = None, latex: bool = False
+) -> Report:
     """Write leaderboard.md, leaderboard.csv, findings.md, index.html and figures/*.png and *.svg into a folder of
-    records, leaderboard.tex where it is asked for, and reproduction.md where a paper's claim was measured; returns
-    their paths.
+    records, leaderboard.tex where it is asked for, and reproduction.md where a paper's claim was measured; renew the
+    board between the two markers of ``readme``.
 
     The same records and profiles give the same bytes; of profiles those are linked that lie in its figures and whose
     trials are among the records. Each file replaces its predecessor at once; figures of boards that are no
     longer there are removed. Raises InvalidRecord where the folder holds no readable record or cannot be written,
-    InvalidInput for a ``max_loss`` that is not finite.
+    InvalidInput for a ``max_loss`` that is not finite, and before any work is done for a README that cannot be read or
+    has no markers.
     """
+    if readme is not None:
+        around_board(Path(readme))
     folder = Path(folder)
     lines = read_lines(folder)
     counting = latest(line.record for line in lines if line.record)
@@ -73,26 +84,12 @@ def write_report(folder: Path | str, max_loss: float = 1.0, *, latex: bool = Fal
         files["reproduction.md"] = reproduction_markdown(papers).encode()
     if latex:
         files["leaderboard.tex"] = to_latex(boards, overall).encode()
-    return replace_files(folder, files)
-
-
-def update_readme(readme: Path | str, folder: Path | str) -> None:
-    """Replace what stands between the two board markers of a README by ``summary_board`` of a folder's records.
-
-    Raises InvalidInput where the README lacks the markers or cannot be read, InvalidRecord as ``load_records`` does.
-    """
-    readme = Path(readme)
-    try:
-        text = readme.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"{readme} cannot be read as text ({error}): name the README") from None
-    head, begin, rest = text.partition(BEGIN)
-    _, end, tail = rest.partition(END)
-    if not (begin and end):
-        raise InvalidInput(f"{readme} lacks the lines {BEGIN} and {END}, in this order: the board goes between them")
-    whole = os.path.relpath(Path(folder) / "leaderboard.md", readme.parent).replace(os.sep, "/")
-    board = summary_board(load_records(folder), whole)
-    replace_file(readme, f"{head}{BEGIN}\n{board}\n{END}{tail}".encode())
+    written = replace_files(folder, files)
+    named = [path for path in written if path.parent == folder]
+    if readme is not None:
+        summary = summary_board(boards, address_from(Path(readme), folder / "leaderboard.md"))
+        named.append(renew_board(Path(readme), summary))
+    return Report(named, [path for path in written if path.parent != folder], boards, overall)
 
 
 def _notes(frame: pd.DataFrame, counting: Collection[str]) -> list[str]:

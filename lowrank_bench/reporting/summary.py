@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from lowrank_bench.reporting.board import THRESHOLDS, Board, Row, allowed, make_boards, rows_of
+from lowrank_bench.reporting.board import THRESHOLDS, Board, Row, allowed, rows_of
 from lowrank_bench.reporting.cells import (
     loss_text,
     method_text,
@@ -17,8 +17,19 @@ from lowrank_bench.reporting.cells import (
     workload_text,
 )
 from lowrank_bench.reporting.choice import by_practical, free_choice, in_float32, practical_verdict, workloads
-from lowrank_bench.reporting.decisions import all_recipes, decisions_grid, fastest_at, what_is_missing
-from lowrank_bench.reporting.headlines import headlines
+from lowrank_bench.reporting.decisions import (
+    DECISIONS_TITLE,
+    all_recipes,
+    by_network,
+    chosen,
+    decisions_grid,
+    fastest_at,
+    fullest,
+    of_one_machine,
+    what_is_missing,
+    with_choice,
+)
+from lowrank_bench.reporting.headlines import SPANS_LEGEND, SPANS_TITLE, spans_grid, without_gain
 from lowrank_bench.reporting.markdown import bullets, escape, markdown_table
 from lowrank_bench.reporting.networks import networks_grid, shared_workload
 from lowrank_bench.reporting.tables import environment_facts, facts
@@ -32,56 +43,43 @@ _HEADINGS = [
 ]  # fmt: skip
 
 
-def summary_board(frame: pd.DataFrame, whole: str = "leaderboard.md") -> str:
-    """The README's board, in markdown, ``whole`` being the address of the whole one: what 4x fewer MACs become, least
-    and most; which model to take at which loss, whatever the recipe, and what is missing; then of each method at each
-    budget the variant of the largest practical speedup at the headline's threads and batch, and the default one beside
-    it, with the dense model in fewer bits where that was timed; what loses more than 2 points is named below. A
-    network's board is the one of the machine and the recipe of most models; its others are named, and a board of one
-    method alone is a line. The networks of which the time alone is known share one table for each machine.
+def summary_board(boards: Sequence[Board], whole: str = "leaderboard.md") -> str:
+    """The README's board, of the records' boards, in markdown, ``whole`` being the address of the whole one: what fewer
+    MACs become, least and most; which model to take at which loss, whatever the recipe, and what is missing; then of
+    each method at each budget the variant of the largest practical speedup that keeps within the loss, at the
+    headline's threads and batch, and the default one beside it, with the dense model in fewer bits where that was
+    timed; what loses more than 2 points is named below. A network's board is the one of the machine and the recipe of
+    most models; its others are named, and a board of one method alone is a line. The networks of which the time alone
+    is known share one table for each machine.
     """
-    boards = [board for board in make_boards(frame) if not (board.rows.empty or _chosen(board).empty)]
-    networks: dict[tuple[str, str], list[Board]] = {}
-    for board in boards:
-        if board.scored:
-            networks.setdefault((board.task, board.model), []).append(board)
-    parts = headlines(boards)
-    if decided := [_of_one_machine(some) for some in networks.values()]:
-        parts += ["**Which model to take**", markdown_table(*decisions_grid(decided))]
+    boards = with_choice(boards)
+    parts = []
+    if (spans := spans_grid(boards)).cells:
+        parts += [f"**{SPANS_TITLE}**, {SPANS_LEGEND}", markdown_table(*spans)]
+    parts.append(bullets(without_gain(boards)))
+    if (decided := decisions_grid(boards)).cells:
+        parts += [f"**{DECISIONS_TITLE}**", markdown_table(*decided)]
     parts.append(escape(what_is_missing(boards)))
-    full = [some for some in networks.values() if _methods(_fullest(some)) > 1]
+    networks = by_network(boards)
+    full = [some for some in networks if _methods(fullest(some)) > 1]
     parts += map(_network, full)
-    parts += [_one_method(_fullest(some), whole) for some in networks.values() if some not in full]
+    parts += [_one_method(fullest(some), whole) for some in networks if some not in full]
     parts += _networks([board for board in boards if not board.scored])
     return "\n\n".join([*filter(None, parts), _machines(boards)])
 
 
-def _fullest(boards: Sequence[Board]) -> Board:
-    """The board of most models."""
-    return max(boards, key=lambda board: len(_chosen(board)))
-
-
-def _of_one_machine(boards: Sequence[Board]) -> list[Board]:
-    """The board of most models, then those of other recipes on its machine."""
-    first = _fullest(boards)
-    return [first, *(board for board in boards if board.machine == first.machine and board is not first)]
-
-
-def _chosen(board: Board) -> pd.DataFrame:
-    """Each model in its fastest runtime, at the headline's threads and batch."""
-    return free_choice(board, *workloads(board)[0])
-
-
 def _methods(board: Board) -> int:
-    return len(set(_chosen(board)["method"]) - {CONTROL})
+    return len(set(chosen(board)["method"]) - {CONTROL})
 
 
 def _network(boards: Sequence[Board]) -> str:
     """A network's board of most models, with whatever won at a loss, other recipes' models too."""
-    recipes = _of_one_machine(boards)
+    recipes = of_one_machine(boards)
     board = recipes[0]
-    rows = _chosen(board)
-    shown = rows[~rows.duplicated(["method", "target"]) | (rows["options"] == "")]
+    rows = chosen(board)
+    fit = (rows["method"] == CONTROL) | (rows["top1_drop"] <= allowed(THRESHOLDS[-1]))
+    fitting_first = pd.concat([rows[fit], rows[~fit]])
+    shown = rows[~fitting_first.duplicated(["method", "target"])[rows.index] | (rows["options"] == "")]
     named = pd.DataFrame(fastest_at(all_recipes(recipes)).values(), columns=shown.columns).astype(shown.dtypes)
     shown = by_practical(pd.concat([shown, named]).drop_duplicates(["recipe", *WHAT]))
     control = shown["method"] == CONTROL
@@ -122,7 +120,7 @@ def _lost_more(rows: pd.DataFrame) -> str:
 
 def _one_method(board: Board, whole: str) -> str:
     """A board of one method alone, or of none, in a line."""
-    rows = _chosen(board)
+    rows = chosen(board)
     rows = rows[rows["method"] != CONTROL]
     timed = timed_in(in_float32(board, *workloads(board)[0]))
     models = [

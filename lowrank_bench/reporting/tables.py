@@ -195,7 +195,7 @@ def overall_legend(overall: Overall) -> str:
     lost = f", or lost more than {points_text(overall.max_loss)} of top-1," if overall.scored else ""
     return (
         f"Over {', '.join(overall.models)}. Geometric means of the speedups, and in brackets of the ends of their 95 % "
-        f"intervals; a model that a method refused or failed on{lost} counts as 1.00. Ranked in each setting by the "
-        "mean of the lower ends; – was not tried on every model, or counts as 1.00 on all. The front is each board's "
-        "own: nothing there is as fast and as accurate."
+        f"intervals; a model that a method refused or failed on{lost} counts as 1.00. Ranked at each target in each "
+        "setting by the mean of the lower ends; – was not tried on every model that others were tried on there, or "
+        "counts as 1.00 on all. The front is each board's own: nothing there is as fast and as accurate."
     )

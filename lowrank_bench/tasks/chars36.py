@@ -25,7 +25,7 @@ from lowrank_bench.tasks.baseline import Baseline
 from lowrank_bench.tasks.charnet import CharNet
 from lowrank_bench.tasks.checkpoint import load_checkpoint
 from lowrank_bench.tasks.task import Batch, Split, Task, evenly
-from lowrank_bench.tasks.variation import SIZE, Strength, uniform, vary
+from lowrank_bench.tasks.variation import SIZE, Strength, shuffled, vary
 
 ASSETS = Path(__file__).parent / "assets"
 CHARNET = Recipe(
@@ -123,7 +123,7 @@ def _training_batches(batch_size: int, seed: int, epoch: int, limit: int | None)
     source = glyphs("train")
     words = np.random.PCG64([seed, epoch])
     chosen = evenly(len(source.labels), limit)
-    order = chosen[torch.from_numpy(np.argsort(uniform(words, len(chosen)), kind="stable"))]
+    order = chosen[shuffled(words, len(chosen))]
     for rows in order.split(batch_size):
         yield _normalised(vary(source.images[rows], words, STRENGTH)), source.labels[rows]
 

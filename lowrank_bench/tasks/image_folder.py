@@ -17,13 +17,13 @@ from torch import Tensor
 
 from lowrank_bench.errors import DataMissing, InvalidData
 from lowrank_bench.tasks.decoded import THREADS, check_images, opened
+from lowrank_bench.tasks.held_out import held_out
 from lowrank_bench.tasks.open_task import OpenTask, is_code, split_model
 from lowrank_bench.tasks.own_model import own_input_size
 from lowrank_bench.tasks.places import find_folder
 from lowrank_bench.tasks.preparation import Preparation, preparation_of
-from lowrank_bench.tasks.small_images import SPLIT_SEED, VALIDATION
 from lowrank_bench.tasks.task import Batch, Split, evenly
-from lowrank_bench.tasks.variation import uniform
+from lowrank_bench.tasks.variation import shuffled, uniform
 
 REMEDY = (
     "name a folder as image_folder:FOLDER, or set LOWRANK_BENCH_DATA to it; it holds train and val, and each of them a "
@@ -83,7 +83,7 @@ class ImageFolder(OpenTask):
         rows = evenly(len(samples), limit)
         words = np.random.PCG64([seed, epoch])
         if split == "train":
-            rows = rows[torch.from_numpy(np.argsort(uniform(words, len(rows)), kind="stable"))]
+            rows = rows[shuffled(words, len(rows))]
         with ThreadPoolExecutor(THREADS) as pool:
             for some in rows.split(batch_size):
                 chosen = [samples[row] for row in some.tolist()]
@@ -130,13 +130,8 @@ class ImageFolder(OpenTask):
 
     @cached_property
     def _parts(self) -> dict[Split, list[Sample]]:
-        samples = self._train
-        order = np.argsort(uniform(np.random.PCG64(SPLIT_SEED), len(samples)), kind="stable")
-        held = max(1, min(VALIDATION, len(samples) // 10))
-        return {
-            "validation": [samples[row] for row in sorted(order[:held])],
-            "train": [samples[row] for row in sorted(order[held:])],
-        }
+        validation, train = ([self._train[row] for row in rows.tolist()] for rows in held_out(len(self._train)))
+        return {"validation": validation, "train": train}
 
     def _samples(self, part: str) -> list[Sample]:
         from torchvision.datasets.folder import IMG_EXTENSIONS

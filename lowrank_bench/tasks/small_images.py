@@ -14,12 +14,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lowrank_bench.errors import InvalidData
+from lowrank_bench.tasks.held_out import held_out
 from lowrank_bench.tasks.open_task import OpenTask
 from lowrank_bench.tasks.task import Batch, Split, evenly
-from lowrank_bench.tasks.variation import uniform
+from lowrank_bench.tasks.variation import shuffled, uniform
 
-SPLIT_SEED = 0
-VALIDATION = 5000
 MARGIN = 4
 
 
@@ -59,7 +58,7 @@ class SmallImages(OpenTask):
         rows = rows[evenly(len(rows), limit)]
         words = np.random.PCG64([seed, epoch])
         if split == "train":
-            rows = rows[torch.from_numpy(np.argsort(uniform(words, len(rows)), kind="stable"))]
+            rows = rows[shuffled(words, len(rows))]
         for some in rows.split(batch_size):
             padded = F.pad(source.images[some], (MARGIN,) * 4)
             yield self._normalised(self._cropped(padded, words if split == "train" else None)), source.labels[some]
@@ -77,10 +76,8 @@ class SmallImages(OpenTask):
 
     @cached_property
     def _parts(self) -> dict[Split, Tensor]:
-        count = len(self._train.labels)
-        order = torch.from_numpy(np.argsort(uniform(np.random.PCG64(SPLIT_SEED), count), kind="stable"))
-        held = min(VALIDATION, count // 10)
-        return {"validation": order[:held].sort().values, "train": order[held:].sort().values}
+        validation, train = held_out(len(self._train.labels))
+        return {"validation": validation, "train": train}
 
     def _checked(self, data: Labelled, which: str) -> Labelled:
         if len(data.images) != len(data.labels) or not len(data.labels):

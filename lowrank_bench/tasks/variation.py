@@ -58,6 +58,11 @@ def uniform(words: np.random.PCG64, *shape: int) -> Reals:
     return _bytes(words, *shape, 2).view("<u2")[..., 0] / 65536.0
 
 
+def shuffled(words: np.random.PCG64, count: int) -> Tensor:
+    """The numbers below ``count`` in a random order."""
+    return torch.from_numpy(np.argsort(uniform(words, count), kind="stable"))
+
+
 def _bytes(words: np.random.PCG64, *shape: int) -> NDArray[np.uint8]:
     size = int(np.prod(shape))
     raw: NDArray[np.uint64] = words.random_raw(-(-size // 8))

@@ -36,6 +36,11 @@ ScratchRecipe = Annotated[str | None, AfterValidator(_check_scratch_recipe)]
 """The option of that name: a recipe that trains from random values, without the dense network."""
 
 
+def scratch_version(name: str | None) -> dict[str, int]:
+    """The declared version of the recipe that a network is trained by from scratch, where the options name it."""
+    return {} if name is None else {"scratch_recipe": get_recipe(name).version}
+
+
 class StartOptions(Options):
     """``start``: "dense" factors the trained network; "scratch" takes its structure, with ranks that meet the budget,
     and trains that from random values by ``scratch_recipe``, by default the one that trained it. The ranks are chosen
@@ -77,6 +82,11 @@ class StartMethod(LayerMethod):
     Options: ClassVar[type[LayerOptions]] = StartLayerOptions
     options: StartLayerOptions
 
+    @property
+    def versions(self) -> dict[str, int]:
+        """Its own, and that of the recipe from scratch."""
+        return super().versions | scratch_version(self.options.scratch_recipe)
+
     def compress(self, model: nn.Module, job: Job) -> Compressed:
         """By factoring every layer, or trained from scratch."""
         if self.options.start == "scratch":
@@ -84,7 +94,8 @@ class StartMethod(LayerMethod):
         return super().compress(model, job)
 
     def check_alone(self) -> None:
-        """Raise UnsupportedLayer from scratch, which is for whole networks."""
+        """Raise UnsupportedLayer from scratch too, which is for whole networks."""
+        super().check_alone()
         if self.options.start == "scratch":
             raise UnsupportedLayer(
                 f"{self.name} with start='scratch' trains a whole network: use lowrank_bench.compress"

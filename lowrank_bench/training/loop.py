@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lowrank_bench.compression.given_data import check_labels
 from lowrank_bench.compression.history import Epoch, History
+from lowrank_bench.compression.watching import evaluating
 from lowrank_bench.errors import Diverged, InvalidInput
 from lowrank_bench.recipe import Recipe
 from lowrank_bench.tasks.task import Batch
@@ -139,13 +141,14 @@ def _endless(batches: Callable[[int], Iterable[Batch]], model: nn.Module) -> Ite
 
 @contextmanager
 def _helping(teacher: nn.Module | None, device: torch.device) -> Iterator[nn.Module | None]:
-    """The teacher on the device; afterwards it is where it was."""
+    """The teacher on the device, in eval mode; afterwards it is where and as it was."""
     if teacher is None:
         yield None
         return
     home = device_of(teacher)
     try:
-        yield teacher.to(device)
+        with evaluating(teacher):
+            yield teacher.to(device)
     finally:
         teacher.to(home)
 
@@ -173,6 +176,8 @@ def _step(
         with torch.no_grad():
             wanted = None if teacher is None else teacher(images)
     alone = recipe.unlabelled and regularizer is not None
+    if not alone:
+        check_labels(labels, logits.shape[1])
     loss = torch.zeros((), device=labels.device) if alone else _of_outputs(logits.float(), labels, wanted, recipe)
     if regularizer is not None:
         loss = loss + regularizer.penalty()

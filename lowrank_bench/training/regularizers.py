@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lowrank_bench.decomposition.matrix import TINY
+from lowrank_bench.decomposition.matrix import TINY, kept_by_energy
 from lowrank_bench.decomposition.separable_basis import singular_value_threshold
 from lowrank_bench.recipe import Recipe
 
@@ -86,9 +86,7 @@ def cut_to_energy(matrices: Tensor, share: float) -> EnergyCut:
     values.
     """
     u, s, vh = torch.linalg.svd(matrices, full_matrices=False)
-    energy = s.square()
-    before = energy.cumsum(-1) - energy
-    kept = (before < share * energy.sum(-1, keepdim=True)).to(s)
+    kept = kept_by_energy(s, share).to(s)
     return EnergyCut((u * (s * kept).unsqueeze(-2)) @ vh, (u * kept.unsqueeze(-2)) @ vh)
 
 

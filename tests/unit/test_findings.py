@@ -56,7 +56,7 @@ def test_at_each_loss_the_fastest_stands_beside_the_next_method() -> None:
 
 
 def test_above_its_boards_the_readme_says_which_model_to_take_and_how_sure_that_is() -> None:
-    text = summary_board(to_frame(sweep()))
+    text = summary_board(make_boards(to_frame(sweep())))
     table = text[text.index("| Network | Setting |") :].split("\n\n")[0].splitlines()[2:]
     where = ["charnet on chars36", "1 thread, batch 64, bench-1"]
     for line, limit in zip(table, ("0.5 points", "1 point", "2 points"), strict=True):
@@ -74,7 +74,7 @@ def test_the_winner_is_who_gains_most_over_the_fastest_dense_runtime_whatever_ru
     assert row[1:3] == ["jaderberg macs/8", "openvino"]
     assert row[3].startswith("4.00")  # 44 ms dense there against 40 in onnxruntime
     assert row[5] == "tucker macs/4"
-    table = summary_board(to_frame(records)).split("| Method |")[1]
+    table = summary_board(make_boards(to_frame(records))).split("| Method |")[1]
     first, second = [line for line in table.splitlines() if line.startswith("|")][1:3]
     assert first.startswith("| jaderberg | macs/8 | 4.00 ") and "| openvino only | faster |" in first
     assert second.startswith("| tucker | macs/4 | 2.40 [")
@@ -119,7 +119,7 @@ def test_no_winner_is_sure_whose_processes_disagree_and_it_is_said_wherever_its_
     best = made("jaderberg", 3.0)
     records = [*controls(), *best[:-1], unstable(best[-1]), *made("tucker", 2.5)]
     assert cells(page(records), AT_MOST_1)[-1] == "unstable"
-    assert "faster, unstable" in summary_board(to_frame(records))
+    assert "faster, unstable" in summary_board(make_boards(to_frame(records)))
 
 
 def shaky(record: Any, floor: float = 0.004, fastest: float | None = None) -> Any:
@@ -157,7 +157,8 @@ def test_in_one_runtime_a_lead_is_as_sure_as_the_speedups_however_little_is_know
     noisy = [record.model_copy(update={"timing": timing}) for record, timing in zip(noisy, timings, strict=True)]
     row = cells(page([*controls(), *noisy, *first, *made("tucker", 2.5, runtime="openvino")]), AT_MOST_1)
     assert row[2] == row[6] == "openvino"
-    assert float(row[7].split("[")[1].split(",")[0]) < 1  # the ends of the practical intervals reach each other
+    assert float(row[7].split("[")[1].split(",")[0]) > 1  # though the ends of the practical intervals reach each other
+    assert float(row[3].split("[")[1].split(",")[0]) < 2.5
     assert row[-1] == "sure at 95 %"
 
 

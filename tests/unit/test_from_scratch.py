@@ -311,3 +311,11 @@ def test_options_that_would_do_nothing_or_train_nothing_are_refused():
             scratch(scratch_recipe=recipe)
     with pytest.raises(lrb.UnknownName, match="did you mean 'charnet'"):
         scratch(scratch_recipe="charnets")
+
+
+@pytest.mark.parametrize("method", ["narrow", "tt_conv", "lowrank_training"])
+def test_results_depend_on_the_version_of_the_recipe_from_scratch(method, monkeypatch):
+    options = {"scratch_recipe": "toy"} | ({} if method == "narrow" else {"start": "scratch"})
+    monkeypatch.setitem(recipes.RECIPES, "toy", TOY.model_copy(update={"version": 7}))
+    assert lrb.methods()[method](**options).versions["scratch_recipe"] == 7
+    assert "scratch_recipe" not in lrb.methods()[method]().versions

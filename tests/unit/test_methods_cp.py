@@ -116,6 +116,18 @@ def test_options_that_mean_nothing_are_refused(options: dict[str, Any]) -> None:
         cp(**options)
 
 
+def test_the_limits_of_a_correction_go_with_the_greedy_algorithm_too() -> None:
+    assert cp(algorithm="greedy", epc=True, max_iter=9).options.max_iter == 9
+
+
+@pytest.mark.parametrize("options", [{}, {"epc": True}, {"algorithm": "als"}], ids=str)
+def test_however_little_time_there_is_the_factors_are_better_than_none(options: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    layer = nn.Conv2d(64, 64, 3, bias=False)
+    factored = lrb.factorize(layer, "cp_nls", 32, max_seconds=1e-6, **options)
+    assert (lrb.compose(factored) - layer.weight).norm() <= layer.weight.norm()
+
+
 def test_ranks_by_rules_that_need_an_unfolding_are_refused() -> None:
     with pytest.raises(lrb.InvalidRanks, match="no unfolding"):
         lrb.factorize(nn.Conv2d(3, 4, 3), "cp_nls", "evbmf")

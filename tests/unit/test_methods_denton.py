@@ -87,3 +87,20 @@ def test_channels_that_the_clusters_do_not_divide_get_fewer(shape: tuple[int, in
     weight, method = kernel(*shape), denton(in_clusters=4, out_clusters=4)
     full = list(method.candidates(KernelShape(*shape)))[-1]
     assert chain_error(weight, method.factorize(weight, full), 1) < 1e-9
+
+
+def test_aligned_ranks_of_a_block_can_be_filled_together() -> None:
+    model = nn.Sequential(nn.Conv2d(32, 256, 3))
+    compressed = lrb.compress(model, "denton", lrb.Budget(macs=1.88), options={"align": 8}, input_size=(32, 9, 9))
+    assert compressed.dense_cost.macs / compressed.cost.macs == pytest.approx(1.88, rel=0.05)
+    method = denton(align=8)
+    assert all(k2 <= 9 * k1 and k1 <= 9 * k2 for k2, k1 in method.aligned_candidates(KernelShape(256, 32, 3, 3)))
+    with pytest.raises(
+        lrb.InvalidRanks, match=r"layer: denton ranks \(80, 8\) .* cannot be filled together: \(72, 8\) can"
+    ):
+        lrb.factorize(model[0], "denton", (80, 8))
+
+
+def test_clusters_that_a_variant_does_not_have_are_refused() -> None:
+    with pytest.raises(lrb.InvalidOptions, match="in_clusters would do nothing"):
+        denton(variant="monochromatic", in_clusters=2)

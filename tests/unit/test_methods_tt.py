@@ -95,3 +95,18 @@ def test_linear_layers_are_tt_matrices_where_the_kernel_is_rebuilt() -> None:
     for mode in ("naive", "core_by_core"):
         with pytest.raises(lrb.UnsupportedLayer, match="linear"):
             lrb.factorize(linear, "tt_conv", "full", mode=mode)
+
+
+@pytest.mark.parametrize("mode", ["naive", "rebuild"])
+def test_ranks_that_no_svd_can_fill_are_refused_by_name_and_never_proposed(mode: str) -> None:
+    method, shape = tt(mode=mode, align=4), KernelShape(256, 256, 3, 3)
+    for ranks in method.aligned_candidates(shape):
+        method.check_ranks(shape, ranks)
+    ranks = (1, *method.candidates(shape)[-1][1:])
+    with pytest.raises(lrb.InvalidRanks, match=r"layer: tt_conv ranks .* cannot be filled together: \(1, "):
+        lrb.factorize(nn.Conv2d(256, 256, 3), "tt_conv", ranks, mode=mode)
+
+
+def test_modes_that_split_nothing_are_refused() -> None:
+    with pytest.raises(lrb.InvalidOptions, match="modes would do nothing with mode='naive'"):
+        tt(modes=4)

@@ -307,3 +307,18 @@ def test_calibration_without_data_says_what_to_give() -> None:
     for name in ("sequential", "centred"):
         with pytest.raises(lrb.InvalidOptions, match=f"{name} belongs to"):
             lrb.compress(net(), "tucker", ranks=2, options={name: True}, input_size=(3, 12, 12), data=list(data()))
+
+
+def test_a_metric_has_no_meaning_for_a_layer_alone() -> None:
+    for method in ("tucker", "tt_conv"):
+        with pytest.raises(lrb.UnsupportedLayer, match=r"'covariance' is calibrated on images .*compress with data"):
+            lrb.factorize(nn.Conv2d(4, 6, 3), method, 2, metric="covariance")
+
+
+@pytest.mark.parametrize("options", METRICS, ids=str)
+def test_where_no_layer_is_cut_there_is_nothing_to_calibrate(options: dict[str, object]) -> None:
+    model = net()
+    same = lrb.compress(model, "tucker", ranks={}, options=options, input_size=(3, 12, 12), data=list(data()))
+    assert not same.plan.layers
+    images = next(data())[0]
+    assert torch.equal(same.model(images), model(images))

@@ -45,6 +45,12 @@ def test_only_a_norm_that_takes_the_very_output_counts() -> None:
     assert following_norms(block(), SIZE, names) == {"conv1": "norm1", "conv2": "norm2", "fc": None}
 
 
+@pytest.mark.parametrize("inplace", [False, True])
+def test_what_is_changed_in_place_before_the_norm_is_not_the_output_any_more(inplace: bool) -> None:
+    model = nn.Sequential(nn.Conv2d(6, 8, 3), nn.ReLU(inplace=inplace), nn.BatchNorm2d(8))
+    assert following_norms(model, SIZE, ["0"]) == {}
+
+
 def test_a_cut_kernel_is_the_best_one_as_the_batch_norm_shows_it() -> None:
     model = block()
     scale = model.norm1.weight.abs() / (model.norm1.running_var + model.norm1.eps).sqrt()

@@ -36,7 +36,8 @@ def test_a_report_has_its_files_and_the_same_records_give_the_same_bytes(tmp_pat
     first, again = tmp_path / "first", tmp_path / "again"
     write(first, records)
     write(again, records)
-    paths = write_report(first)
+    report = write_report(first)
+    paths = [*report.pages, *report.figures]
     assert sorted(path.suffix for path in paths) == [".csv", ".html", *[".md"] * 3, *[".png"] * 4, *[".svg"] * 4]
     write_report(again)
     for path in paths:
@@ -65,7 +66,7 @@ def test_ranks_of_many_layers_leave_a_picture_room(tmp_path):
 def test_however_long_the_names_the_report_is_written(tmp_path):
     of = trial("tucker", 4, task="image_folder:/" + "a" * 150, model="torchvision:resnet18@/" + "b" * 150)
     write(tmp_path, [trial_record(of), measurement_record(of, 2.0)])
-    assert tmp_path / "leaderboard.md" in write_report(tmp_path)
+    assert tmp_path / "leaderboard.md" in write_report(tmp_path).pages
 
 
 def test_what_cannot_be_joined_is_counted_not_dropped_silently(tmp_path):

@@ -15,8 +15,9 @@ from lowrank_bench.reporting.cells import interval_text
 from lowrank_bench.reporting.leaderboard import board_markdown, to_csv, to_terminal
 from lowrank_bench.reporting.markdown import escape
 from lowrank_bench.reporting.page import render_page
+from lowrank_bench.reporting.readme import BEGIN, END
 from lowrank_bench.reporting.records_frame import to_frame
-from lowrank_bench.reporting.report import BEGIN, END, update_readme
+from lowrank_bench.reporting.report import write_report
 from lowrank_bench.reporting.tables import facts, runtimes_grid
 from lowrank_bench.trial import Budget
 
@@ -310,9 +311,9 @@ def test_the_readme_gets_its_board_between_the_markers_and_nothing_else_changes(
     write(tmp_path / "results", sweep())
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
-    update_readme(readme, tmp_path / "results")
+    write_report(tmp_path / "results", readme=readme)
     once = readme.read_text()
-    update_readme(readme, tmp_path / "results")
+    write_report(tmp_path / "results", readme=readme)
     assert readme.read_text() == once
     assert once.startswith(f"before\n{BEGIN}\n")
     assert once.endswith(f"\n{END}\nafter\n")
@@ -327,7 +328,7 @@ def test_the_readme_links_to_the_whole_board_from_where_it_lies(tmp_path):
     readme = tmp_path / "docs" / "README.md"
     readme.parent.mkdir()
     readme.write_text(f"{BEGIN}\n{END}\n")
-    update_readme(readme, tmp_path / "results" / "mine")
+    write_report(tmp_path / "results" / "mine", readme=readme)
     assert "([the whole board](../results/mine/leaderboard.md))" in readme.read_text()
 
 
@@ -336,7 +337,8 @@ def test_a_readme_without_markers_is_left_alone(tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text(f"{END} {BEGIN}")
     with pytest.raises(InvalidInput, match="board:begin"):
-        update_readme(readme, tmp_path / "results")
+        write_report(tmp_path / "results", readme=readme)
     with pytest.raises(InvalidInput, match="cannot be read"):
-        update_readme(tmp_path / "missing.md", tmp_path / "results")
+        write_report(tmp_path / "results", readme=tmp_path / "missing.md")
     assert readme.read_text() == f"{END} {BEGIN}"
+    assert [path.name for path in (tmp_path / "results").iterdir()] == ["records.jsonl"]  # before any work was done

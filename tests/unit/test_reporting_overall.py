@@ -74,12 +74,19 @@ def test_what_was_not_tried_on_every_model_has_no_rank_however_fast_and_on_one_a
     assert "denton" not in rows
 
 
-def test_a_setting_in_which_some_models_were_never_timed_ranks_nothing():
+def test_ranks_are_among_what_was_tried_on_the_same_models_at_one_target_in_one_setting():
     elsewhere = [record for model in ("resnet", "vgg") for record in on(model, runtime="openvino")]
     (overall,) = make_overall(make_boards(to_frame(two_models(*elsewhere))))
     (row,) = [row for row in overall.rows if row.method == "tucker"]
-    assert (row.setting[0], row.rank, row.tried, row.models) == ("openvino", None, 2, 3)
-    assert "2 of 3 models" in overall_markdown(overall)
+    assert (row.setting[0], row.rank, row.tried, row.models) == ("openvino", 1, 2, 2)
+    assert "2 of 2 models" in overall_markdown(overall)
+    alone = trial("tucker", ranks={"fc": 9}, model="lenet")
+    third = trial("channel_svd", 8, model="vgg")
+    records = [*two_models(*on_resnet()), trial_record(third), measurement_record(third, 3.0)]
+    records += [trial_record(alone), measurement_record(alone, 9.0)]
+    (overall,) = make_overall(make_boards(to_frame(records)))
+    assert overall.models == ["charnet on chars36", "resnet on chars36"]  # the others share no target with any
+    assert {(row.target, row.rank) for row in overall.rows} == {("macs/4", 1), ("macs/4", 2)}
 
 
 @pytest.mark.parametrize("useful", [True, False])

@@ -105,6 +105,11 @@ def test_a_budget_is_met_within_5_percent(method: str | type[ChannelSVD], budget
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
+def test_a_limit_on_what_is_not_measured_is_refused() -> None:
+    with pytest.raises(lrb.InvalidOptions, match="probe_seconds would do nothing"):
+        ChannelSVD(probe_seconds=5)
+
+
 def test_a_layer_that_takes_too_long_is_probed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     factored: list[Sequence[int]] = []
     factorize = ChannelSVD.factorize

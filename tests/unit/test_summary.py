@@ -5,15 +5,17 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from synthetic_records import measurement_record, sweep, trial, trial_record
+from synthetic_records import failed_trial, measurement_record, sweep, trial, trial_record
 
+from lowrank_bench.record import Status
+from lowrank_bench.reporting.board import make_boards
 from lowrank_bench.reporting.records_frame import to_frame
 from lowrank_bench.reporting.summary import summary_board
 from lowrank_bench.trial import Budget
 
 
 def summary(records: list[Any]) -> str:
-    return summary_board(to_frame(records), "whole.md")
+    return summary_board(make_boards(to_frame(records)), "whole.md")
 
 
 def lines_of(text: str, heading: str) -> list[list[str]]:
@@ -40,34 +42,49 @@ def unstable(record: Any) -> Any:
     return record.model_copy(update={"timing": record.timing.model_copy(update={"unstable": True})})
 
 
-def test_it_begins_with_both_ends_of_what_4x_fewer_macs_become_budgets_of_convolutions_apart() -> None:
+def test_it_begins_with_both_ends_of_what_fewer_macs_become_budgets_of_convolutions_apart() -> None:
     records = [*sweep(), *timed("denton", 9.0, ratio=40), *timed("narrow", 0.1, ratio=4.5)]  # other promises
     records += alone("vgg16", "tucker", 3.9, ("openvino",), ratio=None, budget=Budget(macs=4, scope="convs"))
-    assert summary(records).splitlines()[0] == (
-        "On bench-1, each model in the fastest runtime that it was timed in: with 4x fewer MACs in the whole network "
-        "(macs/4, 1 network) from 2.10 [2.08, 2.12] (channel_svd on charnet in onnxruntime) to 3.10 [3.07, 3.13] "
-        "(jaderberg on charnet in onnxruntime) times as fast; with 4x fewer MACs in its convolutions, the rest left as "
-        "it was (macs/4 (convs), 1 network) 3.90 [3.86, 3.94] (tucker on vgg16 in openvino) times as fast. "
-        "At any budget and recipe, of 9 models 1 slower than the dense one (down to "
-        "0.10 [0.10, 0.10]: narrow macs/4.5 on charnet)."
+    records.append(failed_trial(trial("cp_nls", 4), Status.SKIPPED, "out of reach"))
+    text = summary([*records, *alone("lenet", "tucker", 1.9, ratio=2)])
+    assert text.startswith("**What fewer MACs become**, times as fast as the dense network [95 %], each model in the ")
+    halved = "1.90 [1.88, 1.92], tucker on lenet in onnxruntime 1t b1"
+    convolutions = "3.90 [3.86, 3.94], tucker on vgg16 in openvino 1t b1"
+    assert lines_of(text, "Machine") == [
+        ["Machine", "Fewer MACs", "Networks", "Models", "Refused or failed", "Least", "Most"],
+        ["bench-1", "2x in the whole network (macs/2)", "1", "1", "0", halved, halved],
+        [
+            "",
+            "4x in the whole network (macs/4)",
+            "1",
+            "3",
+            "1",
+            "2.10 [2.08, 2.12], channel_svd on charnet in onnxruntime 1t b64",
+            "3.10 [3.07, 3.13], jaderberg on charnet in onnxruntime 1t b64",
+        ],
+        ["", "4x in its convolutions, the rest as it was (macs/4 (convs))", "1", "1", "0", convolutions, convolutions],
+    ]
+    assert text.split("\n\n")[2] == (
+        "- bench-1, at any budget and recipe: of 10 models with at least 5% fewer MACs 1 slower than the dense one "
+        "(down to 0.10 [0.10, 0.10]: narrow macs/4.5 on charnet)."
     )
 
 
-def test_its_first_line_counts_what_gains_nothing_and_takes_the_users_choice_of_runtime() -> None:
+def test_it_counts_first_what_gains_nothing_and_takes_the_users_choice_of_runtime() -> None:
     of = trial("tucker", 4)
     slow = measurement_record(of, 3.0, runtime="eager")  # 70 ms dense there, and 44 in OpenVINO
     fast = measurement_record(trial("identity"), 1.0, runtime="openvino")
     records = [trial_record(trial("identity")), fast, trial_record(of), slow, *alone("lenet", "tucker", 1.001)]
-    first = summary(records).splitlines()[0]
-    assert "from 1.00 [0.99, 1.01] (tucker on lenet in onnxruntime; no gain beyond noise) to 1.89" in first
-    assert first.endswith(
-        "At any budget and recipe, of 2 models 2 with no gain beyond noise."
-    )  # 1.89 without an interval
-    assert (
-        summary(sweep())
-        .splitlines()[0]
-        .endswith("At any budget and recipe, of 6 models none without a gain beyond noise.")
-    )
+    text = summary(records)
+    (line,) = lines_of(text, "Machine")[1:]  # where nothing is known of an interval, nothing is an end
+    assert line[5] == line[6] == "1.00 [0.99, 1.01], tucker on lenet in onnxruntime 1t b1; same"
+    assert "of 2 models with at least 5% fewer MACs 1 with no gain beyond noise.\n" in text
+    assert "of 6 models with at least 5% fewer MACs none without a gain beyond noise.\n" in summary(sweep())
+
+
+def test_what_has_hardly_fewer_macs_promises_no_gain_and_is_not_counted_as_none() -> None:
+    hardly = [*alone("lenet", "tucker", 1.0, ratio=1.02), *alone("lenet", "denton", 0.9)]
+    assert "of 1 model with at least 5% fewer MACs 1 slower" in summary(hardly)
 
 
 def test_what_is_missing_is_said_below_which_model_to_take() -> None:
@@ -75,7 +92,7 @@ def test_what_is_missing_is_said_below_which_model_to_take() -> None:
     decided = lines_of(text, "Network")
     assert decided[1][:2] == ["charnet on chars36", "1 thread, batch 64, bench-1"]
     assert {line[0] for line in decided[2:]} == {""}
-    assert text.split("\n\n")[3] == (
+    assert text.split("\n\n")[5] == (
         "Not measured: the loss of vgg16, compared by time alone; more than one seed of charnet on chars36; what fewer "
         "bits alone bring charnet on chars36."
     )
@@ -101,6 +118,9 @@ def test_networks_of_which_the_time_alone_is_known_share_a_table() -> None:
     assert [cell[-1] for cell in lines[2][4:]] == ["☆", "e", "★"]  # may be as fast, is slower, is the fastest
     assert lines[2][5:] == ["3.10 [3.07, 3.13] onnxruntime", "3.90 [3.86, 3.94] onnxruntime (1) ★"]
     assert "Options (1): align=16; " in text
+    failed = failed_trial(trial("cp_nls", 4, task="speed", model="alexnet", recipe="none"), Status.SKIPPED, "too few")
+    headings, first, second, *_ = lines_of(summary([*records, failed]), "Network")
+    assert headings[4] == "cp_nls" and (first[4], second[4]) == ("refused", "")
 
 
 def test_a_network_whose_budgets_were_timed_at_another_batch_than_its_headlines_is_in_the_table() -> None:
@@ -109,7 +129,9 @@ def test_a_network_whose_budgets_were_timed_at_another_batch_than_its_headlines_
     text = summary([*records, *alone("vgg16", "tucker", 3.9)])
     (line,) = lines_of(text, "Network")[1:]
     assert line[:2] == ["vgg16", "macs/4"]
-    assert "(macs/4, 1 network) 3.90 [3.86, 3.94] (tucker on vgg16" in text and "of 2 models none" in text
+    (span,) = lines_of(text, "Machine")[1:]
+    assert span[5] == span[6] == "3.90 [3.86, 3.94], tucker on vgg16 in onnxruntime 1t b1"
+    assert "of 1 model with at least 5% fewer MACs none" in text  # of given ranks, the records do not say
 
 
 def test_where_a_model_was_timed_in_fewer_runtimes_than_others_its_choice_is_said_to_be_so_much_smaller() -> None:
@@ -120,6 +142,26 @@ def test_where_a_model_was_timed_in_fewer_runtimes_than_others_its_choice_is_sai
     assert "1 thread, batch 64, fastest of: eager-nhwc, onnxruntime\n" in text
     assert {line[0]: line[3] for line in lines_of(text, "Method")}["denton"] == "onnxruntime only"
     assert "1 thread, batch 64, onnxruntime only\n" in summary(sweep(runtimes=("onnxruntime",)))
+
+
+def test_of_several_variants_the_best_is_the_best_that_keeps_within_the_loss() -> None:
+    records = [*sweep(), *timed("denton", 3.6, loss=4.0, ratio=8)]
+    records += timed("denton", 4.0, loss=5.0, ratio=8, options={"variant": "outer"})
+    records += timed("denton", 3.7, loss=0.4, ratio=8, options={"in_clusters": 4})
+    text = summary(records)
+    assert [line[0] for line in lines_of(text, "Method")].count("denton in_clusters=4") == 1
+    assert "Losing more than 2 points (practical speedup, points): denton macs/8 (3.60, +4.0)" in text
+    assert "variant=outer" not in text
+
+
+def test_a_winner_of_another_recipe_was_timed_at_the_same_batch_and_is_less_sure_where_it_is_alone_there() -> None:
+    of, control = (trial(method, ratio, recipe="long") for method, ratio in (("cp_nls", 8), ("identity", None)))
+    trials = [trial_record(of), trial_record(control)]
+    elsewhere = summary([*sweep(), *trials, measurement_record(of, 9.0, batch=1)])
+    assert not any("long" in cell for line in lines_of(elsewhere, "Network") for cell in line)
+    there = summary([*sweep(), *trials, measurement_record(of, 9.0)])
+    for line in lines_of(there, "Network")[1:]:
+        assert line[3] == "cp_nls macs/8, recipe long" and "no other method there tuned by long" in line[7]
 
 
 def test_it_has_the_best_variant_of_each_method_and_budget_and_the_default_beside_it() -> None:

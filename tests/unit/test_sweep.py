@@ -5,25 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from sweep_text import SWEEP
 
 import lowrank_bench as lrb
 from lowrank_bench.running.engine import select
 from lowrank_bench.running.sweep import load_sweep, plan, shipped_sweeps
-
-GOOD = """
-[sweep]
-task = "chars36"
-models = ["charnet"]
-methods = ["tucker", {name = "jaderberg", options = {order = "hv"}}]
-budgets = [{macs = 4}, {params = 2, scope = "convs"}]
-ranks = ["evbmf", {conv2 = 8}]
-seeds = [0, 1]
-recipe = "none"
-[measure]
-runtimes = ["eager", "eager-nhwc"]
-threads = [1, "all"]
-batches = [1, 64]
-"""
 
 
 def written(tmp_path: Path, text: str) -> str:
@@ -33,7 +19,7 @@ def written(tmp_path: Path, text: str) -> str:
 
 
 def test_every_list_multiplies_and_each_seed_has_one_dense_control(tmp_path: Path) -> None:
-    trials, measurements = plan(written(tmp_path, GOOD), "this-machine")
+    trials, measurements = plan(written(tmp_path, SWEEP), "this-machine")
     assert [t.method for t in trials].count("identity") == 2
     assert len(trials) == 2 * (1 + 2 * 4)
     assert len({t.key for t in trials}) == len(trials)
@@ -43,27 +29,27 @@ def test_every_list_multiplies_and_each_seed_has_one_dense_control(tmp_path: Pat
 
 
 def test_another_runtime_leaves_the_trials_as_they_are(tmp_path: Path) -> None:
-    trials, _ = plan(written(tmp_path, GOOD), "m")
-    more, _ = plan(written(tmp_path, GOOD.replace('"eager-nhwc"]', '"eager-nhwc", "onnxruntime"]')), "m")
+    trials, _ = plan(written(tmp_path, SWEEP), "m")
+    more, _ = plan(written(tmp_path, SWEEP.replace('"eager-nhwc"]', '"eager-nhwc", "onnxruntime"]')), "m")
     assert trials == more
 
 
 def test_what_is_listed_twice_is_planned_once(tmp_path: Path) -> None:
-    twice = GOOD.replace('"eager-nhwc"]', '"eager-nhwc", "eager"]').replace("[1, 64]", "[1, 64, 1]")
-    assert plan(written(tmp_path, twice), "m") == plan(written(tmp_path, GOOD), "m")
+    twice = SWEEP.replace('"eager-nhwc"]', '"eager-nhwc", "eager"]').replace("[1, 64]", "[1, 64, 1]")
+    assert plan(written(tmp_path, twice), "m") == plan(written(tmp_path, SWEEP), "m")
 
 
 def test_the_key_changes_with_the_declared_version_of_the_method(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = {t.key for t in plan(written(tmp_path, GOOD), "m")[0] if t.method == "tucker"}
+    before = {t.key for t in plan(written(tmp_path, SWEEP), "m")[0] if t.method == "tucker"}
     monkeypatch.setattr(lrb.methods()["tucker"], "version", 99)
-    after = {t.key for t in plan(written(tmp_path, GOOD), "m")[0] if t.method == "tucker"}
+    after = {t.key for t in plan(written(tmp_path, SWEEP), "m")[0] if t.method == "tucker"}
     assert not before & after
 
 
 def test_only_a_budget_in_latency_belongs_to_a_machine(tmp_path: Path) -> None:
-    timed = GOOD.replace("macs = 4", 'latency = 2, runtime = "eager", threads = 1, batch = 1')
+    timed = SWEEP.replace("macs = 4", 'latency = 2, runtime = "eager", threads = 1, batch = 1')
     one, other = (plan(written(tmp_path, timed), machine)[0] for machine in ("one", "other"))
     for mine, theirs in zip(one, other, strict=True):
         latency = mine.budget is not None and mine.budget.metric == "latency"
@@ -81,7 +67,7 @@ def test_what_is_published_rests_on_five_fresh_processes(tmp_path: Path) -> None
     assert {m.processes for name in ("standard", "runtimes", "speed") for m in plan(name, "m")[1]} == {5}
     plain = {t.key for t in plan("runtimes", "m")[0] if not t.options}
     assert plain <= {t.key for t in plan("standard", "m")[0]}  # made once, timed in both
-    assert {m.processes for m in plan(written(tmp_path, GOOD + "processes = 7\n"), "m")[1]} == {7}
+    assert {m.processes for m in plan(written(tmp_path, SWEEP + "processes = 7\n"), "m")[1]} == {7}
 
 
 @pytest.mark.parametrize(
@@ -116,15 +102,15 @@ def test_what_is_published_rests_on_five_fresh_processes(tmp_path: Path) -> None
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, old: str, new: str, words: str) -> None:
-    assert old in GOOD
-    source = written(tmp_path, GOOD.replace(old, new, 1))
+    assert old in SWEEP
+    source = written(tmp_path, SWEEP.replace(old, new, 1))
     with pytest.raises(lrb.InvalidSweep, match=words) as caught:
         plan(source, "m")
     assert "sweep.toml" in str(caught.value)
 
 
 def test_a_sweep_without_targets_or_that_is_not_there_is_named(tmp_path: Path) -> None:
-    text = GOOD.replace('ranks = ["evbmf", {conv2 = 8}]', "").replace(
+    text = SWEEP.replace('ranks = ["evbmf", {conv2 = 8}]', "").replace(
         'budgets = [{macs = 4}, {params = 2, scope = "convs"}]', ""
     )
     with pytest.raises(lrb.InvalidSweep, match="budgets is empty"):
@@ -134,7 +120,7 @@ def test_a_sweep_without_targets_or_that_is_not_there_is_named(tmp_path: Path) -
 
 
 def test_only_selects_by_pattern_and_a_pattern_without_a_match_is_named(tmp_path: Path) -> None:
-    trials, measurements = plan(written(tmp_path, GOOD), "m")
+    trials, measurements = plan(written(tmp_path, SWEEP), "m")
     chosen, timed = select(trials, measurements, "*evbmf*seed 1")
     assert [t.method for t in chosen] == ["identity", "tucker", "jaderberg"]  # with the control that belongs to them
     assert {t.seed for t in chosen} == {1} and {t.ranks for t in chosen[1:]} == {"evbmf"}

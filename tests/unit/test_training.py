@@ -178,7 +178,11 @@ def test_distillation_alone_brings_a_network_to_its_teachers_outputs():
             return float((student.eval()(images).softmax(1) - teacher(images).softmax(1)).abs().mean())
 
     start = distance()
+    teacher[1].train()  # however a user left it
+    modes = [module.training for module in teacher.modules()]
     train(student, wrong_labels, recipe, device=CPU, teacher=teacher)
+    assert [module.training for module in teacher.modules()] == modes
+    teacher.eval()
     assert distance() < 0.3 * start
     assert all(torch.equal(a, b) for a, b in zip(before, teacher.state_dict().values(), strict=True))
 

@@ -1,0 +1,63 @@
+"""A user's data are looked at when they are read: what cannot be used is named, with what is wanted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from toys import SIZE, toy_batches, toy_net
+
+import lowrank_bench as lrb
+
+IMAGES, LABELS = toy_batches(0)[0]
+RUN = {"ranks": 2, "options": {"metric": "covariance"}, "input_size": SIZE}
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ((IMAGES, LABELS), "batch 0 of data is a Tensor: a pair"),
+        ([IMAGES], "batch 0 of data is a Tensor: a pair"),
+        ([(IMAGES, LABELS), (IMAGES,)], "batch 1 of data is a tuple of 1: a pair"),
+        ([(IMAGES, LABELS.tolist())], "batch 0 of data is a tuple of 2: a pair"),
+        ([(IMAGES, LABELS[1:])], f"batch 0 of data holds {len(IMAGES)} images and {len(LABELS) - 1} labels"),
+        ([((255 * IMAGES).to(torch.uint8), LABELS)], r"images in torch.uint8, .* give images.to\(torch.float32\)"),
+        ([(IMAGES.double(), LABELS)], "images in torch.float64, and the model computes in torch.float32"),
+        ([(IMAGES[..., 1:], LABELS)], "resize them"),
+    ],
+)
+def test_what_is_no_batch_for_the_model_is_named(data: Any, words: str) -> None:
+    with pytest.raises(lrb.InvalidData, match=words):
+        lrb.compress(toy_net(), "tucker", data=data, **RUN)
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        (LABELS + 1000, "labels in torch.int64 from 100.* to 100.*, and the model has"),
+        (LABELS - 1000, "labels in torch.int64 from -"),
+        (LABELS.float(), "labels in torch.float32 from"),
+        (torch.zeros(len(LABELS), 3, dtype=torch.int64), "labels in torch.int64 of shape"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("method", "options", "recipe"),
+    [
+        ("tucker", {"metric": "mahalanobis"}, None),
+        ("lowrank_training", {}, "short"),
+        ("narrow", {"scratch_recipe": "short"}, None),
+    ],
+)
+def test_labels_that_are_no_classes_of_the_model_are_named(
+    method: str, options: dict[str, object], recipe: str | None, labels: torch.Tensor, words: str
+) -> None:
+    with pytest.raises(lrb.InvalidData, match=words):
+        lrb.compress(
+            toy_net(), method, lrb.Budget(macs=2), options=options, recipe=recipe, input_size=SIZE,
+            data=[(IMAGES, labels)],
+        )  # fmt: skip
+
+
+def test_labels_that_nothing_reads_may_be_anything() -> None:
+    lrb.compress(toy_net(), "tucker", data=[(IMAGES, torch.rand(len(IMAGES)))], **RUN)
