@@ -124,7 +124,8 @@ def _resampled_sums(per_group: NDArray[np.int64], seed: int) -> NDArray[np.int64
     """The rows' sums over resampled groups, (RESAMPLES, rows)."""
     # Groups alike in all rows are interchangeable, so a resample is the count of each kind of group drawn.
     kinds, counts = np.unique(per_group, axis=1, return_counts=True)
-    drawn = np.random.default_rng(seed).multinomial(counts.sum(), counts / counts.sum(), size=RESAMPLES)
+    # A RandomState's stream is frozen; that of a Generator's multinomial changed in numpy 2.5, and the tables with it.
+    drawn = np.random.RandomState(seed).multinomial(counts.sum(), counts / counts.sum(), size=RESAMPLES)
     sums: NDArray[np.int64] = drawn @ kinds.T
     return sums
 
