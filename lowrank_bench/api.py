@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lowrank_bench.compression.calibration import first_images
 from lowrank_bench.compression.geometry import Geometry, build
 from lowrank_bench.compression.given_data import checked
+from lowrank_bench.compression.history import History
 from lowrank_bench.compression.method import Job, LayerMethod, Method
 from lowrank_bench.compression.model import Compressed
 from lowrank_bench.compression.modules import Factored
@@ -20,7 +24,10 @@ from lowrank_bench.compression.surgery import check_finite, kernel_of
 from lowrank_bench.errors import InvalidBudget, InvalidInput, InvalidOptions, InvalidRanks, UnsupportedLayer
 from lowrank_bench.measurement.clock import Clock
 from lowrank_bench.running.locks import timing_lock
-from lowrank_bench.training.recipes import get_recipe
+from lowrank_bench.training.batches import rebatched
+from lowrank_bench.training.recalibrate import RECALIBRATION_IMAGES, recalibrate
+from lowrank_bench.training.recipes import Recipe, get_recipe
+from lowrank_bench.training.tuning import check_recipe, tune
 from lowrank_bench.trial import CONTROL, Budget, Ranks
 
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -67,15 +74,24 @@ def compress(
     recipe: str | None = None,
     seed: int = 0,
 ) -> Compressed:
-    """A compressed copy of a model, which itself is not changed.
+    """A compressed copy of a model, which itself is not changed: on the CPU, and as a sweep makes it, factored, with
+    batch norms that know it, and tuned.
 
     Exactly one of ``budget`` and ``ranks`` ({layer: ranks}, "evbmf", "energy:0.9", or one rule for all).
     ``input_size``: (C, H, W) of one image. ``data``: batches of (images, labels) that can be read again and again, or a
-    function epoch -> batches, for methods that calibrate or train: images (N, C, H, W) in the model's dtype, labels
-    (N,); ``recipe``: how those train, in steps on at most one of these batches each, so that a recipe's epoch is as
-    long as it says with batches as large as the recipe's, mostly 256. A budget in latency is
-    met by timing on this machine, which no run of lowrank-bench uses meanwhile. Raises InvalidInput, InvalidBudget,
-    InvalidRanks, InvalidData, UnsupportedLayer and what ``factorize`` raises.
+    function epoch -> batches, images (N, C, H, W) in the model's dtype and labels (N,). Methods that calibrate or train
+    do so on them, and where a layer was changed the running statistics of all batch norms are estimated anew on the
+    first 2,048 images; without ``data`` they stay those of the dense model.
+
+    ``recipe``: how the result is tuned, as ``training.tuning.tune`` says, on ``data``, and before that how a method
+    trains that does so by the recipe; None or "none" tunes nothing. A step takes at most one batch of data and at most
+    one of the recipe's, mostly 256 images, so that with batches as large an epoch is as long as the recipe says.
+    None of ``data`` is held out: no accuracy is measured, every epoch is run whatever the recipe's patience, and the
+    last one counts. ``history`` of what comes back has the epochs of the method's own training, then those of tuning.
+
+    A budget in latency is met by timing on this machine, which no run of lowrank-bench uses meanwhile. Raises
+    InvalidInput, also for a recipe that trains without ``data``, InvalidBudget, InvalidRanks, InvalidData, Diverged,
+    UnsupportedLayer and what ``factorize`` raises.
     """
     cls = method_class(method)
     _check_on_cpu(model, "model")
@@ -86,8 +102,12 @@ def compress(
         raise InvalidBudget(f"budget = {budget!r}: a Budget is wanted, such as lowrank_bench.Budget(macs=4)")
     if (budget is None) == (ranks is None) and cls.name != CONTROL:
         raise InvalidInput("give exactly one of budget (e.g. Budget(macs=4)) and ranks (e.g. {'conv1': 16} or 'evbmf')")
-    if recipe is not None:
-        get_recipe(recipe)
+    tuning = get_recipe(recipe or "none")
+    if tuning.epochs and data is None:
+        raise InvalidInput(
+            f"the compressed model is tuned for the {tuning.epochs} epochs of recipe {recipe!r}: give data, batches of "
+            "(images, labels), or leave recipe out"
+        )
     if isinstance(data, Iterator):
         raise InvalidInput(
             f"data is a {type(data).__name__}, which can be read once only: give a list, a DataLoader, or a function "
@@ -97,9 +117,36 @@ def compress(
     if data is not None:
         dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.get_default_dtype())
         batches = checked(data if callable(data) else lambda _epoch: data, input_size, dtype)
-    return cls(seed=seed, **options).compress(
-        model, Job(input_size, budget, ranks, batches, recipe, timer=Clock(timing_lock))
+    instance = cls(seed=seed, **options)
+    check_recipe(instance, tuning)
+    job = Job(input_size, budget, ranks, batches, recipe, timer=Clock(timing_lock))
+    return _finished(instance.compress(model, job), model, instance, job, tuning)
+
+
+def _finished(compressed: Compressed, dense: nn.Module, method: Method, job: Job, recipe: Recipe) -> Compressed:
+    """Recalibrated and tuned on the job's data, where there are any."""
+    if (data := job.data) is None:
+        return compressed
+
+    def settle(model: nn.Module) -> None:
+        recalibrate(model, first_images(data(0), job.input_size, RECALIBRATION_IMAGES))
+
+    if compressed.plan.layers or compressed.plan.widths:
+        settle(compressed.model)
+    if not recipe.epochs:
+        return compressed
+    tuned, history = tune(
+        compressed,
+        copy.deepcopy(dense).eval(),
+        method,
+        job,
+        lambda epoch: rebatched(data(epoch), recipe.batch_size),
+        recipe,
+        seed=method.seed,
+        settle=settle,
     )
+    made = compressed.history
+    return replace(tuned, history=History(made.epochs + history.epochs, made.kept + history.kept))
 
 
 def _check_on_cpu(module: nn.Module, what: str) -> None:

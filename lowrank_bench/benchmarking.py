@@ -22,11 +22,9 @@ from lowrank_bench.measurement.runtimes import inference_state, prepare
 from lowrank_bench.measurement.speedup import check_setting, random_input
 from lowrank_bench.measurement.statistics import RatioInterval, Verdict, noise_floor, verdict
 from lowrank_bench.measurement.timing import no_garbage_collection
-from lowrank_bench.running.stages import RECALIBRATION_IMAGES
 from lowrank_bench.tasks.catalog import TASKS, get_task
 from lowrank_bench.tasks.task import Split, Task
 from lowrank_bench.training.evaluate import predicted_and_true
-from lowrank_bench.training.recalibrate import recalibrate
 from lowrank_bench.trial import Budget, Ranks, target_text
 
 SPLIT: Split = "validation"
@@ -84,8 +82,6 @@ class LowRank:
         check_setting(size, batch, threads)
         check_rounds(rounds)
         compressed = compress(dense, method, budget, ranks, options, size, _data(task), recipe="none")
-        if task is not None:
-            recalibrate(compressed.model, task.batches("train", limit=RECALIBRATION_IMAGES))
         plan, cost, dense_cost = compressed.plan, compressed.cost, compressed.dense_cost
         self.benchmark.extra_info |= {
             "model": name,

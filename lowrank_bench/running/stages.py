@@ -32,12 +32,11 @@ from lowrank_bench.running.stopwatch import Stopwatch
 from lowrank_bench.tasks.catalog import get_task
 from lowrank_bench.tasks.task import Batch, Task
 from lowrank_bench.training.evaluate import predicted_and_true, predictions, top1
-from lowrank_bench.training.recalibrate import recalibrate
+from lowrank_bench.training.recalibrate import RECALIBRATION_IMAGES, recalibrate
 from lowrank_bench.training.recipes import get_recipe
 from lowrank_bench.training.tuning import check_recipe, tune
 from lowrank_bench.trial import Trial
 
-RECALIBRATION_IMAGES = 2048
 STAGES = ".stages"
 TRAINING, TUNING = "training.safetensors", "tuning.safetensors"
 

@@ -13,6 +13,9 @@ from lowrank_bench.tasks.task import Batch
 from lowrank_bench.training.batches import trainable
 from lowrank_bench.training.evaluate import device_of, pick_device
 
+RECALIBRATION_IMAGES = 2048
+"""On how many training images a compressed network's are estimated."""
+
 
 def recalibrate(model: nn.Module, batches: Iterable[Batch], device: torch.device | None = None) -> int:
     """Re-estimate the running statistics of every batch norm as the plain average over ``batches``, but for those of a

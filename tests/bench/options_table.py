@@ -20,11 +20,9 @@ from torch import nn
 
 import lowrank_bench as lrb
 from lowrank_bench.measurement.quality import RESAMPLES, paired_drop
-from lowrank_bench.running.stages import RECALIBRATION_IMAGES
 from lowrank_bench.tasks.catalog import get_task
 from lowrank_bench.tasks.task import Task
 from lowrank_bench.training.evaluate import predicted_and_true
-from lowrank_bench.training.recalibrate import recalibrate
 
 Hits = NDArray[np.bool_]
 
@@ -66,7 +64,6 @@ def compressed_hits(task: Task, dense: nn.Module, method: str, budget: lrb.Budge
     compressed = lrb.compress(
         dense, method, budget, None, options, task.input_size, lambda epoch: task.batches("train", epoch=epoch)
     )
-    recalibrate(compressed.model, task.batches("train", limit=RECALIBRATION_IMAGES))
     return hits(task, compressed.model)
 
 

@@ -42,9 +42,9 @@ def nuclear_norm(values):
 
 
 def compress(recipe="toy", model=None, data=toy_batches, seed=0, budget=BUDGET, ranks=None, **options):
-    return lrb.compress(
-        model or toy_net(), "lowrank_training", budget, ranks, options, SIZE, data=data, recipe=recipe, seed=seed
-    )
+    batches = data if data is None or callable(data) else lambda _epoch: data
+    method = method_class("lowrank_training")(seed=seed, **options)
+    return method.compress(model or toy_net(), Job(SIZE, budget, ranks, batches, recipe))  # before the common tuning
 
 
 def truncation_error(compressed):

@@ -24,8 +24,9 @@ def tuned(recipe, ranks=None, method="channel_svd", data=toy_batches, options=No
     """The dense network, what was compressed at once, and what came of tuning."""
     dense = toy_net(norm=True)
     instance = lrb.methods()[method](**(options or {}))
-    compressed = lrb.compress(dense, method, ranks=ranks, options=options, input_size=SIZE, data=data)
-    after, history = tune(compressed, dense, instance, Job(SIZE, ranks=ranks, data=data), data, recipe, **told)
+    job = Job(SIZE, ranks=ranks, data=data)
+    compressed = instance.compress(dense, job)
+    after, history = tune(compressed, dense, instance, job, data, recipe, **told)
     return dense, compressed, after, history
 
 
