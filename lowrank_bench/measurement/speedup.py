@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -117,14 +118,18 @@ class Yardstick:
         """The dense model against its copy."""
         return self._time(self._twin, CONTROL_SHARE)
 
-    def speedup(self, compressed: nn.Module) -> Speedup:
-        """Time a compressed model in interleaved pairs with the dense one."""
+    def speedup(self, compressed: nn.Module, before: Callable[[], object] = lambda: None) -> Speedup:
+        """Time a compressed model in interleaved pairs with the dense one. ``before``: called right before that, when
+        all of it is converted and the control was timed, so that only the pairs are left to do.
+        """
         ours, theirs = self._ours, self._prepare(model=compressed)
         with inference_state(self._threads):
             error = relative_error(theirs.run(), ours.run())
         if math.isinf(error):
             raise InvalidInput("the two models' outputs differ in shape: they do not do the same work")
-        control, raw = self.control, self._time(theirs, 1 - CONTROL_SHARE)
+        control = self.control
+        before()
+        raw = self._time(theirs, 1 - CONTROL_SHARE)
         interval, floor = raw.interval, noise_floor(control.interval)
         dense_ms, dense_p90_ms = raw.milliseconds("dense")
         compressed_ms, p90_ms = raw.milliseconds("compressed")

@@ -45,10 +45,10 @@ class TimingProcess:
 
     def time(self, trial: Trial, watch: Stopwatch) -> ProcessTiming:
         """Time a trial's model, once. Raises what measure_speedup raises."""
-        forget_peak()
         compressed = self._compressed(trial, watch)
         with watch.stage("time"):
-            return _process_timing(self._yardstick.speedup(compressed), self._load, self.count)
+            # forgotten with all models there: the first row alone would count the conversion of what they share
+            return _process_timing(self._yardstick.speedup(compressed, forget_peak), self._load, self.count)
 
     def judge(self, trial: Trial, watch: Stopwatch) -> RuntimeQuality | None:
         """Top-1 of a trial's model as a runtime of fewer bits computes it, on the test images; None where the task has
