@@ -42,6 +42,7 @@ def list_(
     sweep: Annotated[str, typer.Option(help="Whose trials.")] = "quick",
     out: Annotated[Path, typer.Option(help="Results folder.")] = DEFAULT_OUT,
     methods_dir: MethodsDir = None,
+    weights: Annotated[Path | None, typer.Option(help="Weights of the sweep's only model, as given to run.")] = None,
 ) -> None:
     """List methods with their options, models, tasks, runtimes, or a sweep's trials and how they stand."""
     add_folders(methods_dir)
@@ -51,7 +52,7 @@ def list_(
         Listed.TASKS: _tasks_table,
         Listed.RUNTIMES: _runtimes_table,
     }
-    out_console.print(_trials_table(sweep, out) if what is Listed.TRIALS else tables[what]())
+    out_console.print(_trials_table(sweep, out, weights) if what is Listed.TRIALS else tables[what]())
 
 
 def add_folders(folders: list[Path] | None) -> None:
@@ -116,8 +117,8 @@ def _runtimes_table() -> Table:
     return table
 
 
-def _trials_table(sweep: str, out: Path) -> Table:
-    trials, measurements = plan(sweep, fingerprint().machine)
+def _trials_table(sweep: str, out: Path, weights: Path | None) -> Table:
+    trials, measurements = plan(sweep, fingerprint().machine, weights=weights)
     known = latest(read_records(out, allow_empty=True)) if out.exists() else {}
     table = plain_table("key", "trial", "status", "timed")
     for trial in trials:

@@ -19,8 +19,8 @@ FORGET_PEAK = "5"  # proc(5)
 
 
 def forget_peak() -> bool:
-    """Let the peak be what this process has now, without its garbage and what the allocator keeps of it. Only Linux can:
-    else False, and nothing is forgotten.
+    """Let the peak be what this process has now, without its garbage and what the allocator keeps. Only Linux can: else
+    False, and nothing is forgotten.
     """
     gc.collect()
     with suppress(AttributeError, OSError, TypeError):  # only glibc has it

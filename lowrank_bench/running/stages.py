@@ -29,6 +29,7 @@ from lowrank_bench.record import Epoch, LayerSize, Quality, Size
 from lowrank_bench.running.cache import StageCache
 from lowrank_bench.running.code import source_of
 from lowrank_bench.running.stopwatch import Stopwatch
+from lowrank_bench.running.unchanged import check_unchanged
 from lowrank_bench.tasks.catalog import get_task
 from lowrank_bench.tasks.task import Batch, Task
 from lowrank_bench.training.evaluate import predicted_and_true, predictions, top1
@@ -58,8 +59,9 @@ def run_trial(trial: Trial, models: Path, watch: Stopwatch) -> tuple[Size, Quali
         return _size(compressed), None
     stages = StageCache(models / f"{trial.key}{STAGES}" / source_of(type(work.method)), work.dense, watch)
     compressed, made = stages.model("compressed", partial(work.compress, stages.folder / TRAINING))
-    with watch.stage("recalibrate"):
-        work.settle(compressed.model)
+    if work.task.settles_unchanged or compressed.plan.layers or compressed.plan.widths:
+        with watch.stage("recalibrate"):
+            work.settle(compressed.model)
     before = stages.tensors("before", partial(work.judge, compressed))
     tuned, history = stages.model("tuned", partial(work.finetune, compressed, stages.folder / TUNING))
     after = stages.tensors("after", partial(work.judge, tuned)) if history.epochs else before
@@ -109,6 +111,7 @@ class _Work:
         self.task, self.recipe = get_task(trial.task, trial.model), get_recipe(trial.recipe)
         self.method = method_class(trial.method)(seed=trial.seed, **trial.options)
         check_recipe(self.method, self.recipe)
+        check_unchanged(trial, self.task)
         data = partial(_training_data, self.task, trial.seed)
         self.job = Job(
             self.task.input_size,
@@ -166,7 +169,7 @@ class _Work:
 
 
 def _recalibrate(task: Task, seed: int, model: nn.Module) -> None:
-    recalibrate(model, task.batches("train", seed=seed, limit=RECALIBRATION_IMAGES))
+    recalibrate(model, task.calibration_batches(seed=seed, limit=RECALIBRATION_IMAGES))
 
 
 def _training_data(task: Task, seed: int, epoch: int) -> Iterator[Batch]:

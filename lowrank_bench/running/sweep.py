@@ -22,6 +22,7 @@ from lowrank_bench.measurement.runtimes import RUNTIMES
 from lowrank_bench.running.targets import check_latency, check_ranks
 from lowrank_bench.seeds import Seed
 from lowrank_bench.tasks.catalog import get_task
+from lowrank_bench.tasks.open_task import spelled
 from lowrank_bench.tasks.task import Task
 from lowrank_bench.training.recipes import get_recipe
 from lowrank_bench.trial import BROUGHT, CONTROL, MACHINE, Budget, Measurement, Positive, Ranks, Trial
@@ -100,12 +101,13 @@ class Sweep(_Table):
         stages = {"task": task.version, "recipe": recipe.version, "compression": layerwise.VERSION}
         for given in table.ranks:
             check_ranks(given)
-        brought = {model: _brought(task, model) for model in table.models}
+        models = [*dict.fromkeys(map(spelled, table.models))]
+        brought = {model: _brought(task, model) for model in models}
         here = {}
         if any(map(_timed, table.budgets)):
             here = {MACHINE: zlib.crc32((machine or fingerprint().machine).encode())}
         trials = []
-        for model, seed, method in product(table.models, table.seeds, [MethodChoice(name=CONTROL), *table.methods]):
+        for model, seed, method in product(models, table.seeds, [MethodChoice(name=CONTROL), *table.methods]):
             cls = method_class(method.name)
             made = cls(**method.options)
             options = made.options.model_dump(mode="json", exclude_defaults=True)

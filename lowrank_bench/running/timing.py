@@ -22,6 +22,7 @@ from lowrank_bench.measurement.speedup import Speedup, Yardstick
 from lowrank_bench.measurement.statistics import RatioInterval, pool_processes, processes_disagree, verdict
 from lowrank_bench.record import ProcessTiming, RuntimeQuality, Timing
 from lowrank_bench.running.stopwatch import Stopwatch
+from lowrank_bench.running.unchanged import check_unchanged
 from lowrank_bench.tasks.catalog import get_task
 from lowrank_bench.trial import Measurement, Trial
 
@@ -73,6 +74,8 @@ class TimingProcess:
 
     @cached_property
     def _dense(self) -> nn.Module:
+        if self.task.timing_reads_brought:
+            check_unchanged(self.trial, self.task)
         return self.task.load(self.trial.model)
 
     @cached_property
@@ -95,7 +98,7 @@ class TimingProcess:
         """Training images for a runtime that quantizes; None for the others, and where the task has no images."""
         if arithmetic_of(self.measurement.runtime) != "int8" or not self.task.scored:
             return None
-        batches = self.task.batches("train", seed=self.trial.seed, limit=CALIBRATION_IMAGES)
+        batches = self.task.calibration_batches(seed=self.trial.seed, limit=CALIBRATION_IMAGES)
         return torch.cat([images for images, _ in batches])
 
     def _compressed(self, trial: Trial, watch: Stopwatch) -> nn.Module:

@@ -1,15 +1,18 @@
-"""A folder of the user's images, one folder for each class below ``train`` and ``val``, as ImageNet comes."""
+"""A folder of the user's images, one folder for each class below ``train`` and ``val``, as ImageNet comes, and below
+``test`` where there is one.
+"""
 
 from __future__ import annotations
 
 import copy
 import os
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import numpy as np
 import torch
@@ -19,29 +22,40 @@ from lowrank_bench.errors import DataMissing, InvalidData
 from lowrank_bench.tasks.decoded import THREADS, check_images, opened
 from lowrank_bench.tasks.held_out import held_out
 from lowrank_bench.tasks.open_task import OpenTask, is_code, split_model
-from lowrank_bench.tasks.own_model import own_input_size
+from lowrank_bench.tasks.own_images import own_images
 from lowrank_bench.tasks.places import find_folder
 from lowrank_bench.tasks.preparation import Preparation, preparation_of
 from lowrank_bench.tasks.task import Batch, Split, evenly
 from lowrank_bench.tasks.variation import shuffled, uniform
+from lowrank_bench.tasks.zoo import in_zoo, pretrained_weights
 
 REMEDY = (
-    "name a folder as image_folder:FOLDER, or set LOWRANK_BENCH_DATA to it; it holds train and val, and each of them a "
-    "folder of images for every class"
+    "name a folder as image_folder:FOLDER, or set LOWRANK_BENCH_DATA to it; it holds train and val, and test if you "
+    "like, and each of them a folder of images for every class"
 )
+PARTS, TEST = ("train", "val"), "test"
+CALIBRATION_BATCH = 256
 Sample = tuple[str, int]
 
 
 class ImageFolder(OpenTask):
     """The user's own images, image_folder:FOLDER with train/CLASS and val/CLASS, prepared as the model wants them.
 
-    The test images are those of ``val``; validation is 5,000 of ``train`` (a tenth, of a small set), always the same.
-    A network of timm or torchvision gets the images as its library prepares them, any other as timm does by default, at
-    the ``input_size`` that its factory has, else 3x224x224. Training crops are those of Szegedy et al. 2015, a random 8
-    to 100 % of the image, and half are mirrored.
+    With a folder test/CLASS its images are the test images, and those of ``val`` for validation. Without it the test
+    images are those of ``val``, and validation is 5,000 of ``train`` (a tenth, of a small set), always the same.
+
+    A network of timm or torchvision gets the images as its library prepares them for its published weights, also where
+    it has others, as NAME@FILE. One of the user's own gets them as its factory says, in attributes ``input_size``,
+    ``mean``, ``std``, ``crop_pct`` and ``interpolation`` (see own_images); what it does not say, as the
+    ``pretrained_cfg`` does of the timm network that it gives; and else as ImageNet's are prepared: at 3x224x224, 0.875
+    of the side, bicubic, with ImageNet's mean and deviation. Training crops are those of Szegedy et al. 2015, a random
+    8 to 100 % of the image, bicubic, and half are mirrored. Statistics, of batch norms and for runtimes that quantize,
+    are taken on training images prepared as test images are; those of a network that no method changed stay.
     """
 
-    name, version = "image_folder", 1
+    name, version = "image_folder", 2
+    timing_reads_brought = False
+    settles_unchanged = False
     classes, input_size = 0, (3, 224, 224)
 
     def __init__(self, argument: str = "") -> None:
@@ -57,50 +71,61 @@ class ImageFolder(OpenTask):
         self.check_model(model)
         bound = copy.copy(self)
         name, _ = split_model(model)
-        bound._preparation = preparation_of(name, own_input_size(name) if is_code(name) else None)
+        bound._preparation = preparation_of(name, own_images(name) if is_code(name) else None)
         bound.input_size = bound._preparation.input_size
         bound.classes = len(self._classes)
         return bound
 
     def check_ready(self, model: str) -> None:
         """See Task.check_ready; every image is decoded once, see check_images."""
-        check_images(self._folder, [path for path, _ in (*self._train, *self._test)])
+        check_images(self._folder, [path for path, _ in self._all])
         super().check_ready(model)
 
     def brought(self, model: str) -> int:
-        """Checksum of the weights and code, and of the names and sizes of all images."""
-        facts = (
-            f"{os.path.relpath(path, self._folder)} {os.path.getsize(path)}" for path, _ in [*self._train, *self._test]
-        )
-        return zlib.crc32("\n".join(facts).encode(), super().brought(model))
+        """Checksum of the weights and code, of which weights the library has where it gives them, and of the names and
+        sizes of all images. Raises InvalidData for one that cannot be looked at.
+        """
+        name, weights = split_model(model)
+        found = super().brought(model)
+        if in_zoo(name) and weights is None:
+            found = zlib.crc32(pretrained_weights(name).encode(), found)
+        with _readable(self._folder):
+            facts = [f"{os.path.relpath(path, self._folder)} {os.path.getsize(path)}" for path, _ in self._all]
+        return zlib.crc32("\n".join(facts).encode(), found)
 
     def batches(
         self, split: Split, batch_size: int = 256, *, seed: int = 0, epoch: int = 0, limit: int | None = None
     ) -> Iterator[Batch]:
         """Iterate over a split; see Task.batches."""
-        prepare = self._preparation or preparation_of("")
-        samples = self._test if split == "test" else self._parts[split]
-        rows = evenly(len(samples), limit)
-        words = np.random.PCG64([seed, epoch])
-        if split == "train":
-            rows = rows[shuffled(words, len(rows))]
-        with ThreadPoolExecutor(THREADS) as pool:
-            for some in rows.split(batch_size):
-                chosen = [samples[row] for row in some.tolist()]
-                if split == "train":
-                    draws = uniform(words, 5 * len(chosen)).reshape(len(chosen), 5)
-                    images = list(pool.map(_reading(prepare.varied, prepare.mode), chosen, draws))
-                else:
-                    images = list(pool.map(_reading(prepare.fixed, prepare.mode), chosen))
-                yield torch.stack(images), torch.tensor([label for _, label in chosen])
+        return self._read(split, batch_size, np.random.PCG64([seed, epoch]), limit, varied=split == "train")
+
+    def calibration_batches(self, *, seed: int, limit: int) -> Iterator[Batch]:
+        """Training images, prepared as test images are; see Task.calibration_batches."""
+        return self._read("train", CALIBRATION_BATCH, np.random.PCG64([seed, 0]), limit, varied=False)
 
     def group_sizes(self, split: Split) -> None:
         """Every image stands on its own."""
 
+    def _read(
+        self, split: Split, batch_size: int, words: np.random.PCG64, limit: int | None, *, varied: bool
+    ) -> Iterator[Batch]:
+        prepare = self._preparation or preparation_of("")
+        samples = self._splits[split]
+        rows = evenly(len(samples), limit)
+        if split == "train":
+            rows = rows[shuffled(words, len(rows))]
+        read = _reading(prepare.varied if varied else prepare.fixed, prepare.mode)
+        with ThreadPoolExecutor(THREADS) as pool:
+            for some in rows.split(batch_size):
+                chosen = [samples[row] for row in some.tolist()]
+                draws = [uniform(words, 5 * len(chosen)).reshape(len(chosen), 5)] if varied else []
+                images = list(pool.map(read, chosen, *draws))
+                yield torch.stack(images), torch.tensor([label for _, label in chosen])
+
     @cached_property
     def _folder(self) -> Path:
         def holds(folder: Path) -> bool:
-            return (folder / "train").is_dir() and (folder / "val").is_dir()
+            return all(os.path.isdir(folder / part) for part in PARTS)
 
         if not self.argument:
             return find_folder(self.name, (), holds, REMEDY)
@@ -110,64 +135,95 @@ class ImageFolder(OpenTask):
         return folder
 
     @cached_property
+    def _folders(self) -> tuple[str, ...]:
+        """Those that count: train, val, and test where there is one."""
+        return (*PARTS, TEST) if os.path.isdir(self._folder / TEST) else PARTS
+
+    @cached_property
     def _classes(self) -> list[str]:
-        train, val = (set(_subfolders(self._folder / part)) for part in ("train", "val"))
-        if train != val or not train:
-            odd = sorted(train ^ val)
+        found = [{name for name, is_folder in _entries(self._folder / part) if is_folder} for part in self._folders]
+        everywhere = set.intersection(*found)
+        if (odd := sorted(set.union(*found) - everywhere)) or not everywhere:
             raise InvalidData(
-                f"{self._folder}: the classes of train and val differ, {', '.join(odd[:5]) or 'there are none'}: every "
-                "class wants a folder in both, of the same name"
+                f"{self._folder}: the classes of {' and '.join(self._folders)} differ, "
+                f"{', '.join(odd[:5]) or 'there are none'}: every class wants a folder in each of them, of the same "
+                f"name{'; rename test where its images have no classes' if TEST in self._folders else ''}"
             )
-        return sorted(train)
+        return sorted(everywhere)
 
     @cached_property
-    def _train(self) -> list[Sample]:
-        return self._samples("train")
+    def _samples(self) -> dict[str, list[Sample]]:
+        """Folder -> its images."""
+        return {part: _samples_below(self._folder / part, self._classes) for part in self._folders}
+
+    @property
+    def _all(self) -> list[Sample]:
+        return [sample for samples in self._samples.values() for sample in samples]
 
     @cached_property
-    def _test(self) -> list[Sample]:
-        return self._samples("val")
-
-    @cached_property
-    def _parts(self) -> dict[Split, list[Sample]]:
-        validation, train = ([self._train[row] for row in rows.tolist()] for rows in held_out(len(self._train)))
-        return {"validation": validation, "train": train}
-
-    def _samples(self, part: str) -> list[Sample]:
-        from torchvision.datasets.folder import IMG_EXTENSIONS
-
-        folder = self._folder / part
-        found: list[Sample] = []
-        astray = [entry.name for entry in folder.iterdir() if entry.is_file() and not _hidden(entry.name)]
-        for number, name in enumerate(self._classes):
-            files = _files_below(folder / name)
-            images = [path for path in files if path.lower().endswith(IMG_EXTENSIONS)]
-            if not images:
-                raise InvalidData(f"{folder / name} holds no image: every class wants some in train and in val")
-            found += [(path, number) for path in images]
-            astray += [os.path.relpath(path, folder) for path in files if not path.lower().endswith(IMG_EXTENSIONS)]
-        if astray:
-            raise InvalidData(
-                f"{folder}: {len(astray)} {'files' if len(astray) > 1 else 'file'} would be passed over, "
-                f"{', '.join(sorted(astray)[:3])}{', ...' if len(astray) > 3 else ''}: images are "
-                f"{', '.join(IMG_EXTENSIONS)} in a class's folder; convert, move or remove them"
-            )
-        return found
+    def _splits(self) -> dict[Split, list[Sample]]:
+        train, val = (self._samples[part] for part in PARTS)
+        if TEST in self._samples:
+            return {"train": train, "validation": val, "test": self._samples[TEST]}
+        validation, rest = ([train[row] for row in rows.tolist()] for rows in held_out(len(train)))
+        return {"train": rest, "validation": validation, "test": val}
 
 
-def _subfolders(folder: Path) -> list[str]:
-    return [entry.name for entry in folder.iterdir() if entry.is_dir() and not _hidden(entry.name)]
+def _samples_below(folder: Path, classes: Sequence[str]) -> list[Sample]:
+    from torchvision.datasets.folder import IMG_EXTENSIONS
+
+    found: list[Sample] = []
+    astray = [name for name, is_folder in _entries(folder) if not is_folder]
+    for number, name in enumerate(classes):
+        files = _files_below(folder / name)
+        images = [path for path in files if path.lower().endswith(IMG_EXTENSIONS)]
+        if not images:
+            raise InvalidData(f"{folder / name} holds no image: every class wants some in {folder}")
+        found += [(path, number) for path in images]
+        astray += [os.path.relpath(path, folder) for path in files if not path.lower().endswith(IMG_EXTENSIONS)]
+    if astray:
+        raise InvalidData(
+            f"{folder}: {len(astray)} {'files' if len(astray) > 1 else 'file'} would be passed over, "
+            f"{', '.join(sorted(astray)[:3])}{', ...' if len(astray) > 3 else ''}: images are "
+            f"{', '.join(IMG_EXTENSIONS)} in a class's folder; convert, move or remove them"
+        )
+    return found
+
+
+def _entries(folder: Path) -> list[tuple[str, bool]]:
+    """What is in a folder and not hidden: its name, and whether it is a folder. Raises InvalidData."""
+    with _readable(folder), os.scandir(folder) as entries:
+        return [(entry.name, entry.is_dir()) for entry in entries if not _hidden(entry.name)]
 
 
 def _files_below(folder: Path) -> list[str]:
-    """Those that are not hidden, in the order of torchvision's ImageFolder."""
-    return [
-        os.path.join(place, name)
-        for place, _, names in sorted(os.walk(folder, followlinks=True))
-        if not any(map(_hidden, Path(place).relative_to(folder).parts))
-        for name in sorted(names)
-        if not _hidden(name)
-    ]
+    """Those that are not hidden, in the order of torchvision's ImageFolder. Raises InvalidData for a folder that cannot
+    be read, however deep.
+    """
+
+    def stop(error: OSError) -> NoReturn:
+        raise error
+
+    with _readable(folder):
+        return [
+            os.path.join(place, name)
+            for place, _, names in sorted(os.walk(folder, followlinks=True, onerror=stop))
+            if not any(map(_hidden, Path(place).relative_to(folder).parts))
+            for name in sorted(names)
+            if not _hidden(name)
+        ]
+
+
+@contextmanager
+def _readable(place: Path) -> Iterator[None]:
+    """Raise InvalidData naming the file or folder within that cannot be read."""
+    try:
+        yield
+    except OSError as error:
+        raise InvalidData(
+            f"{error.filename or place} cannot be read ({error.strerror}): let this user read it, mend the link that "
+            "leads nowhere, or remove it"
+        ) from None
 
 
 def _hidden(name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from pathlib import Path
 from typing import ClassVar
@@ -105,3 +106,14 @@ def split_model(model: str) -> tuple[str, Path | None]:
     if not name or (at and not file):
         raise InvalidInput(f"model {model!r}: {FORMS} is wanted, each alone or with @FILE")
     return name, Path(file) if file else None
+
+
+def spelled(model: str) -> str:
+    """The model with its file as every spelling of that file comes out: relative to the working folder where it is
+    inside, else absolute. Links are not followed. Raises InvalidInput as split_model does.
+    """
+    name, file = split_model(model)
+    if file is None:
+        return name
+    path, here = Path(os.path.abspath(file)), Path.cwd()
+    return f"{name}@{(path.relative_to(here) if path.is_relative_to(here) else path).as_posix()}"

@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 import sys
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from lowrank_bench.errors import InvalidInput, UnknownName, is_out_of_memory
+from lowrank_bench.tasks.own_imports import imported_files
 
 SEED = 0
 INSTALLED = ("site-packages", "dist-packages")
@@ -62,30 +63,10 @@ def find_factory(name: str) -> Callable[[], Any]:
     return made
 
 
-def own_input_size(name: str) -> tuple[int, int, int] | None:
-    """What the factory says in its attribute ``input_size``, (channels, height, width); None where it has none. Raises
-    what ``find_factory`` raises, and InvalidInput for what is no size of a grey or a colour image.
-    """
-    said = getattr(find_factory(name), "input_size", None)
-    if said is None:
-        return None
-    numbers = [*said] if isinstance(said, Sequence) else []
-    if (
-        len(numbers) != 3
-        or not all(type(number) is int and number > 0 for number in numbers)
-        or numbers[0] not in (1, 3)
-    ):
-        raise InvalidInput(
-            f"model {name!r}: its input_size = {said!r}: (channels, height, width) are wanted, with 1 or 3 channels, "
-            "such as (3, 64, 64)"
-        )
-    channels, height, width = numbers
-    return channels, height, width
-
-
 def source_checksum(name: str) -> int:
     """Checksum of the code that may make the network: all Python files of the outermost package that the name's module
-    is in, or of the folder of a module that is in none; 0 where it has no file.
+    is in; of a module that is in none its own and those of its folder that it imports, see imported_files; 0 where it
+    has no file.
     """
     _look_in_current_folder()
     said = 0
@@ -104,7 +85,7 @@ def _source_files(module: str) -> list[Path]:
     alone = Path(found.origin or "")
     if not alone.is_file():
         return []
-    return [alone] if outermost == OURS or alone.parent.name in INSTALLED else sorted(alone.parent.glob("*.py"))
+    return [alone] if outermost == OURS or alone.parent.name in INSTALLED else imported_files(alone)
 
 
 def _look_in_current_folder() -> None:

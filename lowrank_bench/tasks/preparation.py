@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -53,9 +53,10 @@ class Preparation:
         return (tensor - mean) / deviation
 
 
-def preparation_of(model: str, size: tuple[int, int, int] | None = None) -> Preparation:
-    """How the network's library prepares images for its pretrained weights; timm's default for what is no library's, at
-    ``size``, (C, H, W).
+def preparation_of(model: str, said: Mapping[str, Any] | None = None) -> Preparation:
+    """How the network's library prepares images for its published weights. What is no library's gets them as ``said``,
+    under timm's names (see own_images), else resized, cropped and normalised as timm does by default for ImageNet: to
+    3x224x224, 0.875 of the side, bicubic, with ImageNet's mean and deviation of colour or of grey.
     """
     library, _, name = model.partition(":")
     name = name.partition("/")[0]
@@ -73,7 +74,9 @@ def preparation_of(model: str, size: tuple[int, int, int] | None = None) -> Prep
     if published is not None:
         known = published.to_dict()  # type: ignore[no-untyped-call]
     else:
-        known = {"input_size": size or DEFAULT} | (GREY if size is not None and size[0] == 1 else {})
+        known = {"input_size": DEFAULT} | dict(said or {})
+        if known["input_size"][0] == 1:  # its library may speak of three
+            known |= {key: value for key, value in GREY.items() if len(known.get(key, ())) != 1}
     settings = resolve_data_config({}, pretrained_cfg=known)  # type: ignore[no-untyped-call]
     fixed = create_transform(**settings, is_training=False)
     return Preparation(settings["input_size"], settings["mean"], settings["std"], fixed)

@@ -35,6 +35,10 @@ class Task(ABC):
     """The networks that the task trains itself: what ``lowrank-bench train`` knows."""
     scored: ClassVar[bool] = True
     """Whether there are images to score on; a task without is for timing alone."""
+    settles_unchanged: ClassVar[bool] = True
+    """Whether the statistics of batch norms are estimated anew also where a method changed no layer."""
+    timing_reads_brought: ClassVar[bool] = True
+    """Whether a timing depends on all that ``brought`` looks at, and looks at it again."""
 
     def __init__(self, argument: str = "") -> None:
         """``argument``: what follows the task's name and a colon, for tasks that take one. Raises InvalidInput."""
@@ -91,6 +95,12 @@ class Task(ABC):
         split (the same ones at each call). Raises DataMissing, saying how to get the data, where it is not on this
         machine, and InvalidData naming the file that is damaged.
         """
+
+    def calibration_batches(self, *, seed: int, limit: int) -> Iterator[Batch]:
+        """At most so many training images for statistics, of batch norms and of activations that are quantized. Raises
+        what ``batches`` raises.
+        """
+        return self.batches("train", seed=seed, limit=limit)
 
     @abstractmethod
     def group_sizes(self, split: Split) -> list[int] | None:

@@ -64,6 +64,23 @@ def build_zoo_model(name: str, wanted: Wanted = Wanted()) -> nn.Module:
         raise InvalidInput(f"model {name!r} has no part {part!r}; its parts are {parts}") from None
 
 
+def pretrained_weights(name: str) -> str:
+    """Which pretrained weights the library has for the network now: their name, and where they come from. Empty where
+    it has none.
+    """
+    zoo, _, model = name.partition(":")
+    model = model.partition("/")[0]
+    if zoo == "torchvision":
+        from torchvision import models
+
+        weights = models.get_model_weights(model).DEFAULT
+        return f"{weights.name} {weights.url}"
+    from timm import get_pretrained_cfg
+
+    published = get_pretrained_cfg(model)
+    return "" if published is None else f"{published.tag} {published.hf_hub_id} {published.url}"
+
+
 def _pretrained(name: str, make: Callable[[], nn.Module]) -> nn.Module:
     try:
         with _without_pickled_code():

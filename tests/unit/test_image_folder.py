@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -13,10 +16,14 @@ from timm.data import create_transform, resolve_data_config
 from torchvision import models
 
 import lowrank_bench as lrb
-from lowrank_bench.tasks import decoded
+from lowrank_bench.running.stages import run_trial
+from lowrank_bench.running.stopwatch import Stopwatch
+from lowrank_bench.tasks import decoded, image_folder
 from lowrank_bench.tasks.catalog import get_task
 from lowrank_bench.tasks.decoded import check_images
 from lowrank_bench.tasks.preparation import preparation_of
+from lowrank_bench.tasks.zoo import pretrained_weights
+from lowrank_bench.trial import Trial
 
 SMALL = "timm:test_vit"  # 160x160 images
 
@@ -124,7 +131,7 @@ def test_an_image_is_decoded_once_for_every_change_of_it(folder: Path, monkeypat
     problem = decoded._problem
     monkeypatch.setattr(decoded, "_problem", lambda path: looked_at.append(Path(path).name) or problem(path))
     task = get_task(f"image_folder:{folder}", SMALL)
-    paths = [path for path, _ in (*task._train, *task._test)]
+    paths = [path for path, _ in task._all]
     check_images(folder, paths)
     assert len(looked_at) == 48
     check_images(folder, paths)
@@ -162,6 +169,7 @@ def test_files_that_are_no_images_by_their_names_are_counted_and_named(folder: P
 
 
 OWN = """
+import timm
 from torch import nn
 
 def grey():
@@ -179,6 +187,25 @@ def wrong():
     return Colour()
 
 wrong.input_size = 64
+
+def half():
+    return Colour()
+
+half.input_size, half.mean, half.std = (3, 20, 20), (0.5, 0.5, 0.5), [0.25] * 3
+half.crop_pct, half.interpolation = 1, "nearest"
+
+def vit():
+    return timm.create_model("test_vit", num_classes=2)
+
+def small_vit():
+    return timm.create_model("test_vit", num_classes=2, img_size=64)
+
+small_vit.input_size = (3, 64, 64)
+
+def grey_vit():
+    return timm.create_model("test_vit", num_classes=2, in_chans=1)
+
+grey_vit.input_size, grey_vit.crop_pct = (1, 160, 160), 0.5
 """
 
 
@@ -197,3 +224,121 @@ def test_a_network_of_ones_own_says_what_images_it_takes(folder: Path, monkeypat
     with pytest.raises(lrb.InvalidInput, match=r"sized_nets:wrong.*input_size = 64: \(channels, height, width\)"):
         get_task(name, "sized_nets:wrong")
     del sys.modules["sized_nets"]
+
+
+def test_a_network_of_ones_own_says_how_its_images_are_prepared(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "sized_nets.py").write_text(OWN)
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    name, grey = f"image_folder:{folder}", torch.tensor(60) / 255
+    images, _ = next(get_task(name, "sized_nets:half").batches("test", 1))
+    torch.testing.assert_close(images, ((grey - 0.5) / 0.25).expand(1, 3, 20, 20))
+    varied, _ = next(get_task(name, "sized_nets:half").batches("train", 36))
+    assert set(varied.unique().tolist()) == {float((value / 255 - 0.5) / 0.25) for value in torch.tensor([60, 120])}
+    found = {model: get_task(name, f"sized_nets:{model}")._preparation for model in ("vit", "small_vit", "grey_vit")}
+    wanted = {"vit": (3, 160, 160), "small_vit": (3, 64, 64), "grey_vit": (1, 160, 160)}
+    assert {model: made.input_size for model, made in found.items()} == wanted
+    assert found["vit"].mean == found["small_vit"].mean == (0.5, 0.5, 0.5)
+    assert found["grey_vit"].mean == (0.449,), "its library speaks of three channels"
+    picture = Image.effect_noise((200, 200), 60)
+    theirs = create_transform(**resolve_data_config({}, pretrained_cfg=found_config("vit")), is_training=False)
+    torch.testing.assert_close(found["vit"].fixed(picture.convert("RGB")), theirs(picture.convert("RGB")))
+    del sys.modules["sized_nets"]
+
+
+def found_config(model: str) -> dict[str, object]:
+    config: dict[str, object] = getattr(sys.modules["sized_nets"], model)().pretrained_cfg
+    return config
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("mean = 0.5", r"its mean = 0.5: a number for every channel"),
+        ("mean = (0.5,)", r"its mean = \(0.5,\) is for 1 channels, and its images have 3"),
+        ("std = (0.5, 0.5, 0)", r"its std = \(0.5, 0.5, 0\): a number above 0"),
+        ("std = (0.5, 0.5, float('nan'))", r"its std = .*nan\): a number above 0"),
+        ("crop_pct = 1.5", r"its crop_pct = 1.5: a number above 0 and up to 1"),
+        ("interpolation = 'cubic'", r"its interpolation = 'cubic': one of bicubic, bilinear"),
+    ],
+)
+def test_what_is_no_preparation_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch, said: str, words: str) -> None:
+    (folder / "odd_nets.py").write_text(f"from torch import nn\ndef net():\n    return nn.Flatten()\nnet.{said}\n")
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    with pytest.raises(lrb.InvalidInput, match=rf"'odd_nets:net': {words}"):
+        get_task(f"image_folder:{folder}", "odd_nets:net")
+    del sys.modules["odd_nets"]
+
+
+def test_what_cannot_be_read_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "val" / "dog" / "gone.png").symlink_to(folder / "nowhere.png")
+    with pytest.raises(lrb.InvalidData, match=r"dog.gone.png cannot be read \(No such file or directory\): .*link"):
+        get_task(f"image_folder:{folder}").brought("torchvision:resnet18")
+    (folder / "val" / "dog" / "gone.png").unlink()
+    (folder / "train" / "dog" / "deep").mkdir()
+    scandir = os.scandir
+    for closed in ("train", "train/dog/deep"):
+
+        def shut(place: str | Path = ".", closed: Path = folder / closed) -> object:
+            if Path(place) == closed:
+                raise PermissionError(errno.EACCES, "Permission denied", str(place))
+            return scandir(place)
+
+        with monkeypatch.context() as patch, pytest.raises(lrb.InvalidData, match=rf"{closed} cannot be read \(Perm"):
+            patch.setattr(os, "scandir", shut)
+            get_task(f"image_folder:{folder}").brought("torchvision:resnet18")
+
+
+def test_with_a_folder_of_test_images_those_of_val_are_for_validation(folder: Path) -> None:
+    before = get_task(f"image_folder:{folder}").brought(SMALL)
+    shutil.copytree(folder / "val", folder / "test")
+    (folder / "test" / "cat" / "000.png").unlink()
+    task = get_task(f"image_folder:{folder}", SMALL)
+    assert task.brought(SMALL) != before
+    counts = {split: sum(len(labels) for _, labels in task.batches(split)) for split in ("train", "validation", "test")}
+    assert counts == {"train": 40, "validation": 8, "test": 7}
+    (folder / "test" / "dog" / "000.png").write_bytes(b"not an image")
+    with pytest.raises(lrb.InvalidData, match=r"test.dog.000.png is not an image"):
+        task.check_ready(SMALL)
+    shutil.rmtree(folder / "test" / "dog")
+    with pytest.raises(lrb.InvalidData, match=r"classes of train and val and test differ, dog: .*rename test"):
+        get_task(f"image_folder:{folder}", SMALL)
+
+
+def test_other_pretrained_weights_of_the_library_are_another_trial(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = get_task(f"image_folder:{folder}")
+    assert pretrained_weights("torchvision:resnet50").startswith("IMAGENET1K_V2 https")
+    assert pretrained_weights("timm:resnet18").startswith("a1_in1k timm/resnet18.a1_in1k ")
+    assert len({task.brought(model) for model in ("timm:resnet18", "timm:resnet18.fb_swsl_ig1b_ft_in1k")}) == 2
+    before = task.brought("torchvision:resnet18")
+    monkeypatch.setattr(image_folder, "pretrained_weights", lambda _name: "IMAGENET1K_V3")
+    assert task.brought("torchvision:resnet18") != before
+
+
+def test_statistics_are_taken_on_training_images_prepared_as_test_images_are(folder: Path) -> None:
+    for image in (folder / "train").rglob("*.png"):
+        Image.effect_noise((40, 30), 60).save(image)
+    task = get_task(f"image_folder:{folder}", SMALL)
+    (images, labels), (again, _) = (next(task.calibration_batches(seed=seed, limit=30)) for seed in (0, 0))
+    assert torch.equal(images, again) and len(labels) == 30
+    with Image.open(folder / "train" / "cat" / "000.png") as picture:
+        wanted = task._preparation.fixed(picture.convert("RGB"))
+    assert any(torch.equal(image, wanted) for image in next(task.calibration_batches(seed=0, limit=36))[0])
+
+
+def test_batch_norms_of_the_untouched_control_stay_as_they_came(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = ("from torch import nn", "def net():", "    body = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)")
+    end = "    return nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))"
+    (folder / "normed_nets.py").write_text("\n".join((*lines, end, "net.input_size = (3, 20, 20)")))
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    models, dense = folder / "models", get_task("speed", "normed_nets:net").load("normed_nets:net")
+    for method, ranks in (("identity", None), ("channel_svd", {"0": 2})):
+        trial = Trial(task=f"image_folder:{folder}", model="normed_nets:net", method=method, ranks=ranks, recipe="none")
+        run_trial(trial, models, Stopwatch(lambda *_: None))
+        norm = lrb.load(models / trial.key, dense).model[1]
+        assert torch.equal(norm.running_mean, dense[1].running_mean) == (method == "identity")
+    del sys.modules["normed_nets"]

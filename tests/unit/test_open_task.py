@@ -14,13 +14,16 @@ from safetensors.torch import save_file
 from torch import nn
 
 import lowrank_bench as lrb
+from lowrank_bench.running import timing
 from lowrank_bench.running.ready import check_ready
 from lowrank_bench.running.stages import Stopwatch, run_trial
 from lowrank_bench.running.sweep import plan
 from lowrank_bench.tasks import layers
 from lowrank_bench.tasks.catalog import TASKS, get_task
+from lowrank_bench.tasks.own_imports import imported_files
 from lowrank_bench.tasks.own_model import source_checksum
 from lowrank_bench.tasks.zoo import Wanted, build_zoo_model
+from lowrank_bench.trial import Measurement
 
 SMALL = "timm:test_resnet"
 OWN = """
@@ -157,13 +160,64 @@ def test_other_weights_or_other_code_are_another_trial(here: Path) -> None:
     assert before == keys("own_nets:net")
     (here / "own_nets.py").write_text(OWN + "# changed\n")
     assert not before & keys("own_nets:net")
-    before = keys("own_nets:net")
-    (here / "helpers.py").write_text("WIDTH = 8\n")
-    assert not before & keys("own_nets:net")
     save_file({"a": torch.zeros(1)}, "w.safetensors")
     before = keys(f"{SMALL}@w.safetensors")
     save_file({"a": torch.ones(1)}, "w.safetensors")
     assert not before & keys(f"{SMALL}@w.safetensors")
+
+
+def test_the_code_of_a_network_is_its_file_and_what_of_its_folder_it_imports(here: Path) -> None:
+    helper, deep, unrelated = here / "helpers.py", here / "blocks" / "deep.py", here / "plot.py"
+    deep.parent.mkdir()
+    for file, text in {
+        here / "own_nets.py": f"def late():\n    from helpers import WIDTH\n{OWN}",
+        helper: "from blocks import deep\nimport torch, json\n",
+        deep.parent / "__init__.py": "",
+        deep: "from . import deeper\n",
+        deep.parent / "deeper.py": "from ..nowhere import x\n",
+        deep.parent / "apart.py": "",
+        unrelated: "import own_nets\n",
+    }.items():
+        file.write_text(text)
+    made_of = [path.relative_to(here).as_posix() for path in imported_files(here / "own_nets.py")]
+    assert made_of == ["blocks/__init__.py", "blocks/deep.py", "blocks/deeper.py", "helpers.py", "own_nets.py"]
+    before = source_checksum("own_nets:net")
+    unrelated.write_text("# edited\n")
+    (deep.parent / "apart.py").write_text("# edited\n")
+    assert source_checksum("own_nets:net") == before
+    deep.write_text("from . import deeper\nWIDTH = 9\n")
+    assert source_checksum("own_nets:net") != before
+    (here / "own_nets.py").write_text("def\n")
+    assert imported_files(here / "own_nets.py") == [here / "own_nets.py"]
+
+
+def test_a_file_of_weights_is_one_however_it_is_spelt(here: Path) -> None:
+    save_file({"a": torch.zeros(1)}, "w.safetensors")
+    save_file({"a": torch.zeros(1)}, here.parent / "v.safetensors")
+    for spellings, said in (
+        (("w.safetensors", "./w.safetensors", "../here/w.safetensors", str(here / "w.safetensors")), "w.safetensors"),
+        (("../v.safetensors", str(here.parent / "v.safetensors")), str(here.parent / "v.safetensors")),
+    ):
+        found = [plan(sweep(here, f"{SMALL}@{spelling}"), "m")[0] for spelling in spellings]
+        found += [plan(sweep(here, SMALL), "m", weights=Path(spelling))[0] for spelling in spellings]
+        assert {trial.model for trials in found for trial in trials} == {f"{SMALL}@{said}"}
+        assert len({trial.key for trials in found for trial in trials}) == len(found[0])
+
+
+def test_what_changed_since_a_run_was_planned_is_refused_where_it_is_loaded(here: Path) -> None:
+    _, trial = plan(sweep(here, "own_nets:net", "speed:1x32x32"), "m")[0]
+    watch = Stopwatch(lambda *_: None)
+    run_trial(trial, here / "models", watch)
+    measurement = Measurement(
+        trial=trial.key, machine="m", runtime="eager", threads=1, batch=1, precision=0.5, max_seconds=1
+    )
+    (here / "own_nets.py").write_text(OWN + "# changed\n")
+    changed = r"'own_nets:net' .* changed since this run was planned: run the command again"
+    with pytest.raises(lrb.InvalidInput, match=changed):
+        run_trial(trial, here / "models", watch)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(lrb.InvalidInput, match=changed):
+        patch.setattr(timing, "pin_cores", lambda _threads: None)
+        timing.TimingProcess(trial, measurement, here / "models", here).time(trial, watch)
 
 
 def test_the_code_of_a_network_is_that_of_its_whole_package(here: Path) -> None:

@@ -14,11 +14,14 @@ import lowrank_bench as lrb
 from lowrank_bench.compression.chain import KernelShape
 from lowrank_bench.compression.method import Job, LayerMethod
 from lowrank_bench.compression.registry import method_class
+from lowrank_bench.reading import read_records
+from lowrank_bench.record import TrialRecord
 from lowrank_bench.running.stages import run_trial
 from lowrank_bench.running.stopwatch import Stopwatch
 from lowrank_bench.running.sweep import Sweep
 from lowrank_bench.tasks.catalog import get_task
 from lowrank_bench.tasks.zoo import Wanted, build_zoo_model, check_zoo_model
+from lowrank_bench.trial import BROUGHT
 
 RESNET = "torchvision:resnet18"
 
@@ -150,3 +153,29 @@ def test_gathers_are_drawn_too(tmp_path: Path) -> None:
     made.save(tmp_path, values=False)
     again = lrb.load(tmp_path, model, values=False)
     assert again.model(torch.zeros(1, 3, 224, 224)).shape == (1, 1000)
+
+
+def test_a_network_of_ones_own_is_timed_at_the_size_that_it_declares(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    lines = ("from torch import nn", "def net():", "    return nn.Conv2d(1, 4, 3)", "net.input_size = (1, 20, 24)", "")
+    (tmp_path / "declared_nets.py").write_text("\n".join((*lines, "def silent():", "    return nn.Conv2d(3, 4, 3)")))
+    model = "declared_nets:net"
+    assert get_task("speed", model).input_size == (1, 20, 24)
+    get_task("speed", model).check_ready(model)
+    assert get_task("speed:1x9x9", model).input_size == (1, 9, 9)
+    assert get_task("speed", "declared_nets:silent").input_size == (3, 224, 224)
+    # what was timed at 224 x 224 has another key
+    same_code = get_task("speed").brought("declared_nets:silent")
+    assert same_code == get_task("speed:1x9x9").brought(model) != get_task("speed").brought(model)
+
+
+def test_the_keys_of_published_speed_rows_are_those_they_have(tmp_path: Path) -> None:
+    published = Path(__file__).parents[2] / "results" / "published"
+    for file in published.glob("*.jsonl"):
+        for record in read_records(file):
+            if isinstance(record, TrialRecord) and record.trial.task.startswith("speed"):
+                found = get_task(record.trial.task).brought(record.trial.model)
+                assert record.trial.versions.get(BROUGHT, 0) == found
+                assert get_task(record.trial.task).version == record.trial.versions["task"]

@@ -1,0 +1,52 @@
+"""The files that a module of the user's is made of: its own, and those beside and below it that it imports."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def imported_files(module: Path) -> list[Path]:
+    """The module's file and those of its folder, or below it, that its import statements name, wherever they stand, and
+    those that these name; sorted. Nothing is run, so that the answer is the same whatever was imported before; what is
+    imported by a name that is only known then is not seen.
+    """
+    folder, found, waiting = module.parent, set[Path](), [module]
+    while waiting:
+        if (file := waiting.pop()) not in found:
+            found.add(file)
+            waiting += [place for name in _imported_names(file, folder) for place in _files_of(name, folder)]
+    return sorted(found)
+
+
+def _imported_names(file: Path, folder: Path) -> Iterator[str]:
+    """Those of modules, and of what may be one, as seen from ``folder``."""
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError):  # whoever imports it says so
+        return
+    package = file.parent.relative_to(folder).parts
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else ()
+            base = [*above, *([node.module] if node.module else [])]
+            yield ".".join(base)
+            yield from (".".join([*base, alias.name]) for alias in node.names)
+
+
+def _files_of(name: str, folder: Path) -> Iterator[Path]:
+    """Those that importing it runs: of the packages on the way, and its own."""
+    place = folder
+    for part in name.split("."):
+        place /= part
+        package, module = place / "__init__.py", place.with_name(f"{part}.py")
+        if package.is_file():
+            yield package
+        elif module.is_file():
+            yield module
+            return
+        elif not place.is_dir():
+            return
