@@ -11,12 +11,12 @@ from lowrank_bench import errors
 from lowrank_bench.errors import *  # noqa: F403  every class there is public
 
 if TYPE_CHECKING:
-    from lowrank_bench.api import compress, factorize
+    from lowrank_bench.api import compress, factorize, measure_speedup
     from lowrank_bench.compression.compose import compose
     from lowrank_bench.compression.cost import Cost, count
     from lowrank_bench.compression.model import Compressed, load
     from lowrank_bench.compression.registry import methods
-    from lowrank_bench.measurement.speedup import Speedup, measure_speedup
+    from lowrank_bench.measurement.speedup import Speedup
     from lowrank_bench.reporting.records_frame import load_records
     from lowrank_bench.trial import Budget, Measurement, Trial
 
@@ -33,7 +33,7 @@ _HOMES = {
     "factorize": "api",
     "load": "compression.model",
     "load_records": "reporting.records_frame",
-    "measure_speedup": "measurement.speedup",
+    "measure_speedup": "api",
 }
 _ROOMS = {"compression", "decomposition", "measurement", "methods", "reporting", "running", "tasks", "training"}
 

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from lowrank_bench.compression.registry import method_class
 from lowrank_bench.compression.surgery import check_finite, kernel_of
 from lowrank_bench.errors import InvalidBudget, InvalidInput, InvalidOptions, InvalidRanks, UnsupportedLayer
 from lowrank_bench.measurement.clock import Clock
+from lowrank_bench.measurement.speedup import Speedup, Yardstick
 from lowrank_bench.running.locks import timing_lock
 from lowrank_bench.training.batches import rebatched
 from lowrank_bench.training.recalibrate import RECALIBRATION_IMAGES, recalibrate
@@ -121,6 +123,35 @@ def compress(
     check_recipe(instance, tuning)
     job = Job(input_size, budget, ranks, batches, recipe, timer=Clock(timing_lock))
     return _finished(instance.compress(model, job), model, instance, job, tuning)
+
+
+def measure_speedup(
+    dense: nn.Module,
+    compressed: nn.Module,
+    input_size: tuple[int, int, int],
+    batch: int = 1,
+    runtime: str = "eager",
+    threads: int = 1,
+    precision: float = 0.01,
+    max_seconds: float = 60.0,
+    calibration: Tensor | None = None,
+    exports: Path | None = None,
+) -> Speedup:
+    """Time both models in interleaved pairs on one random input of shape (batch, C, H, W), input_size = (C, H, W).
+    Meanwhile no run of lowrank-bench uses this machine; what runs now is waited for.
+
+    Both run in the same runtime, on the CPU, in eval and inference mode; neither is changed, and torch's global state
+    is as before afterwards. Batch norm is timed as it stands: fold it on both sides or on neither. ``precision``:
+    relative half-width of the interval at which timing stops; ``max_seconds`` bounds the timing, not the conversion.
+    ``calibration``: images (M, C, H, W) from which a runtime that quantizes learns the ranges of activations.
+    ``exports``: folder in which fresh processes that time the same models share their ONNX files. Raises InvalidInput,
+    UnknownName, RuntimeMissing and ExportFailed.
+    """
+    yardstick = Yardstick(
+        dense, input_size, batch, runtime, threads, precision, max_seconds, calibration=calibration, exports=exports
+    )
+    with timing_lock():
+        return yardstick.speedup(compressed)
 
 
 def _finished(compressed: Compressed, dense: nn.Module, method: Method, job: Job, recipe: Recipe) -> Compressed:

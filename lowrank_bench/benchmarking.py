@@ -22,8 +22,12 @@ from lowrank_bench.measurement.runtimes import inference_state, prepare
 from lowrank_bench.measurement.speedup import check_setting, random_input
 from lowrank_bench.measurement.statistics import RatioInterval, Verdict, noise_floor, verdict
 from lowrank_bench.measurement.timing import no_garbage_collection
+from lowrank_bench.running.locks import timing_lock
 from lowrank_bench.tasks.catalog import TASKS, get_task
+from lowrank_bench.tasks.open_task import ANY_MODEL, is_code, split_model
+from lowrank_bench.tasks.speed import Speed
 from lowrank_bench.tasks.task import Split, Task
+from lowrank_bench.tasks.zoo import in_zoo
 from lowrank_bench.training.evaluate import predicted_and_true
 from lowrank_bench.trial import Budget, Ranks, target_text
 
@@ -68,17 +72,16 @@ class LowRank:
     ) -> Outcome:
         """Compress a model without tuning it, and time it in rounds on pinned cores, with the dense model around each.
 
-        ``model``: the name of a task's model, such as "charnet", or a module with its ``input_size`` (C, H, W). The
-        other arguments are those of ``lowrank_bench.compress`` and ``measure_speedup``. pytest-benchmark's table shows
-        the compressed model's time per call; ``extra_info`` holds the rest, under the names that ``load_records`` uses.
-        Raises InvalidInput, UnknownName and what ``compress`` and ``prepare`` raise.
+        ``model``: the name of a task's model, such as "charnet", or a module with its ``input_size`` (C, H, W), or any
+        other network's name in a sweep: "timm:NAME", "torchvision:NAME" or "PACKAGE.MODULE:FACTORY", each alone, with
+        random weights where it is a library's, or as "NAME@FILE"; its ``input_size`` is by default that of task
+        ``speed``: what the factory has, else 3x224x224. The other arguments are those of ``lowrank_bench.compress`` and
+        ``measure_speedup``. pytest-benchmark's table shows the compressed model's time per call; ``extra_info`` holds
+        the rest, under the names that ``load_records`` uses. While it is timed, no run of lowrank-bench uses this
+        machine; what runs now is waited for. Raises InvalidInput, UnknownName and what ``compress`` and ``prepare``
+        raise.
         """
-        task = _task_of(model) if isinstance(model, str) else None
-        name = model if isinstance(model, str) else type(model).__name__
-        dense = task.load(name) if task is not None else model
-        size = input_size if task is None else task.input_size
-        if size is None or not isinstance(dense, nn.Module):
-            raise InvalidInput("a model that is not a task's needs input_size = (channels, height, width)")
+        task, name, dense, size = _network(model, input_size)
         check_setting(size, batch, threads)
         check_rounds(rounds)
         compressed = compress(dense, method, budget, ranks, options, size, _data(task), recipe="none")
@@ -106,7 +109,8 @@ class LowRank:
             if not self.benchmark.enabled:
                 self.benchmark(theirs)
                 return Outcome(compressed, None, None, top1)
-            timed = self._time(Rounds(ours, theirs), rounds)
+            with timing_lock():
+                timed = self._time(Rounds(ours, theirs), rounds)
         return Outcome(compressed, timed.speedup, self._tell(timed), top1)
 
     def _judge(self, task: Task, name: str, model: nn.Module) -> float:
@@ -151,11 +155,29 @@ class LowRank:
         return called
 
 
-def _task_of(model: str) -> Task:
-    for task in TASKS.values():
-        if model in task.models:
-            return task()
-    raise UnknownName("model", model, [name for task in TASKS.values() for name in task.models])
+def _network(
+    model: str | nn.Module, input_size: tuple[int, int, int] | None
+) -> tuple[Task | None, str, nn.Module, tuple[int, int, int]]:
+    """The task whose model it is, None for any other; its name, the network, and the size of its images."""
+    if isinstance(model, str):
+        if (task := _task_of(model)) is not None:
+            return task, model, task.load(model), task.input_size
+        speed = get_task(Speed.name, model)
+        return None, model, speed.load(model), input_size or speed.input_size
+    if input_size is None or not isinstance(model, nn.Module):
+        raise InvalidInput("a model that is not a task's needs input_size = (channels, height, width)")
+    return None, type(model).__name__, model, input_size
+
+
+def _task_of(model: str) -> Task | None:
+    """None for a network of a library or of the user's own. Raises UnknownName."""
+    named = {known: task for task in reversed(TASKS.values()) for known in task.models if known not in ANY_MODEL}
+    if model in named:
+        return named[model]()
+    name, _ = split_model(model)
+    if in_zoo(name) or is_code(name):
+        return None
+    raise UnknownName("model", model, named)
 
 
 def _data(task: Task | None) -> Any:

@@ -53,36 +53,10 @@ class Speedup:
     control: Pairs
 
 
-def measure_speedup(
-    dense: nn.Module,
-    compressed: nn.Module,
-    input_size: tuple[int, int, int],
-    batch: int = 1,
-    runtime: str = "eager",
-    threads: int = 1,
-    precision: float = 0.01,
-    max_seconds: float = 60.0,
-    calibration: Tensor | None = None,
-    exports: Path | None = None,
-) -> Speedup:
-    """Time both models in interleaved pairs on one random input of shape (batch, C, H, W), input_size = (C, H, W).
-
-    Both run in the same runtime, on the CPU, in eval and inference mode; neither is changed, and torch's global state
-    is as before afterwards. Batch norm is timed as it stands: fold it on both sides or on neither. ``precision``:
-    relative half-width of the interval at which timing stops; ``max_seconds`` bounds the timing, not the conversion.
-    ``calibration``: images (M, C, H, W) from which a runtime that quantizes learns the ranges of activations.
-    ``exports``: folder in which fresh processes that time the same models share their ONNX files. Raises InvalidInput,
-    UnknownName, RuntimeMissing and ExportFailed.
-    """
-    yardstick = Yardstick(
-        dense, input_size, batch, runtime, threads, precision, max_seconds, calibration=calibration, exports=exports
-    )
-    return yardstick.speedup(compressed)
-
-
 class Yardstick:
     """A dense model in a runtime: what compressed ones are timed against, one after another, in this process. They
-    share its conversion and its control. The arguments are those of ``measure_speedup``, which raises the same.
+    share its conversion and its control. The arguments are those of ``lowrank_bench.measure_speedup``, which raises the
+    same.
     """
 
     def __init__(

@@ -12,13 +12,15 @@ from lowrank_bench.tasks.own_model import find_factory, make_own_model
 
 INTERPOLATIONS = ("bicubic", "bilinear", "box", "hamming", "lanczos", "nearest")
 """Of Pillow, as timm names them."""
+Reader = tuple[Callable[[Any], Any], str]
+"""How an attribute is read, None for what is wrong, and what is wanted."""
 
 
 def own_input_size(name: str) -> tuple[int, int, int] | None:
-    """What the factory says in its attribute ``input_size``, (channels, height, width); None where it has none. Raises
-    what ``find_factory`` raises, and InvalidInput for what is no size of a grey or a colour image.
+    """What the factory says in its attribute ``input_size``, (channels, height, width), of whatever number of channels;
+    None where it has none. Raises what ``find_factory`` raises, and InvalidInput for what is no size.
     """
-    size: tuple[int, int, int] | None = _declared(name).get("input_size")
+    size: tuple[int, int, int] | None = _said(name, {"input_size": _SIZE}).get("input_size")
     return size
 
 
@@ -35,23 +37,26 @@ def own_images(name: str) -> dict[str, Any]:
 
 
 def _declared(name: str) -> dict[str, Any]:
-    factory = find_factory(name)
-    said = {attribute: getattr(factory, attribute, None) for attribute in _READERS}
-    found: dict[str, Any] = {}
-    for attribute, value in said.items():
+    found = _said(name, _READERS)
+    channels = found.get("input_size", (3,))[0]
+    for attribute in ("mean", "std"):
+        if len(values := found.get(attribute, range(channels))) != channels:
+            raise InvalidInput(
+                f"model {name!r}: its {attribute} = {values!r} is for {len(values)} channels, and its images have "
+                f"{channels}: give a value for every channel, and input_size where that is not 3"
+            )
+    return found
+
+
+def _said(name: str, readers: Mapping[str, Reader]) -> dict[str, Any]:
+    factory, found = find_factory(name), dict[str, Any]()
+    for attribute, (read, wanted) in readers.items():
+        value = getattr(factory, attribute, None)
         if value is None or callable(value) or isinstance(value, property):  # a class may have a method of that name
             continue
-        read, wanted = _READERS[attribute]
         if (known := read(value)) is None:
             raise InvalidInput(f"model {name!r}: its {attribute} = {value!r}: {wanted}")
         found[attribute] = known
-    channels = found.get("input_size", (3,))[0]
-    for attribute in ("mean", "std"):
-        if len(found.get(attribute, range(channels))) != channels:
-            raise InvalidInput(
-                f"model {name!r}: its {attribute} = {said[attribute]!r} is for {len(found[attribute])} channels, and "
-                f"its images have {channels}: give a value for every channel, and input_size where that is not 3"
-            )
     return found
 
 
@@ -64,7 +69,12 @@ def _of_library(name: str) -> dict[str, Any]:
 def _size(value: Any) -> tuple[int, ...] | None:
     numbers = [*value] if isinstance(value, Sequence) else []
     right = len(numbers) == 3 and all(type(number) is int and number > 0 for number in numbers)
-    return tuple(numbers) if right and numbers[0] in (1, 3) else None
+    return tuple(numbers) if right else None
+
+
+def _image_size(value: Any) -> tuple[int, ...] | None:
+    size = _size(value)
+    return size if size is not None and size[0] in (1, 3) else None
 
 
 def _values(value: Any) -> tuple[float, ...] | None:
@@ -90,11 +100,11 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
-_READERS: dict[str, tuple[Callable[[Any], Any], str]] = {
-    "input_size": (_size, "(channels, height, width) are wanted, with 1 or 3 channels, such as (3, 64, 64)"),
+_SIZE: Reader = (_size, "(channels, height, width) are wanted, such as (3, 64, 64)")
+_READERS: dict[str, Reader] = {
+    "input_size": (_image_size, "(channels, height, width) are wanted, with 1 or 3 channels, such as (3, 64, 64)"),
     "mean": (_values, "a number for every channel is wanted, such as (0.5, 0.5, 0.5)"),
     "std": (_deviations, "a number above 0 for every channel is wanted, such as (0.5, 0.5, 0.5)"),
     "crop_pct": (_share, "a number above 0 and up to 1 is wanted, such as 0.875"),
     "interpolation": (_interpolation, f"one of {', '.join(INTERPOLATIONS)} is wanted"),
 }
-"""For each attribute how it is read, None for what is wrong, and what is wanted."""

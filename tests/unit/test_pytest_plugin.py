@@ -127,7 +127,8 @@ def test_bad_input_is_named(pytester: pytest.Pytester) -> None:
         from torch import nn
 
         @pytest.mark.parametrize(("arguments", "kind", "words"), [
-            (("charnett", "tucker", lrb.Budget(macs=4)), lrb.UnknownName, "charnet"),
+            (("charnett", "tucker", lrb.Budget(macs=4)), lrb.UnknownName, "'charnet'. known are [a-z0-9_, ]*$"),
+            (("timm:test_resnt", "tucker", lrb.Budget(macs=4)), lrb.UnknownName, "test_resnet"),
             (("charnet", "tukker", lrb.Budget(macs=4)), lrb.UnknownName, "tucker"),
             ((nn.Conv2d(1, 1, 1), "tucker", lrb.Budget(macs=4)), lrb.InvalidInput, "input_size"),
             (("charnet", "tucker"), lrb.InvalidInput, "exactly one"),
@@ -141,7 +142,46 @@ def test_bad_input_is_named(pytester: pytest.Pytester) -> None:
                 lowrank("charnet", "tucker", lrb.Budget(macs=4), rounds=5)
         """
     )
-    pytester.runpytest_subprocess(*QUIET).assert_outcomes(passed=5)
+    pytester.runpytest_subprocess(*QUIET).assert_outcomes(passed=6)
+
+
+def test_networks_that_are_no_tasks_are_known_by_the_names_that_a_sweep_gives_them(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        own_net="""
+        from torch import nn
+
+        def net():
+            return nn.Sequential(nn.Conv2d(8, 32, 3), nn.ReLU(), nn.Conv2d(32, 32, 3))
+
+        net.input_size = (8, 16, 16)
+        """,
+        test_names="""
+        from contextlib import contextmanager
+
+        import lowrank_bench as lrb
+        from lowrank_bench import benchmarking
+
+        def test_library(lowrank, monkeypatch):
+            held = []
+
+            @contextmanager
+            def lock():
+                held.append(True)
+                yield
+                held.append(False)
+
+            monkeypatch.setattr(benchmarking, "timing_lock", lock)
+            outcome = lowrank("timm:test_resnet", "channel_svd", lrb.Budget(macs=2), input_size=(3, 32, 32), rounds=6)
+            assert outcome.top1 is None and outcome.speedup.low > 0
+            assert held == [True, False]
+            assert lowrank.benchmark.extra_info["model"] == "timm:test_resnet"
+
+        def test_own(lowrank):
+            outcome = lowrank("own_net:net", "tucker", lrb.Budget(macs=3), rounds=6)
+            assert outcome.compressed.dense_cost == lrb.count(__import__("own_net").net(), (8, 16, 16))
+        """,
+    )
+    pytester.runpytest_subprocess(*QUIET, "--benchmark-only").assert_outcomes(passed=2)
 
 
 @pytest.mark.parametrize("options", [(), ("-p", "no:benchmark"), ("-p", "no:lowrank_bench")])

@@ -160,12 +160,19 @@ def test_a_network_of_ones_own_is_timed_at_the_size_that_it_declares(
 ) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
     lines = ("from torch import nn", "def net():", "    return nn.Conv2d(1, 4, 3)", "net.input_size = (1, 20, 24)", "")
-    (tmp_path / "declared_nets.py").write_text("\n".join((*lines, "def silent():", "    return nn.Conv2d(3, 4, 3)")))
+    deep = ("def deep():", "    return nn.Conv2d(64, 4, 3)", "deep.input_size = (64, 7, 7)", "deep.mean = 'none'", "")
+    odd = ("def odd():", "    return nn.Conv2d(3, 4, 3)", "odd.input_size = 64", "")
+    (tmp_path / "declared_nets.py").write_text(
+        "\n".join((*lines, *deep, *odd, "def silent():", "    return nn.Conv2d(3, 4, 3)"))
+    )
     model = "declared_nets:net"
     assert get_task("speed", model).input_size == (1, 20, 24)
     get_task("speed", model).check_ready(model)
     assert get_task("speed:1x9x9", model).input_size == (1, 9, 9)
     assert get_task("speed", "declared_nets:silent").input_size == (3, 224, 224)
+    assert get_task("speed", "declared_nets:deep").input_size == (64, 7, 7)
+    with pytest.raises(lrb.InvalidInput, match=r"its input_size = 64: \(channels, height, width\) are wanted"):
+        get_task("speed", "declared_nets:odd")
     # what was timed at 224 x 224 has another key
     same_code = get_task("speed").brought("declared_nets:silent")
     assert same_code == get_task("speed:1x9x9").brought(model) != get_task("speed").brought(model)

@@ -3,16 +3,20 @@ from __future__ import annotations
 import copy
 import gc
 import math
+from contextlib import contextmanager
 
 import pytest
 import torch
 from torch import nn
 
+from lowrank_bench import api
+from lowrank_bench.api import measure_speedup
 from lowrank_bench.errors import InvalidInput, UnknownName
 from lowrank_bench.measurement import speedup
 from lowrank_bench.measurement.runtimes import prepare
-from lowrank_bench.measurement.speedup import Yardstick, measure_speedup
+from lowrank_bench.measurement.speedup import Yardstick
 from lowrank_bench.measurement.statistics import noise_floor, verdict
+from lowrank_bench.measurement.timing import time_pairs
 
 
 def convolutions(n: int) -> nn.Module:
@@ -40,6 +44,21 @@ def test_a_network_against_its_copy_is_the_same_and_computes_the_same():
     found = measure_speedup(model, copy.deepcopy(model), (3, 24, 24), precision=0.05, max_seconds=2)
     assert found.verdict == "same"
     assert found.output_error == found.runtime_error == 0
+
+
+def test_the_machine_is_alone_while_it_times(monkeypatch):
+    events = []
+
+    @contextmanager
+    def lock():
+        events.append("alone")
+        yield
+        events.append("free")
+
+    monkeypatch.setattr(api, "timing_lock", lock)
+    monkeypatch.setattr(speedup, "time_pairs", lambda *a, **k: events.append("time") or time_pairs(*a, **k))
+    measure_speedup(convolutions(1), convolutions(1), (3, 8, 8), precision=0.5, max_seconds=0.5)
+    assert events == ["alone", "time", "time", "free"]
 
 
 def test_models_timed_against_one_yardstick_share_its_control_and_its_conversion(monkeypatch):
