@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -38,7 +40,8 @@ class TimingProcess:
     """
 
     def __init__(self, trial: Trial, measurement: Measurement, models: Path, exports: Path, count: int = 1) -> None:
-        self.trial, self.measurement, self.models, self.exports = trial, measurement, models, exports
+        self.trial, self.measurement, self.models = trial, measurement, models
+        self.exports = exports / _folder_of(trial)
         self.count = count
         self.task = get_task(trial.task, trial.model)
         self._load = load_average()  # before this process adds to it
@@ -104,6 +107,11 @@ class TimingProcess:
     def _compressed(self, trial: Trial, watch: Stopwatch) -> nn.Module:
         with watch.stage("load"):
             return load(self.models / trial.key, self._dense, values=self.task.scored).model
+
+
+def _folder_of(trial: Trial) -> str:
+    """A name for its dense model, which two of other code but one structure would share."""
+    return hashlib.sha256(json.dumps([trial.task, trial.model]).encode()).hexdigest()[:16]
 
 
 def run_profile(

@@ -11,6 +11,8 @@ from torch import nn
 
 from lowrank_bench.measurement import exports
 from lowrank_bench.measurement.exports import Exports
+from lowrank_bench.running import timing
+from lowrank_bench.trial import Measurement, Trial
 
 IMAGES = torch.zeros(2, 3, 4, 4)
 
@@ -58,3 +60,18 @@ def test_other_weights_another_structure_and_another_batch_are_exported(exported
     found = Exports(tmp_path)
     models = [(conv(0), IMAGES), (conv(1), IMAGES), (conv(0, padding=1), IMAGES), (conv(0), IMAGES[:1])]
     assert [found.onnx(*each) for each in models] == [b"1", b"2", b"3", b"4"]
+
+
+def test_networks_of_other_code_but_one_structure_have_files_of_their_own(
+    exported: list[nn.Module], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(timing, "pin_cores", lambda _threads: None)
+    setting = {"runtime": "onnxruntime", "threads": 1, "batch": 1, "precision": 0.5, "max_seconds": 1}
+    found = []
+    for model, task in (("nets:plain", "speed"), ("nets:squared", "speed"), ("nets:plain", "speed:3x4x4")):
+        trial = Trial(task=task, model=model, method="identity", recipe="none")
+        with monkeypatch.context() as patch:
+            patch.setattr(timing, "get_task", lambda *_: None)
+            process = timing.TimingProcess(trial, Measurement(trial="t", machine="m", **setting), tmp_path, tmp_path)
+        found.append(Exports(process.exports).onnx(conv(0), IMAGES))
+    assert found == [b"1", b"2", b"3"]
