@@ -11,6 +11,7 @@ import tempfile
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import IO
 
 import psutil
@@ -72,8 +73,16 @@ class Family:
                 _kill_group(child)
 
 
-def run_child(job: Job, threads: int, timeout: float, progress: Progress, family: Family | None = None) -> Ended:
+def run_child(
+    job: Job,
+    threads: int,
+    timeout: float,
+    progress: Progress,
+    family: Family | None = None,
+    working: Path | None = None,
+) -> Ended:
     """Run a job in a child with so many threads, at most ``timeout`` seconds; whatever it does, an outcome comes back.
+    ``working``: the folder in which it works, by default that of this process.
 
     The parent sleeps in a read meanwhile. On any way out, Ctrl-C too, the child's whole process group is gone. Raises
     NotWritten where the child could not save what it made or its log has no room, and Stopped where the family was
@@ -93,6 +102,7 @@ def run_child(job: Job, threads: int, timeout: float, progress: Progress, family
             stderr=errors,
             text=True,
             env=environment,
+            cwd=working,
             start_new_session=True,
         )
         late = threading.Event()

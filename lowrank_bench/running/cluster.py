@@ -185,10 +185,17 @@ def _time(host: Host, trial: Trial, measurement: Measurement) -> MeasurementReco
 
 
 def _here(host: Host) -> Host:
-    """The same on this worker. Raises InvalidInput where it does not see the results folder, or has other sources."""
+    """The same on this worker. Raises InvalidInput where it does not see the results folder or the one in which the run
+    was started, or has other sources.
+    """
     if not (host.folder / RUN_LOCK).exists():
         raise InvalidInput(
             f"{socket.gethostname()} does not see {host.folder}: put --out on a file system that all hosts share"
+        )
+    if host.working is not None and not os.path.isdir(host.working):
+        raise InvalidInput(
+            f"{socket.gethostname()} does not see {host.working}, where this run was started and from where relative "
+            "paths and modules of your own count: start it in a folder that all hosts share, such as that of --out"
         )
     if code_fingerprint() != host.code:
         raise InvalidInput(f"{socket.gethostname()} has other sources of lowrank_bench: install the same everywhere")

@@ -77,7 +77,7 @@ class Engine:
         """
         self.store = Store(folder)
         folders = tuple(path.resolve() for path in methods_folders)
-        self.host = Host(folder.resolve(), environment, code_fingerprint(), timeout, memory, folders)
+        self.host = Host(folder.resolve(), environment, code_fingerprint(), timeout, memory, folders, Path.cwd())
         self.retry, self.crew, self.report = tuple(retry), crew or LocalCrew(), report
         self.lacking = lacking
 

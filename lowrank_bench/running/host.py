@@ -34,7 +34,10 @@ WAITS = "waiting for the machine"
 
 @dataclass(frozen=True)
 class Host:
-    """Runs children over the models of one results folder; ``memory`` (GB) and ``timeout`` (seconds) hold for each."""
+    """Runs children over the models of one results folder; ``memory`` (GB) and ``timeout`` (seconds) hold for each.
+    ``working``: the folder in which they work, from which relative paths count and own modules are imported; None:
+    that of this process.
+    """
 
     folder: Path
     environment: Environment
@@ -42,6 +45,7 @@ class Host:
     timeout: float
     memory: float | None = None
     methods_folders: tuple[Path, ...] = ()
+    working: Path | None = None
 
     @property
     def models(self) -> Path:
@@ -56,7 +60,9 @@ class Host:
         progress(WAITS, 0.0)
         timed = trial.budget is not None and trial.budget.metric == "latency"
         with (timing_lock if timed else preparation_lock)(family.ended):
-            ended = run_child(job, threads, self.timeout, lambda stage, share, _: progress(stage, share), family)
+            ended = run_child(
+                job, threads, self.timeout, lambda stage, share, _: progress(stage, share), family, self.working
+            )
         outcome = ended.outcome
         facts = self.facts(ended, outcome.seconds, threads)
         return TrialRecord(key=trial.key, trial=trial, size=outcome.size, quality=outcome.quality, **facts)
@@ -90,7 +96,12 @@ class Host:
             row.progress(WAITS, 0.0)
         with timing_lock(family.ended):
             ended = run_child(
-                job, threads, self.timeout, lambda stage, share, n: rows[n].progress(stage, share), family
+                job,
+                threads,
+                self.timeout,
+                lambda stage, share, n: rows[n].progress(stage, share),
+                family,
+                self.working,
             )
         outcomes = ended.outcome.rows or [ended.outcome] * len(rows)  # none: the process itself came to a bad end
         return [Ended(outcome, "" if outcome.status.well else ended.stderr) for outcome in outcomes]

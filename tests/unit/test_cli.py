@@ -7,9 +7,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
+from safetensors.torch import save_file
 
 from lowrank_bench import cli, cli_list
+from lowrank_bench.running.sweep import plan
 
 SWEEP = """
 [sweep]
@@ -95,6 +98,24 @@ def test_every_list_shows_what_there_is(
         assert call(monkeypatch, "list", what, *(["--out", str(tmp_path / "none")] if what == "trials" else [])) == 0
         shown = capsys.readouterr().out
         assert all(word in shown for word in words), shown
+
+
+def test_trials_are_listed_with_the_weights_that_they_are_run_with(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli_list, "out_console", Console(width=250))
+    monkeypatch.chdir(tmp_path)
+    save_file({"a": torch.zeros(1)}, "w.safetensors")
+    Path("mine.toml").write_text(
+        '[sweep]\ntask = "speed"\nmodels = ["timm:test_resnet"]\nmethods = ["tucker"]\nbudgets = [{macs = 2}]\n'
+        'recipe = "none"\n'
+    )
+    assert (
+        call(monkeypatch, "list", "trials", "--sweep", "mine.toml", "--weights", str(tmp_path / "w.safetensors")) == 0
+    )
+    shown = capsys.readouterr().out
+    assert "timm:test_resnet@w.safetensors tucker macs/2 seed 0" in shown
+    assert all(trial.key in shown for trial in plan("mine.toml", "m", weights=Path("w.safetensors"))[0])
 
 
 def test_a_broken_plug_in_is_listed_with_its_reason_and_stops_nobody(

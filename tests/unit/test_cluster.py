@@ -21,6 +21,7 @@ from lowrank_bench.record import Status, TrialRecord
 from lowrank_bench.running.code import code_fingerprint
 from lowrank_bench.running.engine import Engine
 from lowrank_bench.running.host import Host
+from lowrank_bench.trial import Trial
 
 distributed = pytest.importorskip("distributed", reason="the extra 'cluster' is not installed")
 cluster = pytest.importorskip("lowrank_bench.running.cluster")
@@ -166,3 +167,22 @@ def test_a_worker_killed_in_the_middle_costs_nothing_and_timing_is_alone(
     assert not any(overlap(one, other) for one in timed for other in prepared)
     assert not any(overlap(one, other) for one, other in combinations(timed, 2))
     assert any(overlap(one, other) for one, other in combinations(prepared, 2))
+
+
+def test_children_work_where_the_run_was_started_and_a_host_that_does_not_see_that_folder_is_named(
+    client: distributed.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started, results = tmp_path / "started", tmp_path / "results"
+    started.mkdir()
+    net = "from torch import nn\ndef net():\n    return nn.Sequential(nn.Conv2d(3, 8, 3))\n"
+    (started / "net_of_cluster.py").write_text(net)
+    monkeypatch.chdir(started)
+    crew = cluster.ClusterCrew(client, JOBS)
+    trial = Trial(task="speed:3x8x8", model="net_of_cluster:net", method="channel_svd", ranks=2, recipe="none")
+    Engine(results, ENVIRONMENT, crew=crew).run([trial], [])
+    (record,) = Engine(results, ENVIRONMENT).store.records()
+    assert (record.status, record.reason) == (Status.OK, "")
+    (results / ".run.lock").touch()
+    host = Host(results, ENVIRONMENT, code_fingerprint(), 100, working=tmp_path / "nowhere")
+    with pytest.raises(lrb.InvalidInput, match=r"does not see .*nowhere, where this run was started"):
+        cluster._here(host)
