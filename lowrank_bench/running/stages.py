@@ -111,7 +111,6 @@ class _Work:
         self.task, self.recipe = get_task(trial.task, trial.model), get_recipe(trial.recipe)
         self.method = method_class(trial.method)(seed=trial.seed, **trial.options)
         check_recipe(self.method, self.recipe)
-        check_unchanged(trial, self.task)
         data = partial(_training_data, self.task, trial.seed)
         self.job = Job(
             self.task.input_size,
@@ -125,6 +124,7 @@ class _Work:
         )
         with watch.stage("load"):
             self.dense = self.task.load(trial.model)
+            check_unchanged(trial, self.task)  # after what is missing here was named
 
     def compress(self, resume: Path | None) -> tuple[Compressed, History]:
         hooks = Hooks(self.validate, partial(self.report, "decompose"), resume)

@@ -77,9 +77,9 @@ class TimingProcess:
 
     @cached_property
     def _dense(self) -> nn.Module:
-        if self.task.timing_reads_brought:
-            check_unchanged(self.trial, self.task)
-        return self.task.load(self.trial.model)
+        dense = self.task.load(self.trial.model)
+        check_unchanged(self.trial, self.task, timing=True)
+        return dense
 
     @cached_property
     def _yardstick(self) -> Yardstick:

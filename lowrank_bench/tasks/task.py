@@ -38,7 +38,9 @@ class Task(ABC):
     settles_unchanged: ClassVar[bool] = True
     """Whether the statistics of batch norms are estimated anew also where a method changed no layer."""
     timing_reads_brought: ClassVar[bool] = True
-    """Whether a timing depends on all that ``brought`` looks at, and looks at it again."""
+    """Whether each process of a timing makes sure of what ``brought`` tells; not where that looks at many images, which
+    do not change a time.
+    """
 
     def __init__(self, argument: str = "") -> None:
         """``argument``: what follows the task's name and a colon, for tasks that take one. Raises InvalidInput."""

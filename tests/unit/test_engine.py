@@ -52,7 +52,7 @@ class FakeChildren:
         self.ends: Callable[[str], Outcome] = lambda key: Outcome(status=Status.OK)
 
     def __call__(
-        self, job: TrialJob | TimingJob, threads: int, timeout: float, progress: object, family: object
+        self, job: TrialJob | TimingJob, threads: int, timeout: float, progress: object, family: object, *_: object
     ) -> Ended:
         if isinstance(job, TimingJob):
             self.processes.append([row.measurement.key for row in job.rows])

@@ -18,6 +18,7 @@ from torchvision import models
 import lowrank_bench as lrb
 from lowrank_bench.running.stages import run_trial
 from lowrank_bench.running.stopwatch import Stopwatch
+from lowrank_bench.running.unchanged import check_unchanged
 from lowrank_bench.tasks import decoded, image_folder
 from lowrank_bench.tasks.catalog import get_task
 from lowrank_bench.tasks.decoded import check_images
@@ -152,6 +153,20 @@ def test_another_image_is_another_trial(folder: Path) -> None:
     renamed = get_task(f"image_folder:{folder}").brought("torchvision:resnet18")
     Image.new("L", (41, 31)).save(folder / "val" / "dog" / "new.png")
     assert len({before, renamed, get_task(f"image_folder:{folder}").brought("torchvision:resnet18")}) == 3
+
+
+def test_images_that_changed_since_a_run_was_planned_stop_a_trial_and_no_timing(folder: Path) -> None:
+    task = get_task(f"image_folder:{folder}")
+    versions = {"brought": task.brought("torchvision:resnet18")}
+    trial = Trial(
+        task="image_folder", model="torchvision:resnet18", method="identity", recipe="none", versions=versions
+    )
+    check_unchanged(trial, task)
+    (folder / "val" / "dog" / "000.png").unlink()
+    later = get_task(f"image_folder:{folder}")
+    check_unchanged(trial, later, timing=True)
+    with pytest.raises(lrb.InvalidInput, match="the images changed since this run was planned: run the command again"):
+        check_unchanged(trial, later)
 
 
 def test_files_that_are_no_images_by_their_names_are_counted_and_named(folder: Path) -> None:
