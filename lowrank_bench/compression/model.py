@@ -29,7 +29,7 @@ PLAN, WEIGHTS = "plan.json", "weights.safetensors"
 @dataclass(frozen=True)
 class Compressed:
     """A compressed model, its plan, and its cost beside the dense model's; ``history``: of the training within the
-    method, which is not saved with it.
+    method, then of the tuning; it is not saved with it.
     """
 
     model: nn.Module
