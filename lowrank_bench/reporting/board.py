@@ -11,17 +11,11 @@ import pandas as pd
 
 from lowrank_bench.errors import InvalidInput
 from lowrank_bench.measurement.runtimes import arithmetic_of
+from lowrank_bench.reporting.columns import SETTING, WHAT, Setting, What, what_of
 from lowrank_bench.reporting.pareto import pareto_front
 from lowrank_bench.reporting.pooling import best_evidence, pooled_row
 from lowrank_bench.reporting.practical import with_practical
-from lowrank_bench.reporting.unranked import (
-    NOT_TIMED,
-    SETTING,
-    UNRANKED_COLUMNS,
-    WHAT,
-    unranked_rows,
-    without_time,
-)
+from lowrank_bench.reporting.unranked import NOT_TIMED, UNRANKED_COLUMNS, unranked_rows, without_time
 from lowrank_bench.trial import CONTROL, is_met_by_timing
 
 THRESHOLDS = (0.5, 1.0, 2.0)
@@ -86,22 +80,22 @@ class Board:
         return _scored(self.rows)
 
     @property
-    def settings(self) -> list[tuple[str, int, int]]:
+    def settings(self) -> list[Setting]:
         """Runtime, threads and batch of the rows, the headline first."""
         return [*dict.fromkeys(self.rows[SETTING].itertuples(index=False, name=None))]
 
-    def in_setting(self, setting: tuple[str, int, int]) -> pd.DataFrame:
+    def in_setting(self, setting: Setting) -> pd.DataFrame:
         """The rows of one setting, in ranking order."""
         runtime, threads, batch = setting
         rows = self.rows
         return rows[(rows["runtime"] == runtime) & (rows["threads"] == threads) & (rows["batch"] == batch)]
 
-    def models_in(self, setting: tuple[str, int, int]) -> Mapping[tuple[str, str, str], Row]:
+    def models_in(self, setting: Setting) -> Mapping[What, Row]:
         """The rows of one setting but the control's, by method, options and target."""
         rows = self.in_setting(setting)
-        return {(row.method, row.options, row.target): row for row in rows_of(rows) if row.method != CONTROL}
+        return {what_of(row): row for row in rows_of(rows) if row.method != CONTROL}
 
-    def fastest(self, setting: tuple[str, int, int], max_loss: float) -> Row | None:
+    def fastest(self, setting: Setting, max_loss: float) -> Row | None:
         """The row with the largest lower bound of its speedup among those that lose at most so many points; None where
         nothing is faster than the dense model beyond the noise.
         """
@@ -144,10 +138,10 @@ def _board(
     timed = records[records["speedup"].notna()]
     made = everywhere[everywhere["macs_ratio"].notna()]
     exact = made[made["arithmetic"].isin(["", "float32"])]
-    models = {what: group.drop_duplicates("seed") for what, group in exact.groupby(WHAT)}
+    models = {of: group.drop_duplicates("seed") for of, group in exact.groupby(WHAT)}
     rows = [
-        place | pooled_row(group, best_evidence(group) if _fewer_bits(what[3]) else models.get(what[:3], group))
-        for what, group in timed.groupby([*WHAT, *SETTING])
+        place | pooled_row(group, best_evidence(group) if _fewer_bits(of[3]) else models.get(of[:3], group))
+        for of, group in timed.groupby([*WHAT, *SETTING])
     ]
     ranked = _ranked(pd.DataFrame(rows, columns=list(ROW_COLUMNS)), max_loss)
     unranked = pd.DataFrame(unranked_rows(place, without_time(records, timed)), columns=list(UNRANKED_COLUMNS))
@@ -190,7 +184,7 @@ def _scored(rows: pd.DataFrame) -> bool:
     return bool(rows["top1_after"].notna().any())
 
 
-def _settings(rows: pd.DataFrame) -> list[tuple[str, int, int]]:
+def _settings(rows: pd.DataFrame) -> list[Setting]:
     """The headline first: of the fewest threads and in float32, the setting in which the dense model itself takes least
     time per image, so that no speedup is owed to a slow baseline; then the others alike, fewer bits last.
     """

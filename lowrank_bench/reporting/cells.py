@@ -10,12 +10,18 @@ from typing import NamedTuple
 import pandas as pd
 
 from lowrank_bench.reporting.board import Row
+from lowrank_bench.reporting.columns import setting_of, what_of
 from lowrank_bench.trial import CONTROL
 
 
 def setting_text(runtime: str, threads: int, batch: int) -> str:
     """Such as ``onnxruntime 1t b64``, as Measurement.setting has it."""
     return f"{runtime} {threads}t b{batch}"
+
+
+def where_text(row: Row) -> str:
+    """The setting of a row."""
+    return setting_text(*setting_of(row))
 
 
 def workload_text(threads: int, batch: int) -> str:
@@ -73,8 +79,8 @@ def method_text(row: Row) -> str:
 
 def row_id(row: Row) -> str:
     """A name of a board's row for links, the same in every report: letters and digits only."""
-    names = (row.task, row.model, row.recipe, row.machine, row.method, row.options, row.target)
-    text = "\0".join([*names, setting_text(row.runtime, row.threads, row.batch)])
+    names = (row.task, row.model, row.recipe, row.machine, *what_of(row))
+    text = "\0".join([*names, where_text(row)])
     return "row-" + hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -117,7 +123,7 @@ COLUMNS = (
     Column("#", _place, "rank"),
     Column("Method", method_text),
     Column("Target", lambda row: row.target),
-    Column("Setting", lambda row: setting_text(row.runtime, row.threads, row.batch)),
+    Column("Setting", where_text),
     Column("Speedup [95 %]", speedup_text, "speedup_low"),
     Column("Verdict", verdict_text),
     Column("Loss, points [95 %]", loss_text, "top1_drop"),

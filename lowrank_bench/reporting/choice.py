@@ -9,7 +9,7 @@ import pandas as pd
 from lowrank_bench.measurement.statistics import RatioInterval, Verdict, verdict
 from lowrank_bench.reporting.board import Board, Row, allowed, rows_of
 from lowrank_bench.reporting.cells import seeds_of
-from lowrank_bench.reporting.unranked import WHAT
+from lowrank_bench.reporting.columns import WHAT
 from lowrank_bench.trial import CONTROL
 
 

@@ -1,4 +1,20 @@
-"""The columns of the frame of records and their types: first those that are promised for good, then the rest."""
+"""The columns of the frame of records and their types, first those that are promised for good; which of them tell what
+was made, and in which setting it was timed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+What = tuple[str, str, str]
+"""Method, options and target."""
+Setting = tuple[str, int, int]
+"""Runtime, threads and batch."""
+WHAT = ["method", "options", "target"]
+SETTING = ["runtime", "threads", "batch"]
 
 # fmt: off
 PROMISED = {
@@ -26,3 +42,18 @@ COLUMNS = PROMISED | {
 # fmt: on
 EMPTY = {"str": "", "bool": False, "Int64": None, "float64": None}
 """What stands where a column does not apply, by its type: numbers are missing (NA), text is empty."""
+
+
+def what_of(row: Any) -> What:
+    """What made the model of a row."""
+    return row.method, row.options, row.target
+
+
+def setting_of(row: Any) -> Setting:
+    """In which setting a row was timed."""
+    return row.runtime, row.threads, row.batch
+
+
+def listed_seeds(seeds: Sequence[int] | pd.Series[Any]) -> str:
+    """Such as ``0, 1, 2``."""
+    return ", ".join(str(seed) for seed in sorted(set(seeds)))

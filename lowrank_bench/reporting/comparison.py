@@ -14,9 +14,9 @@ from lowrank_bench.reading import latest, read_records
 from lowrank_bench.record import MeasurementRecord, TrialRecord
 from lowrank_bench.reporting.board import Row
 from lowrank_bench.reporting.cells import loss_text, speedup_text
+from lowrank_bench.reporting.columns import listed_seeds
 from lowrank_bench.reporting.comparison_side import OK, Key, Side
 from lowrank_bench.reporting.records_frame import flat_environment
-from lowrank_bench.reporting.unranked import listed_seeds
 from lowrank_bench.trial import CONTROL
 
 Direction = Literal["slower", "larger", "worse", "faster", "smaller", "better"]

@@ -6,10 +6,10 @@ from types import SimpleNamespace
 
 from lowrank_bench.record import MeasurementRecord, Status, TrialRecord
 from lowrank_bench.reporting.board import SCOPE, Row, make_boards, rows_of
-from lowrank_bench.reporting.cells import method_text, setting_text
+from lowrank_bench.reporting.cells import method_text, where_text
+from lowrank_bench.reporting.columns import WHAT
 from lowrank_bench.reporting.pooling import over_seeds
 from lowrank_bench.reporting.records_frame import to_frame
-from lowrank_bench.reporting.unranked import WHAT
 from lowrank_bench.trial import CONTROL, is_met_by_timing
 
 Key = tuple[str, ...]
@@ -47,11 +47,11 @@ class Side:
         for board in make_boards(frame):
             self.machines |= {board.machine} - {""}
             for row in rows_of(board.rows[board.rows["method"] != CONTROL]):
-                self.times.setdefault((*_key(row), _setting(row)), {})[board.machine] = row
+                self.times.setdefault((*_key(row), where_text(row)), {})[board.machine] = row
                 if row.arithmetic != "float32":
                     self.models.setdefault((*_key(row), row.runtime), row)
             for row in rows_of(board.unranked[board.unranked["runtime"] != ""]):
-                self.untimed.setdefault((*_key(row), _setting(row)), {})[board.machine] = _end(row)
+                self.untimed.setdefault((*_key(row), where_text(row)), {})[board.machine] = _end(row)
 
     def lacking(self, other: Side) -> list[Key]:
         """Its timed rows, and its models that were never timed, that the other set lacks."""
@@ -63,10 +63,6 @@ class Side:
 
 def _key(row: Row) -> Key:
     return f"{row.model} on {row.task}, recipe {row.recipe}", method_text(row), row.target
-
-
-def _setting(row: Row) -> str:
-    return setting_text(row.runtime, row.threads, row.batch)
 
 
 def _end(row: Row) -> str:

@@ -8,9 +8,9 @@ import pandas as pd
 
 from lowrank_bench.reporting.board import Board
 from lowrank_bench.reporting.cells import interval_text
+from lowrank_bench.reporting.columns import SETTING
 from lowrank_bench.reporting.pooling import best_evidence
 from lowrank_bench.reporting.tables import Grid
-from lowrank_bench.reporting.unranked import SETTING
 from lowrank_bench.trial import CONTROL
 
 HEADINGS = [

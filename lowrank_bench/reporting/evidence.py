@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from lowrank_bench.measurement.quality import paired_drop, paired_drop_ratio, unpack_hits
 from lowrank_bench.reading import latest
 from lowrank_bench.record import LayerSize, MeasurementRecord, TrialRecord
+from lowrank_bench.reporting.columns import SETTING, WHAT
 from lowrank_bench.reporting.paper import COMPARED, TIMED, Check, Claim, Planned
 from lowrank_bench.reporting.pooling import best_evidence, pooled_speedup
 from lowrank_bench.reporting.practical import BOUNDS
 from lowrank_bench.reporting.records_frame import to_frame
-from lowrank_bench.reporting.unranked import SETTING, WHAT
 from lowrank_bench.running.sweep import MeasureTable
 from lowrank_bench.trial import CONTROL, Trial
 

@@ -17,6 +17,7 @@ from matplotlib.lines import Line2D
 
 from lowrank_bench.reporting.board import Board, Row, rows_of
 from lowrank_bench.reporting.cells import row_id, setting_text
+from lowrank_bench.reporting.columns import What, what_of
 from lowrank_bench.reporting.labels import Label, place_labels
 from lowrank_bench.reporting.pareto import DENSE
 from lowrank_bench.reporting.styles import (
@@ -166,18 +167,18 @@ def _macs_panel(axes: Axes, board: Board, rows: list[Row], fills: _Fills) -> lis
     axes.axhline(1, **_DENSE_LINE)
     for row in rows:
         along = [[row.speedup - row.speedup_low], [row.speedup_high - row.speedup]]
-        x = places[row.method, row.options, row.target]
+        x = places[what_of(row)]
         point, *_ = axes.errorbar(x, row.speedup, yerr=along, elinewidth=1, **_look(row, fills))
         point.set_gid(row_id(row))
     return []
 
 
-def _side_by_side(board: Board, fills: _Fills) -> dict[tuple[str, str, str], float]:
+def _side_by_side(board: Board, fills: _Fills) -> dict[What, float]:
     """Where each model stands on the axis of MACs: those of about the same ratio next to each other, in the order of
     the legend, so that none hides another; their middle is their own.
     """
-    models = {(row.method, row.options, row.target): row.macs_ratio for row in rows_of(board.rows)}
-    groups: list[list[tuple[str, str, str]]] = []
+    models = {what_of(row): row.macs_ratio for row in rows_of(board.rows)}
+    groups: list[list[What]] = []
     for what in sorted((what for what in models if models[what] > 0), key=lambda what: models[what]):
         if groups and models[what] <= models[groups[-1][0]] * _SAME_MACS:
             groups[-1].append(what)

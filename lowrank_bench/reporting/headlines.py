@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from lowrank_bench.reporting.board import Board, Row, rows_of
-from lowrank_bench.reporting.cells import method_text, practical_text, setting_text
+from lowrank_bench.reporting.cells import method_text, practical_text, where_text
 from lowrank_bench.reporting.choice import free_choice, keeping, practical_verdict, reserve, workloads
 from lowrank_bench.reporting.networks import shared_workload, untimed
 from lowrank_bench.reporting.promises import SAVING
@@ -71,7 +71,7 @@ def _spans(machine: str, boards: Sequence[Board]) -> list[list[str]]:
 
 
 def _end(row: Row) -> str:
-    where = f"{method_text(row)} on {row.model} in {setting_text(row.runtime, row.threads, row.batch)}"
+    where = f"{method_text(row)} on {row.model} in {where_text(row)}"
     return "; ".join([f"{practical_text(row)}, {where}", *reserve(row)])
 
 

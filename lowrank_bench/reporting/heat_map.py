@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from lowrank_bench.reporting.board import Board, rows_of
 from lowrank_bench.reporting.cells import setting_text
+from lowrank_bench.reporting.columns import setting_of, what_of
 from lowrank_bench.reporting.styles import frame_label, heat_axes, paper_style, ratio_ticks, short, text_width, wrapped
 from lowrank_bench.trial import CONTROL
 
@@ -23,13 +24,13 @@ def draw_heat(board: Board) -> Figure:
     which the colour bar shows what the values reach; what is noise and what is unstable is marked.
     """
     rows = rows_of(board.rows[board.rows["method"] != CONTROL])
-    whats = sorted({(row.method, row.options, row.target) for row in rows})
+    whats = sorted({what_of(row) for row in rows})
     settings = board.settings
     values = np.full((len(whats), len(settings)), np.nan)
     texts = np.full(values.shape, "", dtype=object)
     for row in rows:
-        down = whats.index((row.method, row.options, row.target))
-        place = down, settings.index((row.runtime, row.threads, row.batch))
+        down = whats.index(what_of(row))
+        place = down, settings.index(setting_of(row))
         values[place] = np.log2(row.speedup)
         texts[place] = f"{row.speedup:.2f}{'≈' * (row.verdict == 'same')}{'†' * bool(row.unstable)}"
     low, high = min(0.0, float(np.nanmin(values))), max(0.0, float(np.nanmax(values)))

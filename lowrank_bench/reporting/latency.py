@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from lowrank_bench.reporting.board import Board, Row, rows_of
-from lowrank_bench.reporting.cells import method_text, setting_text
+from lowrank_bench.reporting.cells import method_text, where_text
 from lowrank_bench.reporting.tables import Grid
 from lowrank_bench.trial import CONTROL
 
@@ -38,7 +38,7 @@ def latency_grid(board: Board) -> Grid:
 
 def _cells(row: Row) -> list[str]:
     return [
-        setting_text(row.runtime, row.threads, row.batch),
+        where_text(row),
         method_text(row) + (" (A/A)" if row.method == CONTROL else ""),
         row.target,
         f"{_three_digits(row.dense_ms)} / {_three_digits(row.dense_p90_ms)}",

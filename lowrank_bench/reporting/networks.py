@@ -18,6 +18,7 @@ from lowrank_bench.reporting.choice import (
     winner,
     workloads,
 )
+from lowrank_bench.reporting.columns import what_of
 from lowrank_bench.reporting.tables import Grid
 from lowrank_bench.reporting.timed_in import Timed, chosen_text, timed_in
 from lowrank_bench.reporting.unranked import NOT_TIMED
@@ -43,7 +44,7 @@ def networks_grid(boards: Sequence[Board], threads: int, batch: int) -> tuple[Gr
     cells = []
     for (board, target, rows), without in zip(lines, unmet, strict=True):
         timed = timed_in(in_float32(board, threads, batch))
-        here = sorted({name for row in rows_of(rows) for name in timed[row.method, row.options, row.target]})
+        here = sorted({name for row in rows_of(rows) for name in timed[what_of(row)]})
         found = without | {row.method: _cell(row, timed, len(here), marks) for row in rows_of(rows)}
         best = winner(rows)
         if best is not None:

@@ -11,11 +11,9 @@ from typing import NamedTuple
 import pandas as pd
 
 from lowrank_bench.reporting.board import Board, allowed, rows_of
+from lowrank_bench.reporting.columns import Setting, What, setting_of, what_of
 from lowrank_bench.reporting.unranked import NOT_TIMED
 from lowrank_bench.trial import CONTROL
-
-_What = tuple[str, str, str]
-_Setting = tuple[str, int, int]
 
 
 class OverallRow(NamedTuple):
@@ -29,7 +27,7 @@ class OverallRow(NamedTuple):
     method: str
     options: str
     target: str
-    setting: _Setting
+    setting: Setting
     speedup: float
     low: float
     high: float
@@ -78,7 +76,7 @@ def make_overall(boards: Sequence[Board]) -> list[Overall]:
 
 def _overall(boards: list[Board]) -> Overall:
     first = boards[0]
-    fields: dict[tuple[_Setting, str], list[Board]] = {}
+    fields: dict[tuple[Setting, str], list[Board]] = {}
     for board in boards:
         for setting in board.settings:
             for target in dict.fromkeys(what[2] for what in [*board.models_in(setting), *_refused(board, setting)]):
@@ -92,7 +90,7 @@ def _overall(boards: list[Board]) -> Overall:
     return Overall(first.machine, first.recipe, first.scored, first.max_loss, models, rows)
 
 
-def _in_field(boards: list[Board], setting: _Setting, target: str) -> list[OverallRow]:
+def _in_field(boards: list[Board], setting: Setting, target: str) -> list[OverallRow]:
     """What was tried on two models at least, at one target in one setting."""
     timed = [board.models_in(setting) for board in boards]
     refused = [_refused(board, setting) for board in boards]
@@ -127,12 +125,12 @@ def _ranked(rows: list[OverallRow]) -> list[OverallRow]:
     return [row._replace(rank=place) for place, row in enumerate(ranked, start=1)] + others
 
 
-def _refused(board: Board, setting: _Setting) -> set[_What]:
+def _refused(board: Board, setting: Setting) -> set[What]:
     """What was tried and has no time in this setting: no model, or no measurement."""
     return {
-        (row.method, row.options, row.target)
+        what_of(row)
         for row in rows_of(board.unranked[board.unranked["status"] != NOT_TIMED])
-        if row.method != CONTROL and (pd.isna(row.threads) or (row.runtime, row.threads, row.batch) == setting)
+        if row.method != CONTROL and (pd.isna(row.threads) or setting_of(row) == setting)
     }
 
 

@@ -26,9 +26,11 @@ from lowrank_bench.reporting.cells import (
     practical_text,
     row_id,
     setting_text,
+    where_text,
     workload_text,
 )
 from lowrank_bench.reporting.choice import free_choice, how_sure, keeping, winner, workloads
+from lowrank_bench.reporting.columns import setting_of, what_of
 from lowrank_bench.reporting.decisions import DECISIONS_TITLE, decisions_grid, what_is_missing, with_choice
 from lowrank_bench.reporting.headlines import SPANS_LEGEND, SPANS_TITLE, spans_grid, without_gain
 from lowrank_bench.reporting.latency import LATENCY_LEGEND, LATENCY_TITLE, latency_grid
@@ -236,11 +238,10 @@ def _rows_table(number: int, board: Board) -> PageTable:
     links = links_of(board)
     rows = []
     for row in rows_of(board.rows):
-        setting = setting_text(row.runtime, row.threads, row.batch)
         cells = [_cell(column, row) for column in COLUMNS]
-        keys = links.get((row.method, row.options, row.target, setting), [])
+        keys = links.get((what_of(row), setting_of(row)), [])
         cells.append(Cell("", links=[(key[:6], f"#record-{key}") for key in keys]))
-        data = {"setting": setting, "method": method_text(row), "target": row.target}
+        data = {"setting": where_text(row), "method": method_text(row), "target": row.target}
         rows.append(PageRow(cells, row_id(row), "front" if row.pareto else "", data))
     settings = [setting_text(*setting) for setting in board.settings]
     menus = [

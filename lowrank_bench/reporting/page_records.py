@@ -9,21 +9,19 @@ from urllib.parse import quote
 from lowrank_bench.reading import Line, latest
 from lowrank_bench.record import TrialRecord
 from lowrank_bench.reporting.board import Board, rows_of
-from lowrank_bench.reporting.cells import setting_text
+from lowrank_bench.reporting.columns import SETTING, WHAT, Setting, What, setting_of, what_of
 from lowrank_bench.reporting.page_table import Cell, PageRow, PageTable
 from lowrank_bench.reporting.pooling import best_evidence
-from lowrank_bench.reporting.unranked import SETTING, WHAT
 
 HEADINGS = ["Record", "Kind", "What", "Setting", "Status", "Reason", "Seconds", "Finished", "Line"]
 
 
-def links_of(board: Board) -> dict[tuple[str, str, str, str], list[str]]:
-    """The keys of the timings behind each row, by its method, options, target and setting."""
-    keys: dict[tuple[str, str, str, str], list[str]] = {}
+def links_of(board: Board) -> dict[tuple[What, Setting], list[str]]:
+    """The keys of the timings behind each row, by what was made and in which setting it was timed."""
+    keys: dict[tuple[What, Setting], list[str]] = {}
     for _, group in board.records[board.records["speedup"].notna()].groupby([*WHAT, *SETTING]):
         rows = rows_of(best_evidence(group))
-        setting = setting_text(rows[0].runtime, rows[0].threads, rows[0].batch)
-        keys[rows[0].method, rows[0].options, rows[0].target, setting] = [row.key for row in rows]
+        keys[what_of(rows[0]), setting_of(rows[0])] = [row.key for row in rows]
     return keys
 
 

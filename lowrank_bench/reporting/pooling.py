@@ -9,8 +9,8 @@ import pandas as pd
 
 from lowrank_bench.measurement.statistics import RatioInterval, pool_processes, verdict
 from lowrank_bench.reporting.clocked import pooled_clock
+from lowrank_bench.reporting.columns import SETTING, WHAT, listed_seeds
 from lowrank_bench.reporting.dense_times import DENSE
-from lowrank_bench.reporting.unranked import SETTING, WHAT, listed_seeds
 
 # fmt: off
 _OF_MODELS = [

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 
 from lowrank_bench.reporting.board import Board, Row, rows_of
-from lowrank_bench.reporting.cells import method_text, setting_text, verdict_text
+from lowrank_bench.reporting.cells import method_text, verdict_text, where_text
 from lowrank_bench.reporting.markdown import escape, markdown_table
 from lowrank_bench.trial import CONTROL
 
@@ -50,7 +50,7 @@ def _delivered(method: str, rows: pd.DataFrame) -> list[str]:
     first = rows_of(rows)[0]
     return [
         method,
-        setting_text(first.runtime, first.threads, first.batch),
+        where_text(first),
         str(len(rows)),
         f"{realised.median():.0%}",
         f"{realised.min():.0%} to {realised.max():.0%}",
@@ -59,5 +59,11 @@ def _delivered(method: str, rows: pd.DataFrame) -> list[str]:
 
 
 def _of_one(board: Board, row: Row) -> list[str]:
-    where = setting_text(row.runtime, row.threads, row.batch)
-    return [board.name, method_text(row), where, f"{row.macs_ratio:.2f}", f"{row.realised:.0%}", verdict_text(row)]
+    return [
+        board.name,
+        method_text(row),
+        where_text(row),
+        f"{row.macs_ratio:.2f}",
+        f"{row.realised:.0%}",
+        verdict_text(row),
+    ]

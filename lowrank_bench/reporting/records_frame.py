@@ -13,12 +13,11 @@ from lowrank_bench.measurement.runtimes import arithmetic_of
 from lowrank_bench.reading import latest, read_records
 from lowrank_bench.record import MeasurementRecord, Quality, RuntimeQuality, Size, TrialRecord
 from lowrank_bench.reporting.clocked import timing_columns
-from lowrank_bench.reporting.columns import COLUMNS, EMPTY
+from lowrank_bench.reporting.columns import COLUMNS, EMPTY, SETTING
 from lowrank_bench.reporting.dense_times import DENSE, with_dense_times
 from lowrank_bench.reporting.pareto import pareto_front
 from lowrank_bench.reporting.pooling import best_of
 from lowrank_bench.reporting.practical import BOUNDS, with_practical
-from lowrank_bench.reporting.unranked import SETTING
 from lowrank_bench.trial import CONTROL, MACHINE, Measurement, Trial
 
 _SAME_CONDITIONS = ["task", "model", "recipe", "seed", "machine", "runtime", "threads", "batch"]

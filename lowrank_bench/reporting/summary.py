@@ -17,6 +17,7 @@ from lowrank_bench.reporting.cells import (
     workload_text,
 )
 from lowrank_bench.reporting.choice import by_practical, free_choice, in_float32, practical_verdict, workloads
+from lowrank_bench.reporting.columns import WHAT
 from lowrank_bench.reporting.decisions import (
     DECISIONS_TITLE,
     all_recipes,
@@ -34,7 +35,6 @@ from lowrank_bench.reporting.markdown import bullets, escape, markdown_table
 from lowrank_bench.reporting.networks import networks_grid, shared_workload
 from lowrank_bench.reporting.tables import environment_facts, facts
 from lowrank_bench.reporting.timed_in import Timed, chosen_text, fastest_of, timed_in
-from lowrank_bench.reporting.unranked import WHAT
 from lowrank_bench.trial import CONTROL
 
 _HEADINGS = [

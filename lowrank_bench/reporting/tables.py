@@ -16,8 +16,10 @@ from lowrank_bench.reporting.cells import (
     points_text,
     setting_text,
     speedup_text,
+    where_text,
 )
 from lowrank_bench.reporting.clocked import clock_facts
+from lowrank_bench.reporting.columns import setting_of
 from lowrank_bench.reporting.dense_times import HEADLINE_MARGIN
 from lowrank_bench.reporting.overall import Overall
 from lowrank_bench.tasks.zoo import in_zoo
@@ -111,7 +113,7 @@ def runtimes_grid(board: Board) -> Grid:
     cells: dict[tuple[str, str], dict[tuple[str, int, int], str]] = {}
     for row in rows_of(board.rows[board.rows["method"] != CONTROL]):
         text = f"{speedup_text(row)}, {row.realised:.0%}" + (", unstable" if row.unstable else "")
-        cells.setdefault((method_text(row), row.target), {})[(row.runtime, row.threads, row.batch)] = text
+        cells.setdefault((method_text(row), row.target), {})[setting_of(row)] = text
     headings = ["Method", "Target", *(setting_text(*setting) for setting in board.settings)]
     lines = [[*what, *(found.get(setting, "") for setting in board.settings)] for what, found in sorted(cells.items())]
     return Grid(headings, lines)
@@ -129,7 +131,7 @@ def unranked_grid(board: Board) -> Grid:
         [
             method_text(row),
             row.target,
-            "" if pd.isna(row.threads) else setting_text(row.runtime, row.threads, row.batch),
+            "" if pd.isna(row.threads) else where_text(row),
             row.seeds,
             row.status,
             row.reason,

@@ -7,9 +7,9 @@ from collections.abc import Collection, Mapping
 import pandas as pd
 
 from lowrank_bench.reporting.board import Row
-from lowrank_bench.reporting.unranked import WHAT
+from lowrank_bench.reporting.columns import WHAT, What, what_of
 
-Timed = Mapping[tuple[str, str, str], Collection[str]]
+Timed = Mapping[What, Collection[str]]
 """Of every model, by method, options and target, the runtimes in which it was timed."""
 
 
@@ -29,7 +29,7 @@ def fastest_of(runtimes: Collection[str]) -> str:
 
 def chosen_text(row: Row, timed: Timed, most: int) -> str:
     """The row's runtime, and of how many it was chosen where these are fewer than ``most``."""
-    count = len(timed[row.method, row.options, row.target])
+    count = len(timed[what_of(row)])
     if count >= most:
         return str(row.runtime)
     return f"{row.runtime} only" if count == 1 else f"{row.runtime} of {count}"

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import pandas as pd
 
 from lowrank_bench.record import Status
+from lowrank_bench.reporting.columns import SETTING, WHAT, listed_seeds
 
 # fmt: off
 UNRANKED_COLUMNS = [
@@ -15,8 +13,6 @@ UNRANKED_COLUMNS = [
     "status", "reason",
 ]
 # fmt: on
-WHAT = ["method", "options", "target"]
-SETTING = ["runtime", "threads", "batch"]
 NOT_TIMED = "not timed"
 
 
@@ -36,8 +32,3 @@ def unranked_rows(place: dict[str, str], records: pd.DataFrame) -> list[dict[str
         place | dict(zip(alike, values, strict=True)) | {"seeds": listed_seeds(group["seed"])}
         for values, group in records.groupby(alike, dropna=False)
     ]
-
-
-def listed_seeds(seeds: Sequence[int] | pd.Series[Any]) -> str:
-    """Such as ``0, 1, 2``."""
-    return ", ".join(str(seed) for seed in sorted(set(seeds)))
