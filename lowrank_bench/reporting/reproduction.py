@@ -71,7 +71,7 @@ def reproduced(paper: Paper, evidence: Evidence, *, quick: bool = False) -> Repr
     minutes = {name: sum(evidence.minutes(plan, name) for plan in plans.values()) for name in ("", *machines)}
     wanted = {name: experiment.fits for name, experiment in paper.experiments.items() if experiment.fits}
     fits = [fits_table(evidence, plans[name].trials, layer) for name, layer in wanted.items() if name in plans]
-    decided = [found.claim for found in timed if found.verdict != "open"]
+    decided = [found.claim for found in timed if found.verdict not in ("open", "not measured")]
     timed = [found for found in timed if found.verdict != "open" or found.claim not in decided]
     return Reproduced(paper, timed + others, _environments(rows), minutes, [*filter(None, fits)])
 
@@ -105,7 +105,7 @@ def reproduction_markdown(all_papers: Iterable[Reproduced], *, quick: bool = Fal
 
 def _took(minutes: dict[str, float]) -> str:
     """How long it took, by the records."""
-    timing = [f"timing them {minutes[name]:.0f} on {escape(name)}" for name in minutes if name and minutes[name]]
+    timing = [f"timing them {minutes[name]:.0f} on {escape(name)}" for name in minutes if name and minutes[name] >= 0.5]
     told = ", ".join([f"making the models {minutes['']:.0f}", *timing])
     return f"Minutes by these records, one after another, without the start of processes: {told}."
 

@@ -232,6 +232,17 @@ def test_where_a_machine_has_decided_a_claim_those_on_which_it_is_open_are_left_
         assert (found.machine, found.verdict) == told
 
 
+def test_a_machine_that_measured_nothing_of_a_claim_decides_nothing_and_hides_none_on_which_it_is_open() -> None:
+    paper = paper_of("tucker", {"metric": "speedup", "at_least": 3.0})
+    lost = [
+        measurement_record(trial("tucker", 4), machine="bench-0", status=Status.FAILED, reason="", timing=None, **of)
+        for of in ({"runtime": "eager-nhwc"}, {"runtime": "onnxruntime"})
+    ]
+    begun = [r for r in sweep() if getattr(getattr(r, "measurement", None), "runtime", "") != "eager-nhwc"]
+    found = reproduced(paper, Evidence(begun + lost)).outcomes
+    assert [(o.machine, o.verdict) for o in found] == [("bench-0", "not measured"), ("bench-1", "open")]
+
+
 def test_a_claim_is_judged_on_each_machine_that_timed_its_models_and_told_once_where_none_did() -> None:
     elsewhere = [
         measurement_record(trial("tucker", 8), 3.0, machine="bench-2", runtime=runtime)
