@@ -10,7 +10,11 @@ from lowrank_bench.measurement.statistics import RatioInterval, Verdict, verdict
 from lowrank_bench.reporting.board import Board, Row, allowed, rows_of
 from lowrank_bench.reporting.cells import seeds_of
 from lowrank_bench.reporting.columns import WHAT
+from lowrank_bench.reporting.reach import reach
 from lowrank_bench.trial import CONTROL
+
+Unknown = Literal["not known"]
+NOT_KNOWN: Unknown = "not known"
 
 
 def workloads(board: Board) -> list[tuple[int, int]]:
@@ -81,12 +85,12 @@ def how_sure(best: Row, rows: pd.DataFrame, limit: float | None) -> str:
     return "; ".join(doubts) or ("sure at 95 %" if limit is not None else "sure at 95 % of the time alone")
 
 
-def practical_verdict(row: Row) -> Verdict | Literal["not known"]:
+def practical_verdict(row: Row) -> Verdict | Unknown:
     """Whether the practical speedup is beyond the row's noise floor: faster, slower or the same; not known where it has
     no interval, as nothing says how the runtimes' hours compare.
     """
     if pd.isna(row.practical_low):
-        return "not known"
+        return NOT_KNOWN
     return verdict(RatioInterval(row.practical, row.practical_low, row.practical_high), row.noise_floor)
 
 
@@ -97,9 +101,8 @@ def reserve(row: Row) -> list[str]:
 
 
 def _may_reach(row: Row, best: Row) -> bool:
-    same = row.runtime == best.runtime
-    lowest = (best.speedup_low if same else best.practical_low) / (1 + best.noise_floor)
-    highest = (row.speedup_high if same else row.practical_high) * (1 + row.noise_floor)
+    name = "speedup" if row.runtime == best.runtime else "practical"
+    lowest, highest = reach(best, name)[0], reach(row, name)[1]
     if row.unstable:
         highest *= max(1.0, row.speedup_most / row.speedup_high)
     return not highest < lowest

@@ -12,10 +12,10 @@ from lowrank_bench.errors import InvalidRecord
 from lowrank_bench.measurement.environment import THREAD_VARIABLES
 from lowrank_bench.reading import latest, read_records
 from lowrank_bench.record import MeasurementRecord, TrialRecord
-from lowrank_bench.reporting.board import Row
 from lowrank_bench.reporting.cells import loss_text, speedup_text
 from lowrank_bench.reporting.columns import listed_seeds
 from lowrank_bench.reporting.comparison_side import OK, Key, Side
+from lowrank_bench.reporting.reach import reach
 from lowrank_bench.reporting.records_frame import flat_environment
 from lowrank_bench.trial import CONTROL
 
@@ -112,9 +112,9 @@ def _speed_changes(old: Side, new: Side) -> Iterator[Change]:
         for was, now in [(m, m) for m in sorted(same)] or product(sorted(theirs), sorted(ours)):
             before, after = theirs[was], ours[now]
             direction: Direction
-            if _reach(after)[1] < _reach(before)[0]:
+            if reach(after)[1] < reach(before)[0]:
                 direction = "slower"
-            elif _reach(after)[0] > _reach(before)[1]:
+            elif reach(after)[0] > reach(before)[1]:
                 direction = "faster"
             else:
                 continue
@@ -123,11 +123,6 @@ def _speed_changes(old: Side, new: Side) -> Iterator[Change]:
             counts = direction == "slower" and was == now
             where = f"{key[3]}, {place}"
             yield Change(_name(key[:3]), where, "speedup", old_text, new_text, direction, counts)
-
-
-def _reach(row: Row) -> tuple[float, float]:
-    """The interval of a speedup, widened by the noise floor as for its verdict."""
-    return row.speedup_low / (1 + row.noise_floor), row.speedup_high * (1 + row.noise_floor)
 
 
 def _model_changes(old: Side, new: Side) -> Iterator[Change]:

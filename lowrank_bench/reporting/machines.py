@@ -8,6 +8,7 @@ from statistics import median
 
 from lowrank_bench.reporting.board import Board, Row
 from lowrank_bench.reporting.cells import setting_text
+from lowrank_bench.reporting.reach import reach
 from lowrank_bench.reporting.tables import Grid
 from lowrank_bench.trial import is_met_by_timing
 
@@ -19,14 +20,15 @@ _HEADINGS = [
 
 def machines_grid(boards: Sequence[Board]) -> Grid:
     """A line for each network and setting in which models were timed on two machines, and of how many the speedups lie
-    apart. Of pairs of models those count whose intervals lie apart on both machines.
+    apart. Of pairs of models those count whose speedups lie apart on both machines. Apart: the intervals, each widened
+    by its noise floor.
     """
     return Grid(_HEADINGS, [cells for one, other in _pairs(boards) for cells in _compared(one, other)])
 
 
 def _pairs(boards: Sequence[Board]) -> Iterator[tuple[Board, Board]]:
-    """Boards of the same network and recipe on two machines, that of more rows first."""
-    ordered = sorted(boards, key=lambda board: (-len(board.rows), board.machine))
+    """Boards of the same network and recipe on two machines, by the machines' names."""
+    ordered = sorted(boards, key=lambda board: board.machine)
     for one, other in combinations(ordered, 2):
         if (one.task, one.model, one.recipe) == (other.task, other.model, other.recipe):
             yield one, other
@@ -40,7 +42,7 @@ def _compared(one: Board, other: Board) -> Iterator[list[str]]:
             continue
         carried = [second.speedup / first.speedup for first, second in both]
         signs = [_sign(a[0], b[0]) * _sign(a[1], b[1]) for a, b in combinations(both, 2)]
-        times = [board.in_setting(setting)["dense_ms"].median() for board in (one, other)]
+        times = [board.in_setting(setting)["runtime_dense_ms"].iloc[0] for board in (one, other)]
         yield [
             f"{one.model} on {one.task}, recipe {one.recipe}",
             setting_text(*setting),
@@ -56,5 +58,6 @@ def _compared(one: Board, other: Board) -> Iterator[list[str]]:
 
 
 def _sign(one: Row, other: Row) -> int:
-    """1 where the first is faster beyond both intervals, -1 where the second is, else 0."""
-    return int(one.speedup_low > other.speedup_high) - int(other.speedup_low > one.speedup_high)
+    """1 where the first is faster beyond the reach of both, -1 where the second is, else 0."""
+    (low, high), (least, most) = reach(one), reach(other)
+    return int(low > most) - int(least > high)
