@@ -11,9 +11,10 @@ import pandas as pd
 
 from lowrank_bench.errors import InvalidInput
 from lowrank_bench.measurement.runtimes import arithmetic_of
-from lowrank_bench.reporting.columns import SETTING, WHAT, Setting, What, what_of
+from lowrank_bench.record import TrialRecord
+from lowrank_bench.reporting.columns import SETTING, WHAT, Setting, What, setting_of, what_of
 from lowrank_bench.reporting.pareto import pareto_front
-from lowrank_bench.reporting.pooling import best_evidence, pooled_row
+from lowrank_bench.reporting.pooling import as_made, best_evidence, pooled_row
 from lowrank_bench.reporting.practical import with_practical
 from lowrank_bench.reporting.unranked import NOT_TIMED, UNRANKED_COLUMNS, unranked_rows, without_time
 from lowrank_bench.trial import CONTROL, is_met_by_timing
@@ -47,7 +48,8 @@ class Board:
     ``rows`` has ROW_COLUMNS, a row per method, options, target and setting, in ranking order, the headline setting
     first; ``rank`` is NA for what loses more than ``max_loss`` points, for what has no known loss and for the control.
     ``unranked`` has UNRANKED_COLUMNS: all that did not end with a time, and why. ``records`` are the frame's rows
-    behind both.
+    behind both, ``timings`` those that the rows were made of; ``controls`` are the dense control's, a row for each of
+    its seeds, wherever these were timed.
     """
 
     task: str
@@ -58,6 +60,8 @@ class Board:
     rows: pd.DataFrame
     unranked: pd.DataFrame
     records: pd.DataFrame
+    timings: pd.DataFrame
+    controls: pd.DataFrame
 
     @property
     def name(self) -> str:
@@ -89,6 +93,38 @@ class Board:
         runtime, threads, batch = setting
         rows = self.rows
         return rows[(rows["runtime"] == runtime) & (rows["threads"] == threads) & (rows["batch"] == batch)]
+
+    @property
+    def made(self) -> pd.DataFrame:
+        """Of ``unranked`` what is not timed, yet a good model: by target, what loses least first."""
+        rows = self.unranked[self.unranked["status"] == NOT_TIMED]
+        return rows.sort_values(["target", "top1_drop", *WHAT], kind="stable")
+
+    @property
+    def lost(self) -> pd.DataFrame:
+        """Of ``unranked`` what was refused or failed, some seeds of it or all."""
+        return self.unranked[self.unranked["status"] != NOT_TIMED]
+
+    def without_time(self, setting: Setting | None = None) -> dict[What, list[str]]:
+        """How what was tried ended that came to a time nowhere here; of one setting what could not be made, and what
+        could not be timed in that one.
+        """
+        timed = {what_of(row) for row in rows_of(self.rows)}
+        ends: dict[What, list[str]] = {}
+        for row in rows_of(self.lost[self.lost["method"] != CONTROL]):
+            in_any = setting is None or pd.isna(row.threads)
+            if what_of(row) not in timed if in_any else setting_of(row) == setting:
+                ends.setdefault(what_of(row), []).append(str(row.status))
+        return ends
+
+    def models(self, trials: Mapping[str, TrialRecord]) -> dict[What, list[TrialRecord]]:
+        """The trials that gave a model, by method, options and target; the lowest seed first."""
+        known = set(self.records[[*WHAT, "trial"]].itertuples(index=False, name=None))
+        found: dict[What, list[TrialRecord]] = {}
+        for method, options, target, key in sorted(known):
+            if key in trials and trials[key].size is not None:
+                found.setdefault((method, options, target), []).append(trials[key])
+        return {what: sorted(records, key=lambda record: record.trial.seed) for what, records in found.items()}
 
     def models_in(self, setting: Setting) -> Mapping[What, Row]:
         """The rows of one setting but the control's, by method, options and target."""
@@ -136,16 +172,17 @@ def _board(
     task, model, recipe = scope
     place = {"task": task, "model": model, "recipe": recipe, "machine": machine}
     timed = records[records["speedup"].notna()]
-    made = everywhere[everywhere["macs_ratio"].notna()]
-    exact = made[made["arithmetic"].isin(["", "float32"])]
-    models = {of: group.drop_duplicates("seed") for of, group in exact.groupby(WHAT)}
+    models = {of: group.drop_duplicates("seed") for of, group in as_made(everywhere).groupby(WHAT)}
+    timings = {of: best_evidence(group) for of, group in timed.groupby([*WHAT, *SETTING])}
     rows = [
-        place | pooled_row(group, best_evidence(group) if _fewer_bits(of[3]) else models.get(of[:3], group))
-        for of, group in timed.groupby([*WHAT, *SETTING])
+        place | pooled_row(group, group if _fewer_bits(of[3]) else models.get(of[:3], group))
+        for of, group in timings.items()
     ]
     ranked = _ranked(pd.DataFrame(rows, columns=list(ROW_COLUMNS)), max_loss)
     unranked = pd.DataFrame(unranked_rows(place, without_time(records, timed)), columns=list(UNRANKED_COLUMNS))
-    return Board(task, model, recipe, machine, max_loss, ranked, unranked, records)
+    behind = pd.concat([timed[:0], *timings.values()])
+    controls = pd.concat([records[:0], *(group for of, group in models.items() if of[0] == CONTROL)])
+    return Board(task, model, recipe, machine, max_loss, ranked, unranked, records, behind, controls)
 
 
 def _ranked(rows: pd.DataFrame, max_loss: float) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from lowrank_bench.record import MeasurementRecord, Status, TrialRecord
 from lowrank_bench.reporting.board import SCOPE, Row, make_boards, rows_of
 from lowrank_bench.reporting.cells import method_text, where_text
 from lowrank_bench.reporting.columns import WHAT
-from lowrank_bench.reporting.pooling import over_seeds
+from lowrank_bench.reporting.pooling import as_made, over_seeds
 from lowrank_bench.reporting.records_frame import to_frame
 from lowrank_bench.trial import CONTROL, is_met_by_timing
 
@@ -37,7 +37,7 @@ class Side:
         frame = frame[frame["task"] != ""]
         bound = frame["target"].map(is_met_by_timing).astype(bool)
         frame.loc[bound, "target"] += " on " + frame.loc[bound, "machine"]
-        made = frame[frame["macs_ratio"].notna() & frame["arithmetic"].isin(["", "float32"])]
+        made = as_made(frame)
         for _, group in made[made["method"] != CONTROL].groupby([*SCOPE, *WHAT]):
             models = group.drop_duplicates("seed")
             self.models[(*_key(rows_of(models)[0]), "")] = SimpleNamespace(**over_seeds(models))

@@ -8,8 +8,6 @@ import pandas as pd
 
 from lowrank_bench.reporting.board import Board
 from lowrank_bench.reporting.cells import interval_text
-from lowrank_bench.reporting.columns import SETTING
-from lowrank_bench.reporting.pooling import best_evidence
 from lowrank_bench.reporting.tables import Grid
 from lowrank_bench.trial import CONTROL
 
@@ -48,10 +46,8 @@ def _alike(boards: Sequence[Board]) -> list[pd.DataFrame]:
 
 def _controls(board: Board) -> pd.DataFrame:
     """One row for each dense control and setting in which several processes timed it."""
-    rows = board.records
-    rows = rows[(rows["method"] == CONTROL) & rows["speedup"].notna() & (rows["processes"] > 1)]
-    groups = [best_evidence(group) for _, group in rows.groupby(["options", *SETTING])]
-    return pd.concat(groups) if groups else rows
+    rows = board.timings
+    return rows[(rows["method"] == CONTROL) & (rows["processes"] > 1)]
 
 
 def _line(rows: pd.DataFrame) -> list[str]:

@@ -15,8 +15,8 @@ from lowrank_bench.reading import latest
 from lowrank_bench.record import LayerSize, MeasurementRecord, TrialRecord
 from lowrank_bench.reporting.columns import SETTING, WHAT
 from lowrank_bench.reporting.paper import COMPARED, TIMED, Check, Claim, Planned
-from lowrank_bench.reporting.pooling import best_evidence, pooled_speedup
-from lowrank_bench.reporting.practical import BOUNDS
+from lowrank_bench.reporting.pooling import as_made, best_evidence, pooled_speedup
+from lowrank_bench.reporting.practical import BOUNDS, with_practical
 from lowrank_bench.reporting.records_frame import to_frame
 from lowrank_bench.running.sweep import MeasureTable
 from lowrank_bench.trial import CONTROL, Trial
@@ -74,12 +74,12 @@ class Evidence:
             against = self.rows([] if other is None else claim.against.of(other.trials))
         for (model, *_), group in rows[rows["macs_ratio"].notna()].groupby(["model", *WHAT]):
             beside = None if against is None else against[against["model"] == model]
-            models = group[group["arithmetic"].isin(["", "float32"])].drop_duplicates("seed").sort_values("seed")
+            models = as_made(group).drop_duplicates("seed").sort_values("seed")
             if not claim.timed:
                 yield Candidate(models, group[:0], beside)
                 continue
             assert measure is not None  # Paper made sure
-            timed = _as_planned(group[group["speedup"].notna()], measure, machine)
+            timed = _as_planned(_pooled_first(group, machine), measure, machine)
             runtime = claim.models.runtime
             timed = timed[timed["headline"] if runtime is None else timed["runtime"] == runtime]
             for _, setting in timed.groupby(SETTING):
@@ -203,6 +203,18 @@ def _as_planned(rows: pd.DataFrame, measure: MeasureTable, machine: str) -> pd.D
     for name, planned in (("runtime", measure.runtimes), ("threads", measure.threads), ("batch", measure.batches)):
         rows = rows[rows[name].isin(planned)]
     return rows[rows["processes"] >= measure.processes]
+
+
+def _pooled_first(rows: pd.DataFrame, machine: str) -> pd.DataFrame:
+    """A model's timings on the machine, with the practical speedup of its seeds taken together, as on the boards."""
+    timed = rows[(rows["machine"] == machine) & rows["speedup"].notna()]
+    if timed.empty:
+        return timed
+    bounds = ["speedup", "speedup_low", "speedup_high"]
+    settings = [best_evidence(group) for _, group in timed.groupby(SETTING)]
+    pooled = [some.head(1).assign(**dict(zip(bounds, pooled_speedup(some), strict=True))) for some in settings]
+    judged = with_practical(pd.concat(pooled), ["threads", "batch"], WHAT)
+    return timed.drop(columns=BOUNDS).join(judged.set_index(SETTING)[BOUNDS], on=SETTING)
 
 
 def _timed(check: Check, candidate: Candidate) -> Estimate | None:

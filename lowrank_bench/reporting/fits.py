@@ -8,6 +8,7 @@ from lowrank_bench.reporting.cells import interval_text
 from lowrank_bench.reporting.evidence import Candidate, Evidence
 from lowrank_bench.reporting.markdown import markdown_table
 from lowrank_bench.reporting.paper import Check
+from lowrank_bench.reporting.pooling import as_made
 from lowrank_bench.trial import CONTROL, Trial
 
 
@@ -15,8 +16,8 @@ def fits_table(evidence: Evidence, trials: Sequence[Trial], layer: str) -> str:
     """A row for every target, a column for every method and its options: the relative error of the layer and the points
     of top-1 lost, with their 95 % interval. Empty where nothing was fitted.
     """
-    rows = evidence.rows(trials).drop_duplicates("trial")
-    rows = rows[(rows["method"] != CONTROL) & rows["macs_ratio"].notna()]
+    rows = as_made(evidence.rows(trials)).drop_duplicates("trial")
+    rows = rows[rows["method"] != CONTROL]
     error, loss = Check(metric="weight_error", layer=layer), Check(metric="loss")
     cells: dict[str, dict[str, str]] = {}
     for (target, method, options), group in rows.groupby(["target", "method", "options"], sort=False):

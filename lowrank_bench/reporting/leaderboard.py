@@ -24,7 +24,7 @@ from lowrank_bench.reporting.tables import (
     rows_grid,
     runtimes_grid,
     settings_grid,
-    unranked_grid,
+    untimed_grids,
 )
 
 FEWEST_COLUMNS = 5  # up to the speedup
@@ -37,8 +37,8 @@ def board_markdown(board: Board) -> str:
         grids = (settings_grid(board), runtimes_grid(board), rows_grid(board))
         parts += [*(markdown_table(*grid) for grid in grids), legend(board)]
         parts += [f"### {LATENCY_TITLE}", markdown_table(*latency_grid(board)), LATENCY_LEGEND]
-    if not board.unranked.empty:
-        parts += ["### Without a time", markdown_table(*unranked_grid(board))]
+    for title, grid in untimed_grids(board):
+        parts += [f"### {title}", markdown_table(*grid)]
     return "\n\n".join(parts)
 
 
@@ -67,8 +67,8 @@ def to_terminal(boards: Sequence[Board], overall: Sequence[Overall] = ()) -> Gro
         parts += [Text(board.name, style="bold"), Text("\n".join(f"{name}: {text}" for name, text in facts(board)))]
         if not board.rows.empty:
             parts += [rich_table(settings_grid(board)), Fitting(rows_grid(board, columns)), Text(legend(board))]
-        if not board.unranked.empty:
-            parts += [Text("Without a time"), rich_table(unranked_grid(board))]
+        for title, grid in untimed_grids(board):
+            parts += [Text(title), rich_table(grid)]
         parts.append(Text())
     return Group(*parts)
 

@@ -45,7 +45,7 @@ from lowrank_bench.reporting.tables import (
     overall_legend,
     runtimes_grid,
     settings_grid,
-    unranked_grid,
+    untimed_grids,
 )
 
 
@@ -185,10 +185,9 @@ def _section(number: int, board: Board, pictures: Sequence[Picture]) -> Section:
             ("Every method in every setting", _runtimes_table(number, board), ""),
             (LATENCY_TITLE, _latency_table(number, board), LATENCY_LEGEND),
         ]
-    if not board.unranked.empty:
-        label = f"Without a time: {board.name}"
-        table = plain_table(f"unranked-{number}", label, unranked_grid(board), sortable=True)
-        tables.append(("Without a time", table, ""))
+    for place, (title, grid) in enumerate(untimed_grids(board)):
+        table = plain_table(f"untimed-{number}-{place}", f"{title}: {board.name}", grid, sortable=True)
+        tables.append((title, table, ""))
     return Section(
         id=f"board-{number}",
         name=board.name,

@@ -9,9 +9,8 @@ from urllib.parse import quote
 from lowrank_bench.reading import Line, latest
 from lowrank_bench.record import TrialRecord
 from lowrank_bench.reporting.board import Board, rows_of
-from lowrank_bench.reporting.columns import SETTING, WHAT, Setting, What, setting_of, what_of
+from lowrank_bench.reporting.columns import Setting, What, setting_of, what_of
 from lowrank_bench.reporting.page_table import Cell, PageRow, PageTable
-from lowrank_bench.reporting.pooling import best_evidence
 
 HEADINGS = ["Record", "Kind", "What", "Setting", "Status", "Reason", "Seconds", "Finished", "Line"]
 
@@ -19,9 +18,8 @@ HEADINGS = ["Record", "Kind", "What", "Setting", "Status", "Reason", "Seconds", 
 def links_of(board: Board) -> dict[tuple[What, Setting], list[str]]:
     """The keys of the timings behind each row, by what was made and in which setting it was timed."""
     keys: dict[tuple[What, Setting], list[str]] = {}
-    for _, group in board.records[board.records["speedup"].notna()].groupby([*WHAT, *SETTING]):
-        rows = rows_of(best_evidence(group))
-        keys[what_of(rows[0]), setting_of(rows[0])] = [row.key for row in rows]
+    for row in rows_of(board.timings):
+        keys.setdefault((what_of(row), setting_of(row)), []).append(row.key)
     return keys
 
 

@@ -15,7 +15,7 @@ from matplotlib.text import Text
 
 from lowrank_bench.record import Size, TrialRecord
 from lowrank_bench.reporting.board import Board
-from lowrank_bench.reporting.board_models import What, models_of
+from lowrank_bench.reporting.columns import What
 from lowrank_bench.reporting.layer_order import linear_layers, network_order, stayed_dense
 from lowrank_bench.reporting.styles import frame_label, heat_axes, paper_style, short, text_width, wrapped
 
@@ -42,7 +42,7 @@ def draw_plans(board: Board, trials: Mapping[str, TrialRecord]) -> Figure | None
 
     Layers stand below each other in the network's order, or side by side where there are more models than layers.
     """
-    models = {what: records[0].size for what, records in models_of(board, trials).items()}
+    models = {what: records[0].size for what, records in board.models(trials).items()}
     plans = {what: size for what, size in models.items() if size and size.layers}
     if not plans:
         return None

@@ -22,15 +22,14 @@ _OF_TIMES = ["dense_ms", "dense_p90_ms", "compressed_ms", "p90_ms", "images_per_
 
 
 def pooled_row(group: pd.DataFrame, models: pd.DataFrame) -> dict[str, object]:
-    """One method, target and setting, over its timings and over the models of all seeds, timed here or not; in a
-    runtime of fewer bits, whose accuracy is its own, over those that were timed in it. Seconds of making them are those
-    of the timed ones.
+    """One method, target and setting, over the timings that ``best_evidence`` left and over the models of all seeds,
+    timed here or not; in a runtime of fewer bits, whose accuracy is its own, over those that were timed in it. Seconds
+    of making them are those of the timed ones.
 
     Speed does not depend on the seed, so seeds are repetitions: geometric mean and t-interval on the logarithms.
     Accuracy does: the mean, with the lowest and the highest end of the seeds' paired intervals, which covers the chance
     in the test images and in training both.
     """
-    group = best_evidence(group)
     first = group.iloc[0]
     interval = pooled_speedup(group)
     floor = group["noise_floor"].median()
@@ -72,6 +71,13 @@ def over_seeds(models: pd.DataFrame) -> dict[str, Any]:
         "images": models["images"].max(),
         "bytes": models["bytes"].max(),
     }
+
+
+def as_made(rows: pd.DataFrame) -> pd.DataFrame:
+    """Of the frame's rows those that tell of a model as it was made: the timed ones only in float32, as in fewer bits
+    its accuracy is the runtime's.
+    """
+    return rows[rows["macs_ratio"].notna() & rows["arithmetic"].isin(["", "float32"])]
 
 
 def best_evidence(group: pd.DataFrame) -> pd.DataFrame:

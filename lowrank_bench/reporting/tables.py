@@ -25,6 +25,12 @@ from lowrank_bench.reporting.overall import Overall
 from lowrank_bench.tasks.zoo import in_zoo
 from lowrank_bench.trial import CONTROL
 
+MADE_TITLE, LOST_TITLE = "Made, not timed", "Refused or failed"
+_OF_MODELS = (
+    "Method", "Target", "Loss, points [95 %]", "Top-1 before → after tuning", "Seeds (their losses)", "MACs ratio",
+    "Params ratio",
+)  # fmt: skip
+
 
 class Grid(NamedTuple):
     """A table as text: its headings and its rows of cells."""
@@ -35,7 +41,7 @@ class Grid(NamedTuple):
 
 def facts(*boards: Board) -> list[tuple[str, str]]:
     """What stands above the tables of a board, or of several together: machine and environment, the test images, the
-    dense control, the dates, and how the rows were timed.
+    dense control, wherever it was timed, the dates, and how the rows were timed.
     """
     records = pd.concat([_telling(board) for board in boards])
     lines = [*dict.fromkeys(fact for board in boards for fact in environment_facts(board))]
@@ -44,12 +50,12 @@ def facts(*boards: Board) -> list[tuple[str, str]]:
         lines.append(("Test images", " or ".join(f"{count:,}" for count in images)))
     if unscored := [board for board in boards if not (board.scored or board.rows.empty)]:
         lines.append(("Top-1", _not_measured(unscored)))
-    known = pd.concat([board.records for board in boards])
-    control = known[(known["method"] == CONTROL) & known["top1_after"].notna()]
-    control = control.drop_duplicates("trial")  # however many runtimes it was timed in
-    if not control.empty:
-        came, tuned = control["top1_original"].mean(), control["top1_dense"].mean()
+    controls = pd.concat([board.controls for board in boards])
+    if controls["top1_dense"].notna().any():
+        came, tuned = controls["top1_original"].mean(), controls["top1_dense"].mean()
         lines.append(("Dense control, top-1", f"{came:.2f} % as it came, {tuned:.2f} % after the same tuning"))
+    if lacking := [board.model for board in boards if not _has_control(board)]:
+        lines.append(("A/A control", "not timed here" + f" of {', '.join(lacking)}" * (len(boards) > 1)))
     dates = sorted({text[:10] for text in records["finished"]})
     lines.append(("Recorded", dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"))
     if several := sum(int((board.rows["processes"] > 1).sum()) for board in boards):
@@ -57,7 +63,7 @@ def facts(*boards: Board) -> list[tuple[str, str]]:
         lines.append(("Unstable, in every setting", f"{unstable} of {several} rows"))
     lines += clock_facts(records)
     notes = records["note"][records["note"] != ""].value_counts().sort_index()
-    return lines + [("Note", f"{count} rows: {note}") for note, count in notes.items()]
+    return lines + [("Note", f"{count} records: {note}") for note, count in notes.items()]
 
 
 def environment_facts(board: Board) -> list[tuple[str, str]]:
@@ -67,9 +73,13 @@ def environment_facts(board: Board) -> list[tuple[str, str]]:
 
 
 def _telling(board: Board) -> pd.DataFrame:
-    """The records that were timed; all where there is none."""
-    timed = board.records[board.records["speedup"].notna()]
-    return board.records if timed.empty else timed
+    """The timings that the rows were made of; all records where there is none."""
+    return board.records if board.timings.empty else board.timings
+
+
+def _has_control(board: Board) -> bool:
+    """Whether its clock was tried on the dense model itself; nothing is asked of a board without times."""
+    return board.rows.empty or bool((board.rows["method"] == CONTROL).any())
 
 
 def _not_measured(boards: Sequence[Board]) -> str:
@@ -96,7 +106,7 @@ def settings_grid(board: Board) -> Grid:
         cells.append(
             [
                 setting_text(*setting) + (" (headline)" if number == 0 else ""),
-                f"{rows['dense_ms'].median():.3g}",
+                f"{rows['runtime_dense_ms'].iloc[0]:.3g}",
                 "yes" if rows["headline"].all() else "no",
                 f"{rows['noise_floor'].median():.1%}",
                 "; ".join(controls) or f"no {CONTROL} row",
@@ -125,8 +135,15 @@ def rows_grid(board: Board, columns: Sequence[Column] = COLUMNS) -> Grid:
     return Grid([column.heading for column in columns], cells)
 
 
-def unranked_grid(board: Board) -> Grid:
-    """What has no time, and why."""
+def made_grid(board: Board) -> Grid:
+    """What was made and never timed: sizes and losses alone."""
+    columns = [column for column in COLUMNS if column.heading in _OF_MODELS]
+    cells = [[column.cell(row) for column in columns] for row in rows_of(board.made)]
+    return Grid([column.heading for column in columns], cells)
+
+
+def lost_grid(board: Board) -> Grid:
+    """What was refused or failed, and why."""
     cells = [
         [
             method_text(row),
@@ -136,9 +153,15 @@ def unranked_grid(board: Board) -> Grid:
             row.status,
             row.reason,
         ]
-        for row in rows_of(board.unranked)
+        for row in rows_of(board.lost)
     ]
     return Grid(["Method", "Target", "Setting", "Seeds", "Status", "Reason"], cells)
+
+
+def untimed_grids(board: Board) -> list[tuple[str, Grid]]:
+    """Of what has no time the tables that are not empty, with their titles."""
+    grids = [(MADE_TITLE, made_grid(board)), (LOST_TITLE, lost_grid(board))]
+    return [(title, grid) for title, grid in grids if grid.cells]
 
 
 def legend(board: Board) -> str:
@@ -165,7 +188,7 @@ def _what(row: Row) -> str:
 
 
 def overall_grid(overall: Overall) -> Grid:
-    """All models together."""
+    """All networks together."""
     headings = [
         "#",
         "Method",
@@ -183,7 +206,7 @@ def overall_grid(overall: Overall) -> Grid:
             row.target,
             setting_text(*row.setting),
             interval_text(row.speedup, row.low, row.high, ".2f"),
-            f"{row.tried} of {row.models} models",
+            f"{row.tried} of {row.networks} networks",
             f"{row.kept} of {row.tried}",
             f"{row.front} of {row.tried}",
         ]
@@ -195,9 +218,10 @@ def overall_grid(overall: Overall) -> Grid:
 def overall_legend(overall: Overall) -> str:
     """What that table means, in sentences."""
     lost = f", or lost more than {points_text(overall.max_loss)} of top-1," if overall.scored else ""
+    unknown = "; where its loss is not known it counts as not tried" if overall.scored else ""
     return (
-        f"Over {', '.join(overall.models)}. Geometric means of the speedups, and in brackets of the ends of their 95 % "
-        f"intervals; a model that a method refused or failed on{lost} counts as 1.00. Ranked at each target in each "
-        "setting by the mean of the lower ends; – was not tried on every model that others were tried on there, or "
-        "counts as 1.00 on all. The front is each board's own: nothing there is as fast and as accurate."
+        f"Over {', '.join(overall.networks)}. Geometric means of the speedups, and in brackets of the ends of their "
+        f"95 % intervals; a network that a method refused or failed on{lost} counts as 1.00. Ranked at each target in "
+        "each setting by the mean of the lower ends; – was not tried on every network that others were tried on there, "
+        f"or counts as 1.00 on all{unknown}. The front is each board's own: nothing there is as fast and as accurate."
     )

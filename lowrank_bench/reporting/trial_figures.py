@@ -16,7 +16,6 @@ from matplotlib.ticker import MaxNLocator
 
 from lowrank_bench.record import TrialRecord
 from lowrank_bench.reporting.board import Board
-from lowrank_bench.reporting.board_models import models_of
 from lowrank_bench.reporting.styles import method_style, paper_style, short, text_width, wrapped
 from lowrank_bench.trial import CONTROL
 
@@ -29,7 +28,7 @@ def draw_tuning(board: Board, trials: Mapping[str, TrialRecord]) -> Figure | Non
     seeds, with the band from the lowest to the highest. Means far below the others are left out of the scale, and their
     number is written. None where nothing was tuned.
     """
-    curves = {what: found for what, records in models_of(board, trials).items() if (found := _curve(records))}
+    curves = {what: found for what, records in board.models(trials).items() if (found := _curve(records))}
     targets = sorted({target for method, _, target in curves if method != CONTROL})
     if not targets:
         return None

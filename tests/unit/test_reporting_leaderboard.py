@@ -18,7 +18,7 @@ from lowrank_bench.reporting.page import render_page
 from lowrank_bench.reporting.readme import BEGIN, END
 from lowrank_bench.reporting.records_frame import to_frame
 from lowrank_bench.reporting.report import write_report
-from lowrank_bench.reporting.tables import facts, runtimes_grid
+from lowrank_bench.reporting.tables import facts, runtimes_grid, settings_grid
 from lowrank_bench.trial import Budget
 
 
@@ -164,7 +164,7 @@ def test_failures_are_listed_with_their_reason_and_seeds_that_ended_alike_share_
         measurement_record(lost, runtime="openvino", status=Status.NOT_EXPORTABLE, reason="no operator", timing=None)
     )
     records.append(trial_record(trial("denton", 2)))
-    unranked = board_of(records).unranked.fillna("")
+    unranked = board_of(records).unranked.astype({"runtime": object}).fillna({"runtime": ""})
     listed = set(unranked[["method", "runtime", "seeds", "status"]].itertuples(index=False, name=None))
     assert listed == {
         ("cp_nls", "", "0, 1", "skipped"),
@@ -177,6 +177,18 @@ def test_a_board_of_failures_only_is_still_shown():
     board = board_of([failed_trial(trial("tucker", 4), Status.CRASHED, "signal 11")])
     assert "signal 11" in board_markdown(board)
     assert "signal 11" in to_csv([board])
+
+
+def test_of_what_was_made_and_not_timed_loss_and_sizes_are_known_and_failures_stand_apart():
+    made = [trial_record(trial("denton", 2, seed=seed), loss) for seed, loss in ((0, 0.5), (1, 1.5))]
+    controls = [trial_record(trial("identity", seed=1))]
+    board = board_of([*sweep(), *made, *controls])
+    models, lost = board_markdown(board).split("### Made, not timed")[1].split("### Refused or failed")
+    (line,) = [cells(line) for line in models.splitlines() if line.startswith("| denton")]
+    assert line[1] == "macs/2" and line[2].startswith("+1.00 [") and line[4:] == ["2 (+0.50 to +1.50)", "2.00", "2.00"]
+    assert "denton" not in lost and "largest reachable" in lost and "largest reachable" not in models
+    (row,) = [row for row in csv.DictReader(io.StringIO(to_csv([board]))) if row["method"] == "denton"]
+    assert (row["top1_drop"], row["macs_ratio"], row["seeds"], row["status"]) == ("1", "2", "0, 1", "not timed")
 
 
 def test_markdown_and_csv_say_the_same():
@@ -259,6 +271,28 @@ def test_the_dense_controls_top1_is_the_mean_of_its_seeds_in_however_many_runtim
     records += [measurement_record(controls[0], runtime=runtime) for runtime in runtimes]
     told = dict(facts(board_of(records)))["Dense control, top-1"]
     assert told == "90.50 % as it came, 90.00 % after the same tuning"  # 91, 90 and 89 %, not 90.5 %
+
+
+def test_a_dense_control_that_was_timed_on_another_machine_is_told_of_and_that_it_was_not_timed_here():
+    of, control = trial("tucker", 4), trial("identity")
+    records = [trial_record(of, 0.5), trial_record(control), measurement_record(of, 2.0)]
+    here, there = make_boards(to_frame([*records, measurement_record(control, machine="bench-2")]))
+    assert here.machine == "bench-1"
+    for board in (here, there):
+        assert dict(facts(board))["Dense control, top-1"] == "90.50 % as it came, 91.00 % after the same tuning"
+    assert dict(facts(here))["A/A control"] == "not timed here" and "A/A control" not in dict(facts(there))
+
+
+def test_the_facts_tell_of_the_timings_that_count_and_of_the_dense_time_behind_every_choice():
+    of = trial("tucker", 4)
+    short = processes(measurement_record(of, 3.0), (2, "max_seconds", 7.0))
+    long = processes(measurement_record(of, 2.0), (40, "precision", 1.0), (60, "precision", 1.0))
+    board = board_of([trial_record(of), short, long])
+    assert dict(facts(board))["Pairs in a process"].startswith("40 to 60, ")
+    assert dict(facts(board))["Load at the start"].startswith("1.0 to 1.0,")
+    assert dict(facts(board))["Note"].startswith("1 records: no dense control")
+    row = named(board, method="tucker")
+    assert settings_grid(board).cells[0][1] == f"{row['runtime_dense_ms']:.3g}"
 
 
 def unscored(model, **target):

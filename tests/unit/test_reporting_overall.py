@@ -24,7 +24,11 @@ def two_models(*outcomes):
 
 def on(model, method="tucker", speedup=4.5, loss=0.0, **setting):
     of = trial(method, 4, model=model)
-    return [trial_record(of, loss), measurement_record(of, speedup, **setting)]
+    return [
+        trial_record(trial("identity", model=model)),
+        trial_record(of, loss),
+        measurement_record(of, speedup, **setting),
+    ]
 
 
 def on_resnet(*args, **fields):
@@ -66,10 +70,39 @@ def test_a_refusal_a_failure_or_too_large_a_loss_counts_as_no_gain(outcomes):
     assert (row.rank, row.tried, row.kept) == (1, 2, 1)
 
 
+def test_a_seed_that_fails_of_a_model_that_was_timed_is_no_refusal_in_settings_in_which_nobody_tried_it():
+    lost = failed_trial(trial("tucker", 4, model="resnet", seed=1), Status.CRASHED, "signal 11")
+    elsewhere = [record for model in ("charnet", "resnet") for record in on(model, "channel_svd", 1.2, batch=1)]
+    elsewhere += [*on("charnet", batch=1), *on_resnet(), lost]
+    (overall,) = make_overall(make_boards(to_frame(two_models(*elsewhere))))
+    rows = {row.setting[2]: row for row in overall.rows if row.method == "tucker"}
+    assert rows.keys() == {64} and (rows[64].tried, rows[64].kept) == (2, 2)
+
+
+def test_a_model_of_unknown_loss_is_not_tried():
+    lone = trial_record(trial("tucker", 4, model="resnet"))
+    other = lone.model_copy(update={"quality": lone.quality.model_copy(update={"group_sizes": [1000, 1000]})})
+    timed = measurement_record(trial("tucker", 4, model="resnet"), 4.5)
+    denton = [record for model in ("charnet", "resnet") for record in on(model, "denton", 2.0)]
+    (overall,) = make_overall(make_boards(to_frame(two_models(*denton, other, timed))))
+    assert {row.method for row in overall.rows} == {"channel_svd", "denton"}  # and of tucker only one loss is known
+    assert "where its loss is not known it counts as not tried" in overall_markdown(overall)
+
+
+def test_where_nothing_has_a_rank_stands_last_however_many_networks_it_was_tried_on():
+    def of(method, model, loss):
+        made = trial(method, 8, model=model)
+        return [trial_record(made, loss), measurement_record(made, 9.0)]
+
+    useless = [record for model in ("charnet", "resnet", "vgg") for record in of("tucker", model, 9.0)]
+    (overall,) = make_overall(make_boards(to_frame([*two_models(*on_resnet()), *useless])))
+    assert [row.target for row in overall.rows] == ["macs/4", "macs/4", "macs/8"]
+
+
 def test_what_was_not_tried_on_every_model_has_no_rank_however_fast_and_on_one_alone_no_row():
     both = [*on_resnet("jaderberg", 9.0), *on("vgg", "jaderberg", 9.0)]
     rows = overall_of(two_models(*on_resnet(), *on("vgg"), *both, *on("vgg", "denton", 9.0)))
-    assert (rows["jaderberg"].rank, rows["jaderberg"].tried, rows["jaderberg"].models) == (None, 2, 3)
+    assert (rows["jaderberg"].rank, rows["jaderberg"].tried, rows["jaderberg"].networks) == (None, 2, 3)
     assert rows["tucker"].rank == 1
     assert "denton" not in rows
 
@@ -78,14 +111,14 @@ def test_ranks_are_among_what_was_tried_on_the_same_models_at_one_target_in_one_
     elsewhere = [record for model in ("resnet", "vgg") for record in on(model, runtime="openvino")]
     (overall,) = make_overall(make_boards(to_frame(two_models(*elsewhere))))
     (row,) = [row for row in overall.rows if row.method == "tucker"]
-    assert (row.setting[0], row.rank, row.tried, row.models) == ("openvino", 1, 2, 2)
-    assert "2 of 2 models" in overall_markdown(overall)
+    assert (row.setting[0], row.rank, row.tried, row.networks) == ("openvino", 1, 2, 2)
+    assert "2 of 2 networks" in overall_markdown(overall)
     alone = trial("tucker", ranks={"fc": 9}, model="lenet")
     third = trial("channel_svd", 8, model="vgg")
     records = [*two_models(*on_resnet()), trial_record(third), measurement_record(third, 3.0)]
     records += [trial_record(alone), measurement_record(alone, 9.0)]
     (overall,) = make_overall(make_boards(to_frame(records)))
-    assert overall.models == ["charnet on chars36", "resnet on chars36"]  # the others share no target with any
+    assert overall.networks == ["charnet on chars36", "resnet on chars36"]  # the others share no target with any
     assert {(row.target, row.rank) for row in overall.rows} == {("macs/4", 1), ("macs/4", 2)}
 
 
@@ -137,7 +170,7 @@ def test_markdown_page_and_latex_show_all_models(tmp_path):
     overall = make_overall(boards)
     page = render_page([(board, ()) for board in boards], overall, (), tmp_path).decode()
     for text in (overall_markdown(overall[0]), page, to_latex(boards, overall)):
-        assert "All 2 models, recipe standard, bench-1" in text
-        assert "2 of 2 models" in text
+        assert "All 2 networks, recipe standard, bench-1" in text
+        assert "2 of 2 networks" in text
     assert page.index('id="rows-0"') < page.index('id="overall-table-0"')
     assert 'data-order="3.00"' in page

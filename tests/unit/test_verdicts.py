@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import numpy as np
 import pytest
 from synthetic_paper import outcome, paper_of
-from synthetic_records import failed_trial, measurement_record, sweep, trial, trial_record
+from synthetic_records import IMAGES, failed_trial, measurement_record, sweep, trial, trial_record
 
-from lowrank_bench.record import MeasurementRecord, Status, TrialRecord
+from lowrank_bench.measurement.quality import pack_hits
+from lowrank_bench.record import MeasurementRecord, RuntimeQuality, Status, TrialRecord
 from lowrank_bench.reporting.claim_counts import claim_counts
 from lowrank_bench.reporting.evidence import Evidence
 from lowrank_bench.reporting.fits import fits_table
@@ -83,6 +85,15 @@ def test_how_well_a_layer_was_fitted_is_listed_by_rank_and_method() -> None:
     assert fits_table(evidence, plan.trials, "nowhere") == ""
 
 
+def test_what_a_fit_costs_is_counted_in_float32_whatever_was_timed_first() -> None:
+    wrong = RuntimeQuality(images=IMAGES, top1=0.0, hits=pack_hits(np.zeros(IMAGES, bool)), calibration_images=256)
+    eight_bits = measurement_record(trial("tucker", 4), 1.5, runtime="onnxruntime-int8", quality=wrong)
+    records = sweep()
+    records.insert(0, eight_bits)
+    plan = paper_of("tucker", {"metric": "speedup", "at_least": 2.0}).plans()["net"]
+    assert fits_table(Evidence(records), plan.trials, "conv2") == fits_table(Evidence(sweep()), plan.trials, "conv2")
+
+
 def test_the_page_says_how_long_making_and_timing_took() -> None:
     records = [
         r if isinstance(r, TrialRecord) else r.model_copy(update={"seconds": {"load": 15.0, "time": 45.0}})
@@ -92,6 +103,8 @@ def test_the_page_says_how_long_making_and_timing_took() -> None:
     assert found.minutes == {"": pytest.approx(7 * 41.5 / 60), "bench-1": pytest.approx(7 * 2)}
     told = "Minutes by these records, one after another, without the start of processes: making the models 5, timing"
     assert f"{told} them 14 on bench-1." in reproduction_markdown([found])
+    hardly = found._replace(minutes={"": 5.0, "bench-1": 0.4})
+    assert "making the models 5." in reproduction_markdown([hardly])
 
 
 def test_a_count_that_decides_says_that_it_is_one() -> None:
@@ -143,6 +156,13 @@ def test_a_speedup_that_holds_in_its_runtime_alone_stands_beside_the_practical_o
     fast = by_runtime({"eager-nhwc": 2.1, "onnxruntime": 2.4}, {"eager-nhwc": 110.0, "onnxruntime": 100.0})
     same = outcome(paper_of("tucker", asked), fast)
     assert same.told == "confirmed" and FREE not in same.here
+
+
+def test_the_practical_speedup_is_that_of_all_seeds_like_the_speedup() -> None:
+    asked = ({"metric": "speedup"}, {"metric": "practical", "at_least": 2.0})
+    here = outcome(paper_of("tucker", *asked, seeds=(0, 1)), sweep((0, 1))).here
+    own, free = re.findall(r"[\d.]+ \[[\d.]+, [\d.]+\]", here)
+    assert own == free and own.startswith("2.41 ")  # of 2.40 and 2.424 in the dense model's fastest runtime
 
 
 def test_a_number_from_memory_is_told_as_unchecked_in_the_verdict() -> None:
