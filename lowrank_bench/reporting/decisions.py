@@ -63,8 +63,9 @@ def fastest_at(rows: pd.DataFrame) -> Mapping[float, Row]:
 
 
 def decisions_grid(boards: Sequence[Board]) -> Grid:
-    """A line for each loss at which anything gains on a network with accuracies, which the first of its lines names;
-    one that says so where nothing does. A network's machine is that of its board of most models.
+    """A line for each loss at which anything gains on a network with accuracies, which the first of its lines names,
+    neighbours that say the same in one; one that says so where nothing does. A network's machine is that of its board
+    of most models.
     """
     return Grid(_HEADINGS, [cells for some in by_network(boards) for cells in _decided(of_one_machine(some))])
 
@@ -73,22 +74,32 @@ def _decided(boards: Sequence[Board]) -> list[list[str]]:
     first = boards[0]
     rows = all_recipes(boards)
     where = [first.network, f"{workload_text(*workloads(first)[0])}, {first.machine}"]
-    lines: list[list[str]] = []
+    told: list[tuple[list[str], list[float]]] = []
     for limit, best in fastest_at(rows).items():
         tuned = f", recipe {best.recipe}" if len(boards) > 1 else ""
-        lines.append(
-            [
-                *([""] * len(where) if lines else where),
-                points_text(limit),
-                f"{method_text(best)} {best.target}{tuned}",
-                best.runtime,
-                practical_text(best),
-                loss_text(best),
-                how_sure(best, keeping(rows, limit), limit),
-            ]
-        )
-    nothing = [points_text(THRESHOLDS[-1]), "none", "", "", "", "nothing timed that is faster loses so little"]
-    return lines or [where + nothing]
+        said = [
+            f"{method_text(best)} {best.target}{tuned}",
+            best.runtime,
+            practical_text(best),
+            loss_text(best),
+            how_sure(best, keeping(rows, limit), limit),
+        ]
+        if told and told[-1][0] == said:
+            told[-1][1].append(limit)
+        else:
+            told.append((said, [limit]))
+    lines = [[*where, _losses(limits), *said] for said, limits in told]
+    lines[1:] = [[*([""] * len(where)), *line[len(where) :]] for line in lines[1:]]
+    if lines:
+        return lines
+    if keeping(rows, None)["top1_drop"].isna().all():
+        return [[*where, "", "none", "", "", "", "no loss is known: no dense control"]]
+    return [[*where, points_text(THRESHOLDS[-1]), "none", "", "", "", "nothing timed that is faster loses so little"]]
+
+
+def _losses(limits: Sequence[float]) -> str:
+    """Such as ``0.5 to 2 points``."""
+    return " to ".join([*(f"{limit:g}" for limit in limits[:-1][:1]), points_text(limits[-1])])
 
 
 def what_is_missing(boards: Sequence[Board]) -> str:
@@ -100,6 +111,9 @@ def what_is_missing(boards: Sequence[Board]) -> str:
     models = {name: some[some["method"] != CONTROL] for name, some in rows.items()}
     missing = {
         "the loss of {}, compared by time alone": [*{board.model for board in boards if board.network not in scored}],
+        "the loss of {}, which has no dense control": [
+            name for name, some in models.items() if some["top1_drop"].isna().any()
+        ],
         "more than one seed of {}": [
             name for name, some in models.items() if not some["seeds"].str.contains(",").any()
         ],

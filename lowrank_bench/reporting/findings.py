@@ -67,7 +67,7 @@ def findings_markdown(boards: Sequence[Board], papers: Sequence[Reproduced]) -> 
             "## What carries over to another machine",
             "Models that were timed in the same setting on two machines; beyond both intervals: their speedups differ. "
             "Of their pairs those are counted whose intervals lie apart on both; in reverse: the faster model on the "
-            "first machine is the slower one on the second.",
+            "first machine is the slower one on the second. Every interval is widened by its noise floor.",
             markdown_table(*carried),
         ]
     if (held := controls_grid(boards)).cells:

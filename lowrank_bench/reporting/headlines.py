@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-
-import pandas as pd
 
 from lowrank_bench.reporting.board import Board, Row, rows_of
 from lowrank_bench.reporting.cells import method_text, practical_text, where_text
-from lowrank_bench.reporting.choice import free_choice, keeping, practical_verdict, reserve, workloads
+from lowrank_bench.reporting.choice import NOT_KNOWN, free_choice, keeping, practical_verdict, reserve, workloads
+from lowrank_bench.reporting.columns import what_of
 from lowrank_bench.reporting.networks import shared_workload, untimed
 from lowrank_bench.reporting.promises import SAVING
 from lowrank_bench.reporting.tables import Grid
@@ -16,9 +16,11 @@ from lowrank_bench.reporting.tables import Grid
 SPANS_TITLE = "What fewer MACs become"
 SPANS_LEGEND = (
     "times as fast as the dense network [95 %], each model in the fastest runtime that it was timed in; same: no gain "
-    "beyond the noise; the networks differ between machines and lines"
+    "beyond the noise; not known: timed in other hours than the dense one; the networks differ between machines and "
+    "lines"
 )
-_HEADINGS = ["Machine", "Fewer MACs", "Networks", "Models", "Refused or failed", "Least", "Most"]
+_HEADINGS = ["Machine", "Fewer MACs", "Networks", "Models", "Methods refused or failed", "Least", "Most"]
+_ANYWHERE = "at any budget and recipe, at the threads and batch of the headlines"
 _SPANS = {
     "macs/2": "2x in the whole network (macs/2)",
     "macs/4": "4x in the whole network (macs/4)",
@@ -28,20 +30,20 @@ _SPANS = {
 
 def spans_grid(boards: Sequence[Board]) -> Grid:
     """Both ends, on each machine, of the practical speedups, by the ends of their intervals as winners are: budgets of
-    the whole network and of its convolutions apart. Methods that came to no time there are counted. Without a line
-    where nothing was timed at these budgets.
+    the whole network and of its convolutions apart. Methods that came to no time there are counted, and so are models
+    whose interval is not known. Without a line where nothing was timed at these budgets.
     """
     return Grid(_HEADINGS, [line for machine, here in _by_machine(boards) for line in _spans(machine, here)])
 
 
 def without_gain(boards: Sequence[Board]) -> list[tuple[str, str]]:
-    """Of each machine, how many models with fewer MACs at all budgets are slower than the dense network, and how many
-    no faster.
+    """Of each machine, how many models with fewer MACs at all budgets are slower than the dense network, how many no
+    faster, and of how many neither is known.
     """
     counts = [
         (machine, _counted([row for board in here for row in _models(board)])) for machine, here in _by_machine(boards)
     ]
-    return [(f"{machine}, at any budget and recipe", f"{count}.") for machine, count in counts if count]
+    return [(f"{machine}, {_ANYWHERE}", f"{count}.") for machine, count in counts if count]
 
 
 def _by_machine(boards: Sequence[Board]) -> list[tuple[str, list[Board]]]:
@@ -50,40 +52,51 @@ def _by_machine(boards: Sequence[Board]) -> list[tuple[str, list[Board]]]:
 
 
 def _models(board: Board) -> list[Row]:
-    """At the headline's threads and batch, and where that is another, at those of the table that networks share."""
-    told = dict.fromkeys([workloads(board)[0], *([] if board.scored else [shared_workload(board)])])
-    return [row for workload in told for row in rows_of(keeping(free_choice(board, *workload), None))]
+    """Every model once: at the headline's threads and batch, or where it was timed at others alone at those of the
+    table that networks share.
+    """
+    told = [workloads(board)[0], *([] if board.scored else [shared_workload(board)])]
+    rows = [row for workload in told for row in rows_of(keeping(free_choice(board, *workload), None))]
+    return [*{what_of(row): row for row in reversed(rows)}.values()][::-1]
 
 
 def _spans(machine: str, boards: Sequence[Board]) -> list[list[str]]:
     lines: list[list[str]] = []
     models = {board.name: _models(board) for board in boards}
     for target, fewer in _SPANS.items():
-        some = [row for rows in models.values() for row in rows if row.target == target and pd.notna(row.practical_low)]
+        some = [row for rows in models.values() for row in rows if row.target == target]
         if not some:
             continue
         networks = len({(row.task, row.model) for row in some})
+        known = [row for row in some if practical_verdict(row) != NOT_KNOWN]
+        count = str(len(some)) + f" ({len(some) - len(known)} {NOT_KNOWN})" * (len(known) < len(some))
         refused = sum(len(untimed(board, target)) for board in boards)
-        ends = [min(some, key=lambda row: row.practical_high), max(some, key=lambda row: row.practical_low)]
-        counts = map(str, (networks, len(some), refused))
-        lines.append(["" if lines else machine, fewer, *counts, *map(_end, ends)])
+        ends = (
+            min(known, key=lambda row: row.practical_high, default=None),
+            max(known, key=lambda row: row.practical_low, default=None),
+        )
+        lines.append(["" if lines else machine, fewer, str(networks), count, str(refused), *map(_end, ends)])
     return lines
 
 
-def _end(row: Row) -> str:
+def _end(row: Row | None) -> str:
+    if row is None:
+        return NOT_KNOWN
     where = f"{method_text(row)} on {row.model} in {where_text(row)}"
     return "; ".join([f"{practical_text(row)}, {where}", *reserve(row)])
 
 
 def _counted(rows: Sequence[Row]) -> str:
     rows = [row for row in rows if row.macs_ratio >= SAVING]
-    slower = [row for row in rows if practical_verdict(row) == "slower"]
-    same = sum(practical_verdict(row) == "same" for row in rows)
-    parts = [f"{same} with no gain beyond noise"] if same else []
-    if slower:
+    judged = Counter(map(practical_verdict, rows))
+    parts = []
+    if slower := [row for row in rows if practical_verdict(row) == "slower"]:
         worst = min(slower, key=lambda row: row.practical_high)
         what = f"{method_text(worst)} {worst.target} on {worst.model}"
-        parts = [f"{len(slower)} slower than the dense one (down to {practical_text(worst)}: {what})", *parts]
-    said = " and ".join(parts) or "none without a gain beyond noise"
+        parts = [f"{len(slower)} slower than the dense one (down to {practical_text(worst)}: {what})"]
+    parts += [f"{judged['same']} with no gain beyond noise"] if judged["same"] else []
+    parts = parts or ["none without a gain beyond noise"]
+    parts += [f"{judged[NOT_KNOWN]} of which that is {NOT_KNOWN}"] if judged[NOT_KNOWN] else []
+    said = " and ".join(parts)
     models = f"{len(rows)} model{'s' * (len(rows) != 1)}"
     return f"of {models} with at least {SAVING - 1:.0%} fewer MACs {said}" if rows else ""

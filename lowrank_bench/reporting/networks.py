@@ -13,6 +13,7 @@ from lowrank_bench.reporting.choice import (
     free_choice,
     in_float32,
     keeping,
+    practical_verdict,
     reserve,
     rivals,
     winner,
@@ -21,15 +22,14 @@ from lowrank_bench.reporting.choice import (
 from lowrank_bench.reporting.columns import what_of
 from lowrank_bench.reporting.tables import Grid
 from lowrank_bench.reporting.timed_in import Timed, chosen_text, timed_in
-from lowrank_bench.reporting.unranked import NOT_TIMED
 from lowrank_bench.trial import names_ranks
 
 
 def networks_grid(boards: Sequence[Board], threads: int, batch: int) -> tuple[Grid, list[tuple[str, str]]]:
     """Of every method the practical speedup of its fastest variant, the runtime in which it is reached and the
-    number of its options where it has any; ★ the largest that is beyond noise, ☆ what may be as large; what refused or
-    failed there is said so. Beside the table what each number stands for. Ranks that were given one by one, which a
-    network shares with no other, are left to its own board.
+    number of its options where it has any; ★ the largest that is beyond noise, ☆ what is so too and may be as large;
+    what refused or failed there is said so. Beside the table what each number stands for. Ranks that were given one by
+    one, which a network shares with no other, are left to its own board.
     """
     lines: list[tuple[Board, str, pd.DataFrame]] = []
     for board in boards:
@@ -50,7 +50,7 @@ def networks_grid(boards: Sequence[Board], threads: int, batch: int) -> tuple[Gr
         if best is not None:
             found[best.method] += " ★"
             for row in rivals(best, rows):
-                found[row.method] += " ☆"
+                found[row.method] += " ☆" * (practical_verdict(row) == "faster")
         dense = _fastest_dense(board, threads, batch)
         cells.append([board.model, target, ", ".join(here), dense, *(found.get(method, "") for method in methods)])
     headings = ["Network", "Target", "Runtimes timed", "Dense ms, in", *methods]
@@ -61,13 +61,12 @@ def untimed(board: Board, target: str) -> dict[str, str]:
     """How each method ended of which no variant came to a time at a target: refused, where it said so by name, or
     failed.
     """
-    ends = board.unranked
-    ends = ends[(ends["target"] == target) & (ends["status"] != NOT_TIMED)]
-    ends = ends[~ends["method"].isin(board.rows.loc[board.rows["target"] == target, "method"])]
-    return {
-        str(method): "refused" if (some["status"] == str(Status.SKIPPED)).all() else "failed"
-        for method, some in ends.groupby("method")
-    }
+    timed = set(board.rows.loc[board.rows["target"] == target, "method"])
+    ends: dict[str, set[str]] = {}
+    for (method, _, at), statuses in board.without_time().items():
+        if at == target and method not in timed:
+            ends.setdefault(method, set()).update(statuses)
+    return {method: "refused" if ends[method] == {str(Status.SKIPPED)} else "failed" for method in sorted(ends)}
 
 
 def shared_workload(board: Board) -> tuple[int, int]:
@@ -87,6 +86,5 @@ def _cell(row: Row, timed: Timed, most: int, marks: dict[str, str]) -> str:
 
 
 def _fastest_dense(board: Board, threads: int, batch: int) -> str:
-    times = in_float32(board, threads, batch).groupby("runtime")[["runtime_dense_ms", "dense_ms"]].median()
-    fastest = str(times["runtime_dense_ms"].idxmin())
-    return f"{times['dense_ms'][fastest]:.3g} {fastest}"
+    times = in_float32(board, threads, batch).groupby("runtime")["runtime_dense_ms"].first()
+    return f"{times.min():.3g} {times.idxmin()}"

@@ -48,9 +48,9 @@ def summary_board(boards: Sequence[Board], whole: str = "leaderboard.md") -> str
     MACs become, least and most; which model to take at which loss, whatever the recipe, and what is missing; then of
     each method at each budget the variant of the largest practical speedup that keeps within the loss, at the
     headline's threads and batch, and the default one beside it, with the dense model in fewer bits where that was
-    timed; what loses more than 2 points is named below. A network's board is the one of the machine and the recipe of
-    most models; its others are named, and a board of one method alone is a line. The networks of which the time alone
-    is known share one table for each machine.
+    timed; what loses more than 2 points, or nobody knows how much, is named below. A network's board is the one of the
+    machine and the recipe of most models; its others are named, and a board of one method alone is a line. The networks
+    of which the time alone is known share one table for each machine.
     """
     boards = with_choice(boards)
     parts = []
@@ -97,7 +97,8 @@ def _network(boards: Sequence[Board]) -> str:
     title = f"**{escape(board.name)}**, {workload_text(*workloads(board)[0])}, {fastest_of(runtimes)}"
     cells = [_cells(row, timed[row.recipe], len(runtimes), board.recipe) for row in rows_of(listed)]
     table = markdown_table(_HEADINGS, cells)
-    return _stacked(title, table, _lost_more(shown[~kept & ~control]), _told(told))
+    lost, unknown = (shown[~kept & ~control & (shown["top1_drop"].isna() == without)] for without in (False, True))
+    return _stacked(title, table, _lost_more(lost), _not_known(unknown), _told(told))
 
 
 def _in_fewer_bits(board: Board) -> pd.DataFrame:
@@ -118,6 +119,13 @@ def _lost_more(rows: pd.DataFrame) -> str:
     return escape(f"Losing more than {limit} (practical speedup, points): {', '.join(named)}") if named else ""
 
 
+def _not_known(rows: pd.DataFrame) -> str:
+    """What has no loss, in a line."""
+    named = [f"{method_text(row)} {row.target} ({row.practical:.2f})" for row in rows_of(rows)]
+    said = f"Loss not known (no dense control), practical speedup: {', '.join(named)}"
+    return escape(said) if named else ""
+
+
 def _one_method(board: Board, whole: str) -> str:
     """A board of one method alone, or of none, in a line."""
     rows = chosen(board)
@@ -125,7 +133,7 @@ def _one_method(board: Board, whole: str) -> str:
     timed = timed_in(in_float32(board, *workloads(board)[0]))
     models = [
         f"{method_text(row)} {row.target}: practical speedup {practical_text(row)} in {chosen_text(row, timed, 2)}, "
-        f"{loss_text(row)} points lost"
+        f"{loss_text(row) + ' points lost' if loss_text(row) else 'loss not known (no dense control)'}"
         for row in rows_of(rows)
     ]
     said = "; ".join(models) or "the dense control alone"

@@ -51,7 +51,7 @@ def test_it_begins_with_both_ends_of_what_fewer_macs_become_budgets_of_convoluti
     halved = "1.90 [1.88, 1.92], tucker on lenet in onnxruntime 1t b1"
     convolutions = "3.90 [3.86, 3.94], tucker on vgg16 in openvino 1t b1"
     assert lines_of(text, "Machine") == [
-        ["Machine", "Fewer MACs", "Networks", "Models", "Refused or failed", "Least", "Most"],
+        ["Machine", "Fewer MACs", "Networks", "Models", "Methods refused or failed", "Least", "Most"],
         ["bench-1", "2x in the whole network (macs/2)", "1", "1", "0", halved, halved],
         [
             "",
@@ -65,8 +65,8 @@ def test_it_begins_with_both_ends_of_what_fewer_macs_become_budgets_of_convoluti
         ["", "4x in its convolutions, the rest as it was (macs/4 (convs))", "1", "1", "0", convolutions, convolutions],
     ]
     assert text.split("\n\n")[2] == (
-        "- bench-1, at any budget and recipe: of 10 models with at least 5% fewer MACs 1 slower than the dense one "
-        "(down to 0.10 [0.10, 0.10]: narrow macs/4.5 on charnet)."
+        "- bench-1, at any budget and recipe, at the threads and batch of the headlines: of 10 models with at least 5% "
+        "fewer MACs 1 slower than the dense one (down to 0.10 [0.10, 0.10]: narrow macs/4.5 on charnet)."
     )
 
 
@@ -78,7 +78,10 @@ def test_it_counts_first_what_gains_nothing_and_takes_the_users_choice_of_runtim
     text = summary(records)
     (line,) = lines_of(text, "Machine")[1:]  # where nothing is known of an interval, nothing is an end
     assert line[5] == line[6] == "1.00 [0.99, 1.01], tucker on lenet in onnxruntime 1t b1; same"
-    assert "of 2 models with at least 5% fewer MACs 1 with no gain beyond noise.\n" in text
+    assert line[3] == "2 (1 not known)"
+    assert (
+        "of 2 models with at least 5% fewer MACs 1 with no gain beyond noise and 1 of which that is not known" in text
+    )
     assert "of 6 models with at least 5% fewer MACs none without a gain beyond noise.\n" in summary(sweep())
 
 
@@ -104,6 +107,33 @@ def test_of_a_network_on_which_nothing_keeps_within_the_loss_that_is_said() -> N
     records += [*timed("tucker", 3.0, loss=9.0), *timed("denton", 2.0, loss=8.0)]
     (line,) = lines_of(summary(records), "Network")[1:]
     assert line[2:4] == ["2 points", "none"]
+
+
+def test_a_loss_that_nobody_knows_is_said_to_be_so_and_is_no_large_one() -> None:
+    records = [*timed("tucker", 3.0), *timed("denton", 2.0)]  # and no dense control
+    text = summary(records)
+    assert "Loss not known (no dense control), practical speedup: tucker macs/4 (3.00), denton macs/4 (2.00)" in text
+    assert "nan" not in text and "Losing more" not in text
+    (line,) = lines_of(text, "Network")[1:]
+    assert line[2:] == ["", "none", "", "", "", "no loss is known: no dense control"]
+    assert "; the loss of charnet on chars36, which has no dense control;" in text.replace("measured: the", "; the")
+    alone_there = summary([*sweep(), *timed("tucker", 3.0, model="resnet")])
+    assert "in onnxruntime only, loss not known (no dense control) ([the whole board]" in alone_there
+
+
+def test_lines_of_decision_that_say_the_same_are_one() -> None:
+    records = [trial_record(trial("identity")), measurement_record(trial("identity")), *timed("tucker", 3.0)]
+    assert [line[2] for line in lines_of(summary(records), "Network")[1:]] == ["0.5 to 2 points"]
+    records += timed("denton", 4.0, loss=1.5)
+    assert [line[2] for line in lines_of(summary(records), "Network")[1:]] == ["0.5 to 1 point", "2 points"]
+
+
+def test_what_is_no_faster_than_noise_has_no_star_however_wide_its_interval() -> None:
+    wide = trial("tucker", 4, task="speed", model="vgg16", recipe="none")
+    records = [trial_record(wide, quality=None), measurement_record(wide, 1.2, 0.3, batch=1)]
+    records += alone("vgg16", "denton", 1.1)
+    (line,) = lines_of(summary(records), "Network")[1:]
+    assert line[4].endswith("★") and line[5] == "1.20 [0.88, 1.64] onnxruntime, same"
 
 
 def test_networks_of_which_the_time_alone_is_known_share_a_table() -> None:
