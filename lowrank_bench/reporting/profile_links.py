@@ -27,12 +27,6 @@ class ProfileLinks(NamedTuple):
     links: list[tuple[str, str]]
 
 
-def profiled_key(name: str) -> str | None:
-    """The key of the trial of which a file of that name is a profile; None of other files."""
-    found = _FILE.fullmatch(re.sub(r"\.png$", ".svg", name))
-    return found and found[2]
-
-
 def profiles_of(folder: Path, trials: Mapping[str, TrialRecord]) -> list[ProfileLinks]:
     """The profiles in ``folder / figures`` whose trials are among the records, by trial and setting."""
     known: dict[tuple[str, str], dict[str, str]] = {}

@@ -15,12 +15,10 @@ from lowrank_bench.record import MeasurementRecord, Quality, RuntimeQuality, Siz
 from lowrank_bench.reporting.clocked import timing_columns
 from lowrank_bench.reporting.columns import COLUMNS, EMPTY, SETTING
 from lowrank_bench.reporting.dense_times import DENSE, with_dense_times
-from lowrank_bench.reporting.pareto import pareto_front
 from lowrank_bench.reporting.pooling import best_of
 from lowrank_bench.reporting.practical import BOUNDS, with_practical
 from lowrank_bench.trial import CONTROL, MACHINE, Measurement, Trial
 
-_SAME_CONDITIONS = ["task", "model", "recipe", "seed", "machine", "runtime", "threads", "batch"]
 _SAME_MACHINE = ["task", "model", "recipe", "machine", "threads", "batch"]
 
 _SECONDS = ("decompose_s", "finetune_s")
@@ -40,10 +38,9 @@ def load_records(folder: Path | str) -> pd.DataFrame:
     ``images_per_s`` are the compressed model's;
     ``decompose_s`` and ``finetune_s`` are seconds (NaN beside times of another machine than that where the model was
     made), ``bytes`` the model's. ``kind`` is "measurement" or "trial", ``key`` the key of that record, ``trial`` the
-    trial's. ``pareto``: no other row of the same seed and setting is as fast and as accurate. ``practical``: see
-    ``with_practical``; ``reference``, ``headline`` and ``runtime_dense_ms``: ``with_dense_times``. Of what was timed
-    more than once in a setting ``pareto`` and ``practical`` are told of one timing, see ``best_of``. ``speedup_most``
-    is the largest of the processes. Of the compressed model in its runtime:
+    trial's. ``practical``: see ``with_practical``; ``reference``, ``headline`` and ``runtime_dense_ms``:
+    ``with_dense_times``. Of what was timed more than once in a setting ``practical`` is told of one timing, see
+    ``best_of``. ``speedup_most`` is the largest of the processes. Of the compressed model in its runtime:
     ``runtime_error``, the relative difference from eager's output (the larger of both models'), ``convert_s``, seconds
     of conversion, and ``runtime_bytes``. ``pairs_least``, ``pairs`` (median) and ``pairs_most`` of a process; the share
     of processes ``stopped_by_time``; ``load_least`` and ``load_most`` at the start of one, or of the run. Text that
@@ -216,7 +213,7 @@ def _orphan(trial: str) -> dict[str, object]:
 
 
 def _typed(rows: list[dict[str, object]]) -> pd.DataFrame:
-    """The frame with all columns; ``realised``, ``pareto``, ``practical`` and ``headline`` follow from the others."""
+    """The frame with all columns; ``realised``, ``practical`` and ``headline`` follow from the others."""
     data = {name: [row.get(name, EMPTY[kind]) for row in rows] for name, kind in COLUMNS.items()}
     frame = pd.DataFrame({name: pd.Series(values, dtype=COLUMNS[name]) for name, values in data.items()})
     frame["realised"] = frame["speedup"] / frame["macs_ratio"]
@@ -224,8 +221,6 @@ def _typed(rows: list[dict[str, object]]) -> pd.DataFrame:
     timed = frame["speedup"].notna()
     frame.loc[timed, DENSE] = with_dense_times(frame[timed])[DENSE]
     best = best_of(frame[timed], ["trial", "machine", *SETTING]).sort_index()
-    for _, group in best[best["method"] != CONTROL].groupby(_SAME_CONDITIONS):
-        frame.loc[group.index, "pareto"] = pareto_front(list(group["speedup"]), list(group["top1_drop"]))
     judged = with_practical(best, _SAME_MACHINE, ["trial"])
     columns = [*BOUNDS, "practical_runtime"]
     frame.loc[judged.index, columns] = judged[columns]

@@ -20,7 +20,6 @@ from lowrank_bench.measurement.peak import Peak
 from lowrank_bench.measurement.profile import Profile, profile
 from lowrank_bench.record import Status
 from lowrank_bench.reporting.profile_figures import FIGURES
-from lowrank_bench.reporting.profile_links import profiled_key
 from lowrank_bench.reporting.profile_report import (
     SavedProfile,
     profile_facts,
@@ -263,4 +262,4 @@ def test_a_report_links_every_profile_of_its_records_and_none_of_others(found, t
         assert linked == [path for path in mine if path.suffix != ".png"]
         assert not any(path.name in text for path in others)
     assert all(path.exists() for path in [*mine, *others])
-    assert {profiled_key(path.name) for path in mine} == {trial("tucker", 4).key}
+    assert all(f"-{trial('tucker', 4).key}-" in path.name for path in mine)
