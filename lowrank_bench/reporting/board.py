@@ -147,7 +147,7 @@ def rows_of(table: pd.DataFrame) -> list[Row]:
 
 def make_boards(frame: pd.DataFrame, max_loss: float = 1.0) -> list[Board]:
     """Split the frame of ``load_records`` into boards, machines never mixed: those with accuracies first, the largest
-    of them first, and else by name.
+    of them first, those without a time last, and else by name.
 
     A trial that was never timed belongs to every machine on which others of its board were. Rows rank by the lower
     bound of their speedup, those first that lose at most ``max_loss`` points of top-1. Raises InvalidInput for a
@@ -162,7 +162,11 @@ def make_boards(frame: pd.DataFrame, max_loss: float = 1.0) -> list[Board]:
             here = records["machine"].isin([machine, ""])
             bound = records["target"].map(is_met_by_timing).astype(bool)
             boards.append(_board(tuple(map(str, scope)), machine, records[here], records[here | ~bound], max_loss))
-    return sorted(boards, key=lambda board: (not board.scored, -len(board.rows) if board.scored else 0))
+    return sorted(boards, key=_order)
+
+
+def _order(board: Board) -> tuple[bool, bool, int]:
+    return board.rows.empty, not board.scored, -len(board.rows) if board.scored else 0
 
 
 def _board(

@@ -13,6 +13,10 @@ from lowrank_bench.reporting.board import Row
 from lowrank_bench.reporting.columns import setting_of, what_of
 from lowrank_bench.trial import CONTROL
 
+UNSTABLE = "unstable"
+NO_LOW_RANK = {"narrow": "fewer channels"}
+"""Controls that are recorded as methods, and what they do instead of low rank."""
+
 
 def setting_text(runtime: str, threads: int, batch: int) -> str:
     """Such as ``onnxruntime 1t b64``, as Measurement.setting has it."""
@@ -54,7 +58,12 @@ def practical_text(row: Row) -> str:
 
 def verdict_text(row: Row) -> str:
     """The verdict, and whether its processes disagree."""
-    return f"{row.verdict}, unstable" if row.unstable else str(row.verdict)
+    return with_unstable(row.verdict, row.unstable)
+
+
+def with_unstable(text: str, unstable: bool) -> str:
+    """Such as ``faster, unstable``, where processes disagree by more than their own intervals explain."""
+    return f"{text}, {UNSTABLE}" if unstable else text
 
 
 def points_text(points: float) -> str:
@@ -72,9 +81,14 @@ def loss_text(row: Row) -> str:
     return interval_text(row.top1_drop, row.top1_drop_low, row.top1_drop_high, "+.2f")
 
 
+def method_name(method: str) -> str:
+    """The method, and what it is where that is not low rank."""
+    return f"{method} ({NO_LOW_RANK[method]})" if method in NO_LOW_RANK else method
+
+
 def method_text(row: Row) -> str:
     """The method with the options that it was given."""
-    return f"{row.method} {row.options}".strip()
+    return f"{method_name(row.method)} {row.options}".strip()
 
 
 def row_id(row: Row) -> str:

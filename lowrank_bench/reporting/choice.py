@@ -8,7 +8,7 @@ import pandas as pd
 
 from lowrank_bench.measurement.statistics import RatioInterval, Verdict, verdict
 from lowrank_bench.reporting.board import Board, Row, allowed, rows_of
-from lowrank_bench.reporting.cells import seeds_of
+from lowrank_bench.reporting.cells import UNSTABLE, method_name, seeds_of
 from lowrank_bench.reporting.columns import WHAT
 from lowrank_bench.reporting.reach import reach
 from lowrank_bench.trial import CONTROL
@@ -75,13 +75,13 @@ def how_sure(best: Row, rows: pd.DataFrame, limit: float | None) -> str:
     elif not (others["recipe"] == best.recipe).any():
         doubts.append(f"no other method there tuned by {best.recipe}")
     if names := sorted({row.method for row in rivals(best, rows)}):
-        doubts.append(f"{', '.join(names)} may be as fast")
+        doubts.append(f"{', '.join(map(method_name, names))} may be as fast")
     if limit is not None and not best.top1_drop_high <= limit:
         doubts.append("the loss may be larger")
     if limit is not None and seeds_of(best) == 1:
         doubts.append("one seed")
     if best.unstable:
-        doubts.append("unstable")
+        doubts.append(UNSTABLE)
     return "; ".join(doubts) or ("sure at 95 %" if limit is not None else "sure at 95 % of the time alone")
 
 
@@ -97,7 +97,7 @@ def practical_verdict(row: Row) -> Verdict | Unknown:
 def reserve(row: Row) -> list[str]:
     """What is to be said beside a practical speedup that is not plainly a gain."""
     judged = practical_verdict(row)
-    return [*([] if judged == "faster" else [judged]), *(["unstable"] if row.unstable else [])]
+    return [*([] if judged == "faster" else [judged]), *([UNSTABLE] if row.unstable else [])]
 
 
 def _may_reach(row: Row, best: Row) -> bool:

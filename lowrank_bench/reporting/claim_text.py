@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from lowrank_bench.reporting.cells import interval_text, setting_text
+from lowrank_bench.reporting.cells import interval_text, where_text, with_unstable
 from lowrank_bench.reporting.evidence import Candidate, Estimate
 from lowrank_bench.reporting.paper import Check
 
@@ -81,8 +81,8 @@ def candidate_text(candidate: Candidate) -> str:
     text = _name(candidate.models)
     if len(candidate.timed):
         timed = candidate.timed.iloc[0]
-        text += f" in {setting_text(timed['runtime'], timed['threads'], timed['batch'])}"
-        text += ", unstable" if candidate.timed["unstable"].any() else ""
+        text += f" in {where_text(timed)}"
+        text = with_unstable(text, bool(candidate.timed["unstable"].any()))
     seeds = len(candidate.models)
     text += f", {seeds} seeds" if seeds > 1 else ", 1 seed"
     if candidate.models["top1_after"].notna().any():

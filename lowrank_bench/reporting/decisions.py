@@ -13,6 +13,10 @@ from lowrank_bench.reporting.tables import Grid
 from lowrank_bench.trial import CONTROL
 
 DECISIONS_TITLE = "Which model to take"
+DECISIONS_LEGEND = (
+    "whatever the recipe: the largest practical speedup (dense and compressed model each in its fastest runtime) at "
+    "the headline's threads and batch, by the lower end of its interval"
+)
 _HEADINGS = [
     "Network", "Setting", "Losing at most", "Fastest", "In", "Practical [95 %]", "Loss, points [95 %]", "How sure",
 ]  # fmt: skip

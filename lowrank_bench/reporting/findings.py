@@ -46,7 +46,9 @@ def findings_markdown(boards: Sequence[Board], papers: Sequence[Reproduced]) -> 
         sections += [
             "## Which method wins, and by how much",
             "By practical speedup: the dense model's time in its fastest runtime in float32 over the compressed one's "
-            "in its own, of the runtimes that were timed. The largest lower end of its interval wins.",
+            "in its own, of the runtimes that were timed. The largest lower end of its interval wins. Each table has "
+            "one recipe: over all of them the board of a README may name a faster model, and the leaderboard names the "
+            "fastest within each runtime.",
             "Best of: so many models of all methods compete there, each in its fastest runtime. The winner is picked "
             "by the same numbers that are shown, with no correction for that, so they flatter it.",
             "Lead [least, most]: what the ends of the two intervals allow. It is not a 95 % interval.",

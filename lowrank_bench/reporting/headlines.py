@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from lowrank_bench.reporting.board import Board, Row, rows_of
 from lowrank_bench.reporting.cells import method_text, practical_text, where_text
 from lowrank_bench.reporting.choice import NOT_KNOWN, free_choice, keeping, practical_verdict, reserve, workloads
-from lowrank_bench.reporting.columns import what_of
+from lowrank_bench.reporting.columns import What, what_of
 from lowrank_bench.reporting.networks import shared_workload, untimed
 from lowrank_bench.reporting.promises import SAVING
 from lowrank_bench.reporting.tables import Grid
@@ -16,8 +16,8 @@ from lowrank_bench.reporting.tables import Grid
 SPANS_TITLE = "What fewer MACs become"
 SPANS_LEGEND = (
     "times as fast as the dense network [95 %], each model in the fastest runtime that it was timed in; same: no gain "
-    "beyond the noise; not known: timed in other hours than the dense one; the networks differ between machines and "
-    "lines"
+    "beyond the noise; not known: timed in other hours than the dense one; narrow, the same network with fewer "
+    "channels, is no low-rank method; the networks differ between machines and lines"
 )
 _HEADINGS = ["Machine", "Fewer MACs", "Networks", "Models", "Methods refused or failed", "Least", "Most"]
 _ANYWHERE = "at any budget and recipe, at the threads and batch of the headlines"
@@ -56,8 +56,11 @@ def _models(board: Board) -> list[Row]:
     table that networks share.
     """
     told = [workloads(board)[0], *([] if board.scored else [shared_workload(board)])]
-    rows = [row for workload in told for row in rows_of(keeping(free_choice(board, *workload), None))]
-    return [*{what_of(row): row for row in reversed(rows)}.values()][::-1]
+    models: dict[What, Row] = {}
+    for workload in told:
+        for row in rows_of(keeping(free_choice(board, *workload), None)):
+            models.setdefault(what_of(row), row)
+    return [*models.values()]
 
 
 def _spans(machine: str, boards: Sequence[Board]) -> list[list[str]]:
@@ -96,7 +99,7 @@ def _counted(rows: Sequence[Row]) -> str:
         parts = [f"{len(slower)} slower than the dense one (down to {practical_text(worst)}: {what})"]
     parts += [f"{judged['same']} with no gain beyond noise"] if judged["same"] else []
     parts = parts or ["none without a gain beyond noise"]
-    parts += [f"{judged[NOT_KNOWN]} of which that is {NOT_KNOWN}"] if judged[NOT_KNOWN] else []
+    parts += [f"{judged[NOT_KNOWN]} {NOT_KNOWN}"] if judged[NOT_KNOWN] else []
     said = " and ".join(parts)
     models = f"{len(rows)} model{'s' * (len(rows) != 1)}"
     return f"of {models} with at least {SAVING - 1:.0%} fewer MACs {said}" if rows else ""

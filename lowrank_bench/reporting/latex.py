@@ -36,7 +36,7 @@ _SIGNS = {
 
 
 def to_latex(boards: Sequence[Board], overall: Sequence[Overall] = ()) -> str:
-    r"""All models together, then each board in its headline setting: one ``table`` each, in the order of ranking.
+    r"""All networks together, then each board in its headline setting: one ``table`` each, in the order of ranking.
 
     Text of records is written out as it stands, whatever signs of LaTeX it holds.
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 from rich import box
@@ -12,10 +12,12 @@ from rich.text import Text
 
 from lowrank_bench.reporting.board import ROW_COLUMNS, Board
 from lowrank_bench.reporting.cells import COLUMNS
+from lowrank_bench.reporting.contents import board_id, contents, overall_id
 from lowrank_bench.reporting.latency import LATENCY_LEGEND, LATENCY_TITLE, latency_grid
 from lowrank_bench.reporting.markdown import bullets, escape, markdown_table
 from lowrank_bench.reporting.overall import Overall
 from lowrank_bench.reporting.tables import (
+    SETTINGS_LEGEND,
     Grid,
     facts,
     legend,
@@ -30,22 +32,46 @@ from lowrank_bench.reporting.tables import (
 FEWEST_COLUMNS = 5  # up to the speedup
 
 
+def leaderboard_markdown(
+    boards: Sequence[Board], overall: Sequence[Overall] = (), below: Mapping[int, Sequence[str]] = {}
+) -> str:
+    """All boards in markdown, below links to each and what their tables mean, said once; ``below``: what stands below a
+    board, by its number.
+    """
+    links = [
+        f"- {escape(name)}: " + ", ".join(f"[{escape(text)}]({address})" for text, address in some)
+        for name, some in contents(boards, overall).items()
+    ]
+    parts = ["# Leaderboard", "\n".join(links)]
+    if any(not board.rows.empty for board in boards):
+        parts += ["## How to read the boards", legend(boards[0].max_loss), f"{LATENCY_TITLE}: {LATENCY_LEGEND}"]
+    for number, table in enumerate(overall):
+        parts += [_anchor(overall_id(number)), overall_markdown(table)]
+    for number, board in enumerate(boards):
+        parts += [_anchor(board_id(number)), board_markdown(board), *below.get(number, ())]
+    return "\n\n".join(parts)
+
+
 def board_markdown(board: Board) -> str:
     """One board as a section of markdown."""
     parts = [f"## {escape(board.name)}", bullets(facts(board))]
     if not board.rows.empty:
-        grids = (settings_grid(board), runtimes_grid(board), rows_grid(board))
-        parts += [*(markdown_table(*grid) for grid in grids), legend(board)]
-        parts += [f"### {LATENCY_TITLE}", markdown_table(*latency_grid(board)), LATENCY_LEGEND]
+        parts += [f"{SETTINGS_LEGEND}:", markdown_table(*settings_grid(board))]
+        parts += [markdown_table(*grid) for grid in (runtimes_grid(board), rows_grid(board))]
+        parts += [f"### {LATENCY_TITLE}", markdown_table(*latency_grid(board))]
     for title, grid in untimed_grids(board):
         parts += [f"### {title}", markdown_table(*grid)]
     return "\n\n".join(parts)
 
 
 def overall_markdown(overall: Overall) -> str:
-    """All models together as a section of markdown."""
+    """All networks together as a section of markdown."""
     parts = [f"## {escape(overall.name)}", markdown_table(*overall_grid(overall)), escape(overall_legend(overall))]
     return "\n\n".join(parts)
+
+
+def _anchor(name: str) -> str:
+    return f'<a id="{name}"></a>'
 
 
 def to_csv(boards: Sequence[Board]) -> str:
@@ -58,7 +84,7 @@ def to_csv(boards: Sequence[Board]) -> str:
 
 
 def to_terminal(boards: Sequence[Board], overall: Sequence[Overall] = ()) -> Group:
-    """Every board for rich to print, all models together first: the columns that fit a terminal."""
+    """Every board for rich to print, all networks together first: the columns that fit a terminal."""
     columns = [column for column in COLUMNS if column.in_terminal]
     parts: list[Text | Table | Fitting] = []
     for table in overall:
@@ -66,7 +92,11 @@ def to_terminal(boards: Sequence[Board], overall: Sequence[Overall] = ()) -> Gro
     for board in boards:
         parts += [Text(board.name, style="bold"), Text("\n".join(f"{name}: {text}" for name, text in facts(board)))]
         if not board.rows.empty:
-            parts += [rich_table(settings_grid(board)), Fitting(rows_grid(board, columns)), Text(legend(board))]
+            parts += [
+                rich_table(settings_grid(board)),
+                Fitting(rows_grid(board, columns)),
+                Text(legend(board.max_loss)),
+            ]
         for title, grid in untimed_grids(board):
             parts += [Text(title), rich_table(grid)]
         parts.append(Text())

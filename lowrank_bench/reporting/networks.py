@@ -8,7 +8,7 @@ import pandas as pd
 
 from lowrank_bench.record import Status
 from lowrank_bench.reporting.board import Board, Row, rows_of
-from lowrank_bench.reporting.cells import practical_text
+from lowrank_bench.reporting.cells import method_name, practical_text
 from lowrank_bench.reporting.choice import (
     free_choice,
     in_float32,
@@ -53,7 +53,7 @@ def networks_grid(boards: Sequence[Board], threads: int, batch: int) -> tuple[Gr
                 found[row.method] += " ☆" * (practical_verdict(row) == "faster")
         dense = _fastest_dense(board, threads, batch)
         cells.append([board.model, target, ", ".join(here), dense, *(found.get(method, "") for method in methods)])
-    headings = ["Network", "Target", "Runtimes timed", "Dense ms, in", *methods]
+    headings = ["Network", "Target", "Runtimes timed", "Dense ms, in", *map(method_name, methods)]
     return Grid(headings, cells), [(f"Options {mark}", options) for options, mark in marks.items()]
 
 

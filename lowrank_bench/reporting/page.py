@@ -31,7 +31,14 @@ from lowrank_bench.reporting.cells import (
 )
 from lowrank_bench.reporting.choice import free_choice, how_sure, keeping, winner, workloads
 from lowrank_bench.reporting.columns import setting_of, what_of
-from lowrank_bench.reporting.decisions import DECISIONS_TITLE, decisions_grid, what_is_missing, with_choice
+from lowrank_bench.reporting.contents import board_id, contents, overall_id
+from lowrank_bench.reporting.decisions import (
+    DECISIONS_LEGEND,
+    DECISIONS_TITLE,
+    decisions_grid,
+    what_is_missing,
+    with_choice,
+)
 from lowrank_bench.reporting.headlines import SPANS_LEGEND, SPANS_TITLE, spans_grid, without_gain
 from lowrank_bench.reporting.latency import LATENCY_LEGEND, LATENCY_TITLE, latency_grid
 from lowrank_bench.reporting.overall import Overall
@@ -39,6 +46,7 @@ from lowrank_bench.reporting.page_records import links_of, records_table
 from lowrank_bench.reporting.page_table import Cell, Menu, PageRow, PageTable, plain_table
 from lowrank_bench.reporting.profile_links import ProfileLinks
 from lowrank_bench.reporting.tables import (
+    SETTINGS_LEGEND,
     facts,
     legend,
     overall_grid,
@@ -97,22 +105,22 @@ def render_page(
     notes: Sequence[str] = (),
     profiles: Sequence[ProfileLinks] = (),
 ) -> bytes:
-    """The page of these boards: what they come to, in short, then each with its pictures, and what holds for all models
-    together; then links to
-    ``profiles``, and the ``lines`` of records below ``folder`` behind it all.
+    """The page of these boards: what they come to, in short, then each with its pictures, and what holds for all
+    networks together; then links to ``profiles``, and the ``lines`` of records below ``folder`` behind it all.
 
     The same records give the same tables byte for byte. Whatever a record holds is text on the page, never markup, and
     a policy in the page keeps it from loading anything or running any script but its own two.
     """
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
     opening = _opening([board for board, _ in boards])
+    in_short = {"In short": [(part.title, f"#{part.table.id}-title") for part in opening]} if opening else {}
     scripts = [_part("assets/dataTables.min.js"), _part("assets/page.js")]
     html = environment.from_string(_part("templates/page.html.jinja")).render(
         css=Markup(_part("assets/page.css")),
         library=Markup(scripts[0]),
         script=Markup(scripts[1]),
         hashes=Markup(" ".join(f"'sha256-{_digest(text)}'" for text in scripts)),
-        contents=_contents(opening, [board for board, _ in boards], overall),
+        contents=in_short | contents([board for board, _ in boards], overall),
         opening=opening,
         overall=[_overall(number, table) for number, table in enumerate(overall)],
         sections=[_section(number, board, pictures) for number, (board, pictures) in enumerate(boards)],
@@ -145,25 +153,13 @@ def _digest(script: str) -> str:
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
-def _contents(
-    opening: Sequence[Opening], boards: Sequence[Board], overall: Sequence[Overall]
-) -> dict[str, list[tuple[str, str]]]:
-    """The links (text and address) to the opening, to the boards, by network, and to what holds for all models."""
-    found = {"In short": [(part.title, f"#{part.table.id}-title") for part in opening]} if opening else {}
-    for number, board in enumerate(boards):
-        found.setdefault(board.network, []).append((board.conditions, f"#board-{number}"))
-    if overall:
-        found["Together"] = [(table.name, f"#overall-{number}") for number, table in enumerate(overall)]
-    return found
-
-
 def _opening(boards: Sequence[Board]) -> list[Opening]:
     timed = with_choice(boards)
     counted = [f"{where}: {count}" for where, count in without_gain(timed)]
     missing = [what_is_missing(timed)]
     parts = [
         ("spans", SPANS_TITLE, SPANS_LEGEND, spans_grid(timed), counted),
-        ("decisions", DECISIONS_TITLE, "whatever the recipe", decisions_grid(timed), missing),
+        ("decisions", DECISIONS_TITLE, DECISIONS_LEGEND, decisions_grid(timed), missing),
     ]
     return [
         Opening(title, legend, plain_table(name, title, grid), [*filter(None, notes)])
@@ -174,14 +170,14 @@ def _opening(boards: Sequence[Board]) -> list[Opening]:
 
 def _overall(number: int, table: Overall) -> dict[str, object]:
     shown = plain_table(f"overall-table-{number}", table.name, overall_grid(table), sortable=True)
-    return {"id": f"overall-{number}", "name": table.name, "table": shown, "legend": overall_legend(table)}
+    return {"id": overall_id(number), "name": table.name, "table": shown, "legend": overall_legend(table)}
 
 
 def _section(number: int, board: Board, pictures: Sequence[Picture]) -> Section:
     tables = []
     if not board.rows.empty:
         tables += [
-            ("Settings", plain_table(f"settings-{number}", f"Settings of {board.name}", settings_grid(board)), ""),
+            ("Settings", _settings_table(number, board), f"{SETTINGS_LEGEND}."),
             ("Every method in every setting", _runtimes_table(number, board), ""),
             (LATENCY_TITLE, _latency_table(number, board), LATENCY_LEGEND),
         ]
@@ -189,13 +185,13 @@ def _section(number: int, board: Board, pictures: Sequence[Picture]) -> Section:
         table = plain_table(f"untimed-{number}-{place}", f"{title}: {board.name}", grid, sortable=True)
         tables.append((title, table, ""))
     return Section(
-        id=f"board-{number}",
+        id=board_id(number),
         name=board.name,
         headline="" if board.rows.empty else workload_text(*workloads(board)[0]),
         answers=[] if board.rows.empty else _answers(board),
         facts=facts(board),
         rows=None if board.rows.empty else _rows_table(number, board),
-        legend=legend(board),
+        legend=legend(board.max_loss),
         pictures=[
             {
                 "title": picture.title,
@@ -206,6 +202,10 @@ def _section(number: int, board: Board, pictures: Sequence[Picture]) -> Section:
         ],
         tables=tables,
     )
+
+
+def _settings_table(number: int, board: Board) -> PageTable:
+    return plain_table(f"settings-{number}", f"Settings of {board.name}", settings_grid(board))
 
 
 def _runtimes_table(number: int, board: Board) -> PageTable:

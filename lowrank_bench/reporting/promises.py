@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 
 from lowrank_bench.reporting.board import Board, Row, rows_of
-from lowrank_bench.reporting.cells import method_text, verdict_text, where_text
+from lowrank_bench.reporting.cells import method_name, method_text, verdict_text, where_text
 from lowrank_bench.reporting.markdown import escape, markdown_table
 from lowrank_bench.trial import CONTROL
 
@@ -49,7 +49,7 @@ def _delivered(method: str, rows: pd.DataFrame) -> list[str]:
     realised = rows["realised"]
     first = rows_of(rows)[0]
     return [
-        method,
+        method_name(method),
         where_text(first),
         str(len(rows)),
         f"{realised.median():.0%}",

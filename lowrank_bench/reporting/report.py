@@ -17,7 +17,7 @@ from lowrank_bench.reporting.files import plain_name, replace_files
 from lowrank_bench.reporting.findings import findings_markdown
 from lowrank_bench.reporting.gallery import pictures_of
 from lowrank_bench.reporting.latex import to_latex
-from lowrank_bench.reporting.leaderboard import board_markdown, overall_markdown, to_csv
+from lowrank_bench.reporting.leaderboard import leaderboard_markdown, to_csv
 from lowrank_bench.reporting.markdown import escape
 from lowrank_bench.reporting.overall import Overall, make_overall
 from lowrank_bench.reporting.page import Picture, render_page
@@ -61,20 +61,18 @@ def write_report(
     overall = make_overall(boards)
     notes = _notes(frame, counting)
     files: dict[str, bytes] = {}
-    sections = ["# Leaderboard", *map(overall_markdown, overall)]
+    figures: dict[int, list[str]] = {}
     pages: list[tuple[Board, list[Picture]]] = []
-    for board in boards:
-        sections.append(board_markdown(board))
+    for number, board in enumerate(boards):
         pages.append((board, []))
         for drawn in pictures_of(board, evidence.trials):
             name = f"figures/{_slug(board)}-{drawn.kind}"
             images = {f"{name}.{form}": file for form, file in encode(drawn.figure).items()}
-            sections.append(f"![{escape(f'{drawn.title}: {board.name}')}]({name}.svg)")
+            figures.setdefault(number, []).append(f"![{escape(f'{drawn.title}: {board.name}')}]({name}.svg)")
             pages[-1][1].append(Picture(drawn.title, images[f"{name}.svg"], drawn.pointed))
             files |= images
     profiles = profiles_of(folder, evidence.trials)
-    if profiles:
-        sections.append(profiles_markdown(profiles))
+    sections = [leaderboard_markdown(boards, overall, figures), *([profiles_markdown(profiles)] if profiles else [])]
     files["leaderboard.md"] = ("\n\n".join([*sections, *notes]) + "\n").encode()
     files["leaderboard.csv"] = to_csv(boards).encode()
     files["index.html"] = render_page(pages, overall, lines, folder, notes, profiles)

@@ -14,11 +14,13 @@ from lowrank_bench.reporting.cells import (
     practical_text,
     seeds_of,
     signed,
+    with_unstable,
     workload_text,
 )
 from lowrank_bench.reporting.choice import by_practical, free_choice, in_float32, practical_verdict, workloads
 from lowrank_bench.reporting.columns import WHAT
 from lowrank_bench.reporting.decisions import (
+    DECISIONS_LEGEND,
     DECISIONS_TITLE,
     all_recipes,
     by_network,
@@ -58,7 +60,7 @@ def summary_board(boards: Sequence[Board], whole: str = "leaderboard.md") -> str
         parts += [f"**{SPANS_TITLE}**, {SPANS_LEGEND}", markdown_table(*spans)]
     parts.append(bullets(without_gain(boards)))
     if (decided := decisions_grid(boards)).cells:
-        parts += [f"**{DECISIONS_TITLE}**", markdown_table(*decided)]
+        parts += [f"**{DECISIONS_TITLE}**, {DECISIONS_LEGEND}", markdown_table(*decided)]
     parts.append(escape(what_is_missing(boards)))
     networks = by_network(boards)
     full = [some for some in networks if _methods(fullest(some)) > 1]
@@ -181,7 +183,6 @@ def _stacked(*parts: str) -> str:
 
 
 def _cells(row: Row, timed: Timed, most: int, recipe: str) -> list[str]:
-    judged = practical_verdict(row)
     exact = row.arithmetic == "float32"
     control = " (A/A control)" if exact else f" (dense, {row.arithmetic})"
     return [
@@ -189,7 +190,7 @@ def _cells(row: Row, timed: Timed, most: int, recipe: str) -> list[str]:
         row.target + ("" if row.recipe == recipe else f", recipe {row.recipe}"),
         practical_text(row),
         chosen_text(row, timed, most) if exact else row.runtime,
-        f"{judged}, unstable" if row.unstable else judged,
+        with_unstable(practical_verdict(row), row.unstable),
         loss_text(row),
         str(seeds_of(row)),
         f"{row.macs_ratio:.2f}",

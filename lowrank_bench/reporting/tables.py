@@ -17,6 +17,7 @@ from lowrank_bench.reporting.cells import (
     setting_text,
     speedup_text,
     where_text,
+    with_unstable,
 )
 from lowrank_bench.reporting.clocked import clock_facts
 from lowrank_bench.reporting.columns import setting_of
@@ -25,6 +26,7 @@ from lowrank_bench.reporting.overall import Overall
 from lowrank_bench.tasks.zoo import in_zoo
 from lowrank_bench.trial import CONTROL
 
+SETTINGS_LEGEND = "Fastest in each setting: by the speedup within it, of this recipe alone, by its interval's lower end"
 MADE_TITLE, LOST_TITLE = "Made, not timed", "Refused or failed"
 _OF_MODELS = (
     "Method", "Target", "Loss, points [95 %]", "Top-1 before → after tuning", "Seeds (their losses)", "MACs ratio",
@@ -122,7 +124,7 @@ def runtimes_grid(board: Board) -> Grid:
     """
     cells: dict[tuple[str, str], dict[tuple[str, int, int], str]] = {}
     for row in rows_of(board.rows[board.rows["method"] != CONTROL]):
-        text = f"{speedup_text(row)}, {row.realised:.0%}" + (", unstable" if row.unstable else "")
+        text = with_unstable(f"{speedup_text(row)}, {row.realised:.0%}", row.unstable)
         cells.setdefault((method_text(row), row.target), {})[setting_of(row)] = text
     headings = ["Method", "Target", *(setting_text(*setting) for setting in board.settings)]
     lines = [[*what, *(found.get(setting, "") for setting in board.settings)] for what, found in sorted(cells.items())]
@@ -164,11 +166,11 @@ def untimed_grids(board: Board) -> list[tuple[str, Grid]]:
     return [(title, grid) for title, grid in grids if grid.cells]
 
 
-def legend(board: Board) -> str:
-    """What the tables of a board mean, in sentences."""
+def legend(max_loss: float) -> str:
+    """What the tables of a board mean that ranks what loses at most so many points, in sentences."""
     return (
         "Ranked within each setting by the lower bound of the speedup, among what loses at most "
-        f"{points_text(board.max_loss)} of top-1 (– loses more, or its loss is not known). ★ nothing else in the "
+        f"{points_text(max_loss)} of top-1 (– loses more, or its loss is not known). ★ nothing else in the "
         "setting is as fast and as accurate. A/A is the dense model against its own copy. Speedup is dense over "
         "compressed time under the same runtime: median of pair ratios; over several processes or seeds, geometric "
         "mean with t-interval. Loss is counted from the dense control after the same tuning: mean over seeds, with the "

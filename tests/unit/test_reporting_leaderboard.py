@@ -12,7 +12,7 @@ from lowrank_bench.errors import InvalidInput
 from lowrank_bench.record import Status
 from lowrank_bench.reporting.board import make_boards
 from lowrank_bench.reporting.cells import interval_text
-from lowrank_bench.reporting.leaderboard import board_markdown, to_csv, to_terminal
+from lowrank_bench.reporting.leaderboard import board_markdown, leaderboard_markdown, to_csv, to_terminal
 from lowrank_bench.reporting.markdown import escape
 from lowrank_bench.reporting.page import render_page
 from lowrank_bench.reporting.readme import BEGIN, END
@@ -120,6 +120,20 @@ def test_of_two_timings_of_one_model_in_one_setting_the_one_from_more_processes_
     assert named(board, method="tucker")["speedup"] == 2.0
 
 
+def test_the_leaderboard_begins_with_links_to_its_boards_and_those_without_a_time_are_last():
+    untimed = trial_record(trial("tucker", 4, model="alexnet"))
+    slow = trial("tucker", 4, model="vgg", task="speed", recipe="none")
+    boards = make_boards(to_frame([untimed, *sweep(), trial_record(slow, quality=None), measurement_record(slow)]))
+    assert [board.model for board in boards] == ["charnet", "vgg", "alexnet"]
+    text = leaderboard_markdown(boards)
+    links = re.findall(r"- (.*): \[(.*)\]\(#(.*)\)", text.split("## How to read the boards")[0])
+    assert [name for name, _, _ in links] == ["charnet on chars36", "vgg on speed", "alexnet on chars36"]
+    for (network, conditions, address), board in zip(links, boards, strict=True):
+        assert f"{network}, {conditions}" == board.name
+        assert f'<a id="{address}"></a>\n\n## {board.name}\n' in text
+    assert text.count("Ranked within each setting by the lower bound") == 1
+
+
 def test_machines_models_and_recipes_are_never_mixed():
     records = sweep()
     records += [measurement_record(trial("tucker", 4), 9.0, machine="bench-2")]
@@ -208,12 +222,12 @@ def test_calls_have_their_p50_p90_throughput_memory_and_size_on_the_board_and_on
     board = board_of(sweep())
     rows, text = board_markdown(board).split("### Latency, throughput and memory")
     assert " ms |" not in rows.split("| # |")[1]  # once is enough
+    told = leaderboard_markdown([board, board])
     (line,) = [line for line in text.splitlines() if line.startswith("| onnxruntime 1t b64 | jaderberg | macs/4 |")]
     # 40 ms over 3.1, p90 a tenth above p50 on both sides, 64 images in 12.9 ms, 2.4 million bytes
     assert cells(line)[3:] == ["40.0 / 44.0", "12.9 / 14.2", "4960", "200", "2.40"]
-    assert (
-        "less than 1 ms, p90 is of the means of loops" in text and "not what the compressed model alone needs" in text
-    )
+    for said in ("less than 1 ms, p90 is of the means of loops", "not what the compressed model alone needs"):
+        assert told.count(said) == 1  # of both boards
     page = render_page([(board, [])], [], [], tmp_path).decode()
     assert "<td>12.9 / 14.2" in page.replace(' data-order="12.9"', "") and "p90 is of the means of loops" in page
 

@@ -66,7 +66,8 @@ def test_it_begins_with_both_ends_of_what_fewer_macs_become_budgets_of_convoluti
     ]
     assert text.split("\n\n")[2] == (
         "- bench-1, at any budget and recipe, at the threads and batch of the headlines: of 10 models with at least 5% "
-        "fewer MACs 1 slower than the dense one (down to 0.10 [0.10, 0.10]: narrow macs/4.5 on charnet)."
+        "fewer MACs 1 slower than the dense one (down to 0.10 [0.10, 0.10]: narrow (fewer channels) macs/4.5 on "
+        "charnet)."
     )
 
 
@@ -79,9 +80,7 @@ def test_it_counts_first_what_gains_nothing_and_takes_the_users_choice_of_runtim
     (line,) = lines_of(text, "Machine")[1:]  # where nothing is known of an interval, nothing is an end
     assert line[5] == line[6] == "1.00 [0.99, 1.01], tucker on lenet in onnxruntime 1t b1; same"
     assert line[3] == "2 (1 not known)"
-    assert (
-        "of 2 models with at least 5% fewer MACs 1 with no gain beyond noise and 1 of which that is not known" in text
-    )
+    assert "of 2 models with at least 5% fewer MACs 1 with no gain beyond noise and 1 not known.\n" in text
     assert "of 6 models with at least 5% fewer MACs none without a gain beyond noise.\n" in summary(sweep())
 
 
@@ -107,6 +106,28 @@ def test_of_a_network_on_which_nothing_keeps_within_the_loss_that_is_said() -> N
     records += [*timed("tucker", 3.0, loss=9.0), *timed("denton", 2.0, loss=8.0)]
     (line,) = lines_of(summary(records), "Network")[1:]
     assert line[2:4] == ["2 points", "none"]
+
+
+def test_a_control_without_low_rank_is_marked_wherever_a_method_is_named() -> None:
+    records = [*sweep(), *timed("narrow", 5.2, 0.9, ratio=8, options={"align": 16}), *alone("vgg16", "narrow", 3.0)]
+    text = summary(records)
+    assert text.count("narrow (fewer channels)") == len(re.findall(r"narrow(?!,)", text)) > 3
+    assert "narrow (fewer channels) may be as fast" in text
+    assert "narrow (fewer channels) align=16" in [line[0] for line in lines_of(text, "Method")]
+    assert "narrow (fewer channels)" in lines_of(text[text.index("**Networks by time alone") :], "Network")[0]
+
+
+def test_a_model_that_was_timed_at_two_batches_is_one_model() -> None:
+    of, own = (
+        trial("tucker", ratio, task="speed", model="vgg16", recipe="none", ranks=ranks)
+        for ratio, ranks in ((4, None), (None, {"conv2": 8}))
+    )
+    half = trial_record(own, quality=None)
+    assert half.size is not None
+    half = half.model_copy(update={"size": half.size.model_copy(update={"macs": half.size.macs // 2})})
+    records = [half, measurement_record(own, 1.8, batch=64), measurement_record(own, 1.8, batch=1)]
+    text = summary([*records, trial_record(of, quality=None), measurement_record(of, 3.0, batch=1)])
+    assert "of 2 models with at least 5% fewer MACs" in text
 
 
 def test_a_loss_that_nobody_knows_is_said_to_be_so_and_is_no_large_one() -> None:
