@@ -12,15 +12,14 @@ import pandas as pd
 from lowrank_bench.reading import latest, read_lines
 from lowrank_bench.reporting.board import Board, make_boards
 from lowrank_bench.reporting.evidence import Evidence
-from lowrank_bench.reporting.figures import encode
 from lowrank_bench.reporting.files import plain_name, replace_files
 from lowrank_bench.reporting.findings import findings_markdown
-from lowrank_bench.reporting.gallery import pictures_of
+from lowrank_bench.reporting.gallery import Picture, pictures_of
 from lowrank_bench.reporting.latex import to_latex
 from lowrank_bench.reporting.leaderboard import leaderboard_markdown, to_csv
 from lowrank_bench.reporting.markdown import escape
 from lowrank_bench.reporting.overall import Overall, make_overall
-from lowrank_bench.reporting.page import Picture, render_page
+from lowrank_bench.reporting.page import render_page
 from lowrank_bench.reporting.paper import load_paper, paper_names
 from lowrank_bench.reporting.profile_links import profiles_markdown, profiles_of
 from lowrank_bench.reporting.readme import address_from, around_board, renew_board
@@ -64,13 +63,11 @@ def write_report(
     figures: dict[int, list[str]] = {}
     pages: list[tuple[Board, list[Picture]]] = []
     for number, board in enumerate(boards):
-        pages.append((board, []))
-        for drawn in pictures_of(board, evidence.trials):
-            name = f"figures/{_slug(board)}-{drawn.kind}"
-            images = {f"{name}.{form}": file for form, file in encode(drawn.figure).items()}
-            figures.setdefault(number, []).append(f"![{escape(f'{drawn.title}: {board.name}')}]({name}.svg)")
-            pages[-1][1].append(Picture(drawn.title, images[f"{name}.svg"], drawn.pointed))
-            files |= images
+        pages.append((board, [*pictures_of(board, evidence.trials)]))
+        for picture in pages[-1][1]:
+            name = f"figures/{_slug(board)}-{picture.kind}"
+            files |= {f"{name}.{form}": file for form, file in picture.files.items()}
+            figures.setdefault(number, []).append(f"![{escape(f'{picture.title}: {board.name}')}]({name}.svg)")
     profiles = profiles_of(folder, evidence.trials)
     sections = [leaderboard_markdown(boards, overall, figures), *([profiles_markdown(profiles)] if profiles else [])]
     files["leaderboard.md"] = ("\n\n".join([*sections, *notes]) + "\n").encode()
