@@ -105,7 +105,7 @@ class Board:
         """Of ``unranked`` what was refused or failed, some seeds of it or all."""
         return self.unranked[self.unranked["status"] != NOT_TIMED]
 
-    def without_time(self, setting: Setting | None = None) -> dict[What, list[str]]:
+    def ends_without_time(self, setting: Setting | None = None) -> dict[What, list[str]]:
         """How what was tried ended that came to a time nowhere here; of one setting what could not be made, and what
         could not be timed in that one.
         """

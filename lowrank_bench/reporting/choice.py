@@ -1,7 +1,10 @@
-"""Which model a user would choose who is free to choose the runtime too: the rule behind every named winner."""
+"""Which model a user would choose who is free to choose the runtime too: the rule behind every named winner, and among
+which runtimes it chose.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Literal
 
 import pandas as pd
@@ -9,10 +12,12 @@ import pandas as pd
 from lowrank_bench.measurement.statistics import RatioInterval, Verdict, verdict
 from lowrank_bench.reporting.board import Board, Row, allowed, rows_of
 from lowrank_bench.reporting.cells import UNSTABLE, method_name, seeds_of
-from lowrank_bench.reporting.columns import WHAT
+from lowrank_bench.reporting.columns import WHAT, What, what_of
 from lowrank_bench.reporting.reach import reach
-from lowrank_bench.trial import CONTROL
+from lowrank_bench.trial import CONTROL, names_ranks
 
+Timed = Mapping[What, Collection[str]]
+"""Of every model, by method, options and target, the runtimes in which it was timed."""
 Unknown = Literal["not known"]
 NOT_KNOWN: Unknown = "not known"
 
@@ -37,6 +42,18 @@ def free_choice(board: Board, threads: int, batch: int) -> pd.DataFrame:
     """
     rows = in_float32(board, threads, batch)
     return by_practical(rows[rows["runtime"] == rows["practical_runtime"]])
+
+
+def shared_workload(board: Board) -> tuple[int, int]:
+    """The first threads and batch at which a budget was timed, which other networks may share; else the headline's."""
+    known = workloads(board)
+    return next((workload for workload in known if not at_budgets(board, *workload).empty), known[0])
+
+
+def at_budgets(board: Board, threads: int, batch: int) -> pd.DataFrame:
+    """Each model of a budget in its fastest runtime; ranks that were given one by one no other network shares."""
+    models = keeping(free_choice(board, threads, batch), None)
+    return models[~models["target"].map(names_ranks).astype(bool)]
 
 
 def by_practical(rows: pd.DataFrame) -> pd.DataFrame:
@@ -98,6 +115,28 @@ def reserve(row: Row) -> list[str]:
     """What is to be said beside a practical speedup that is not plainly a gain."""
     judged = practical_verdict(row)
     return [*([] if judged == "faster" else [judged]), *([UNSTABLE] if row.unstable else [])]
+
+
+def timed_in(rows: pd.DataFrame) -> Timed:
+    """Of the models of these rows."""
+    return {
+        (str(method), str(options), str(target)): sorted(set(some["runtime"]))
+        for (method, options, target), some in rows.groupby(WHAT)
+    }
+
+
+def fastest_of(runtimes: Collection[str]) -> str:
+    """Such as ``fastest of: onnxruntime, openvino``, or ``onnxruntime only``."""
+    names = sorted(set(runtimes))
+    return f"fastest of: {', '.join(names)}" if len(names) > 1 else f"{', '.join(names)} only"
+
+
+def chosen_text(row: Row, timed: Timed, most: int) -> str:
+    """The row's runtime, and of how many it was chosen where these are fewer than ``most``."""
+    count = len(timed[what_of(row)])
+    if count >= most:
+        return str(row.runtime)
+    return f"{row.runtime} only" if count == 1 else f"{row.runtime} of {count}"
 
 
 def _may_reach(row: Row, best: Row) -> bool:

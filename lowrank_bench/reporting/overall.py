@@ -77,7 +77,9 @@ def _overall(boards: list[Board]) -> Overall:
     fields: dict[tuple[Setting, str], list[Board]] = {}
     for board in boards:
         for setting in board.settings:
-            for target in dict.fromkeys(what[2] for what in [*board.models_in(setting), *board.without_time(setting)]):
+            for target in dict.fromkeys(
+                what[2] for what in [*board.models_in(setting), *board.ends_without_time(setting)]
+            ):
                 fields.setdefault((setting, target), []).append(board)
     shared = {field: group for field, group in fields.items() if len(group) > 1}
     ordered = sorted(shared.items(), key=lambda field: (-len(field[1]), field[0]))
@@ -91,7 +93,7 @@ def _overall(boards: list[Board]) -> Overall:
 def _in_field(boards: list[Board], setting: Setting, target: str) -> list[OverallRow]:
     """What was tried on two networks at least, at one target in one setting."""
     timed = [board.models_in(setting) for board in boards]
-    refused = [board.without_time(setting) for board in boards]
+    refused = [board.ends_without_time(setting) for board in boards]
     rows = []
     for what in sorted({what for known in [*timed, *refused] for what in known if what[2] == target}):
         outcomes: list[tuple[float, float, float] | None] = []

@@ -32,15 +32,19 @@ from lowrank_bench.reporting.cells import (
 from lowrank_bench.reporting.choice import free_choice, how_sure, keeping, winner, workloads
 from lowrank_bench.reporting.columns import setting_of, what_of
 from lowrank_bench.reporting.contents import board_id, contents, overall_id
-from lowrank_bench.reporting.decisions import (
+from lowrank_bench.reporting.gallery import Picture
+from lowrank_bench.reporting.latency import LATENCY_LEGEND, LATENCY_TITLE, latency_grid
+from lowrank_bench.reporting.opening import (
     DECISIONS_LEGEND,
     DECISIONS_TITLE,
+    SPANS_LEGEND,
+    SPANS_TITLE,
     decisions_grid,
+    spans_grid,
     what_is_missing,
     with_choice,
+    without_gain,
 )
-from lowrank_bench.reporting.headlines import SPANS_LEGEND, SPANS_TITLE, spans_grid, without_gain
-from lowrank_bench.reporting.latency import LATENCY_LEGEND, LATENCY_TITLE, latency_grid
 from lowrank_bench.reporting.overall import Overall
 from lowrank_bench.reporting.page_records import links_of, records_table
 from lowrank_bench.reporting.page_table import Cell, Menu, PageRow, PageTable, plain_table
@@ -55,14 +59,6 @@ from lowrank_bench.reporting.tables import (
     settings_grid,
     untimed_grids,
 )
-
-
-class Picture(NamedTuple):
-    """A figure for the page: what it shows, the svg file, and whether its markers stand for rows."""
-
-    title: str
-    svg: bytes
-    pointed: bool
 
 
 class Answer(NamedTuple):
@@ -84,7 +80,9 @@ class Opening(NamedTuple):
 
 
 class Section(NamedTuple):
-    """A board on the page; ``tables`` have a title and, where there is one, a note on how to read them."""
+    """A board on the page; its pictures with the svg as the page has it; ``tables`` have a title and, where there is
+    one, a note on how to read them.
+    """
 
     id: str
     name: str
@@ -93,7 +91,7 @@ class Section(NamedTuple):
     facts: list[tuple[str, str]]
     rows: PageTable | None
     legend: str
-    pictures: list[dict[str, object]]
+    pictures: list[tuple[Picture, Markup]]
     tables: list[tuple[str, PageTable, str]]
 
 
@@ -193,11 +191,7 @@ def _section(number: int, board: Board, pictures: Sequence[Picture]) -> Section:
         rows=None if board.rows.empty else _rows_table(number, board),
         legend=legend(board.max_loss),
         pictures=[
-            {
-                "title": picture.title,
-                "svg": inline_svg(picture.svg, f"b{number}f{place}", f"{picture.title}: {board.name}"),
-                "pointed": picture.pointed,
-            }
+            (picture, inline_svg(picture.files["svg"], f"b{number}f{place}", f"{picture.title}: {board.name}"))
             for place, picture in enumerate(pictures)
         ],
         tables=tables,

@@ -1,4 +1,4 @@
-"""The README's board: which model to take, and of each network the table that says so."""
+"""The README's board: which model to take, of each network the table that says so, and one of those timed alone."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pandas as pd
 from lowrank_bench.reporting.board import THRESHOLDS, Board, Row, allowed, rows_of
 from lowrank_bench.reporting.cells import (
     loss_text,
+    method_name,
     method_text,
     points_text,
     practical_text,
@@ -17,11 +18,29 @@ from lowrank_bench.reporting.cells import (
     with_unstable,
     workload_text,
 )
-from lowrank_bench.reporting.choice import by_practical, free_choice, in_float32, practical_verdict, workloads
-from lowrank_bench.reporting.columns import WHAT
-from lowrank_bench.reporting.decisions import (
+from lowrank_bench.reporting.choice import (
+    Timed,
+    at_budgets,
+    by_practical,
+    chosen_text,
+    fastest_of,
+    free_choice,
+    in_float32,
+    practical_verdict,
+    reserve,
+    rivals,
+    shared_workload,
+    timed_in,
+    winner,
+    workloads,
+)
+from lowrank_bench.reporting.columns import WHAT, what_of
+from lowrank_bench.reporting.markdown import bullets, escape, markdown_table
+from lowrank_bench.reporting.opening import (
     DECISIONS_LEGEND,
     DECISIONS_TITLE,
+    SPANS_LEGEND,
+    SPANS_TITLE,
     all_recipes,
     by_network,
     chosen,
@@ -29,14 +48,13 @@ from lowrank_bench.reporting.decisions import (
     fastest_at,
     fullest,
     of_one_machine,
+    spans_grid,
+    untimed,
     what_is_missing,
     with_choice,
+    without_gain,
 )
-from lowrank_bench.reporting.headlines import SPANS_LEGEND, SPANS_TITLE, spans_grid, without_gain
-from lowrank_bench.reporting.markdown import bullets, escape, markdown_table
-from lowrank_bench.reporting.networks import networks_grid, shared_workload
-from lowrank_bench.reporting.tables import environment_facts, facts
-from lowrank_bench.reporting.timed_in import Timed, chosen_text, fastest_of, timed_in
+from lowrank_bench.reporting.tables import Grid, environment_facts, facts
 from lowrank_bench.trial import CONTROL
 
 _HEADINGS = [
@@ -158,6 +176,48 @@ def _networks(boards: Sequence[Board]) -> list[str]:
         told = [*options, *_facts(*some), ("Noise floor, median of these rows", f"{floors.median():.1%}")]
         tables.append(_stacked(f"{title}, {said}", markdown_table(*grid), _told(told)))
     return tables
+
+
+def networks_grid(boards: Sequence[Board], threads: int, batch: int) -> tuple[Grid, list[tuple[str, str]]]:
+    """Of every method the practical speedup of its fastest variant, the runtime in which it is reached and the
+    number of its options where it has any; ★ the largest that is beyond noise, ☆ what is so too and may be as large;
+    what refused or failed there is said so. Beside the table what each number stands for. Ranks that were given one by
+    one, which a network shares with no other, are left to its own board.
+    """
+    lines: list[tuple[Board, str, pd.DataFrame]] = []
+    for board in boards:
+        models = at_budgets(board, threads, batch)
+        lines += [(board, str(target), some.drop_duplicates("method")) for target, some in models.groupby("target")]
+    unmet = [untimed(board, target) for board, target, _ in lines]
+    methods = sorted(
+        {method for _, _, rows in lines for method in rows["method"]} | {m for some in unmet for m in some}
+    )
+    given = sorted({options for _, _, rows in lines for options in rows["options"]} - {""})
+    marks = {options: f"({number})" for number, options in enumerate(given, start=1)}
+    cells = []
+    for (board, target, rows), without in zip(lines, unmet, strict=True):
+        timed = timed_in(in_float32(board, threads, batch))
+        here = sorted({name for row in rows_of(rows) for name in timed[what_of(row)]})
+        found = without | {row.method: _network_cell(row, timed, len(here), marks) for row in rows_of(rows)}
+        best = winner(rows)
+        if best is not None:
+            found[best.method] += " ★"
+            for row in rivals(best, rows):
+                found[row.method] += " ☆" * (practical_verdict(row) == "faster")
+        dense = _fastest_dense(board, threads, batch)
+        cells.append([board.model, target, ", ".join(here), dense, *(found.get(method, "") for method in methods)])
+    headings = ["Network", "Target", "Runtimes timed", "Dense ms, in", *map(method_name, methods)]
+    return Grid(headings, cells), [(f"Options {mark}", options) for options, mark in marks.items()]
+
+
+def _network_cell(row: Row, timed: Timed, most: int, marks: dict[str, str]) -> str:
+    chosen = f"{chosen_text(row, timed, most)} {marks.get(row.options, '')}".strip()
+    return f"{practical_text(row)} {', '.join([chosen, *reserve(row)])}"
+
+
+def _fastest_dense(board: Board, threads: int, batch: int) -> str:
+    times = in_float32(board, threads, batch).groupby("runtime")["runtime_dense_ms"].first()
+    return f"{times.min():.3g} {times.idxmin()}"
 
 
 def _facts(*boards: Board) -> list[tuple[str, str]]:
