@@ -45,6 +45,7 @@ DECISIONS_LEGEND = (
     "whatever the recipe: the largest practical speedup (dense and compressed model each in its fastest runtime) at "
     "the headline's threads and batch, by the lower end of its interval"
 )
+NO_LOSS = "no loss is known: no dense control"
 _DECISIONS_HEADINGS = [
     "Network", "Setting", "Losing at most", "Fastest", "In", "Practical [95 %]", "Loss, points [95 %]", "How sure",
 ]  # fmt: skip
@@ -238,7 +239,7 @@ def _decided(boards: Sequence[Board]) -> list[list[str]]:
     if lines:
         return lines
     if keeping(rows, None)["top1_drop"].isna().all():
-        return [[*where, "", "none", "", "", "", "no loss is known: no dense control"]]
+        return [[*where, "", "none", "", "", "", NO_LOSS]]
     return [[*where, points_text(THRESHOLDS[-1]), "none", "", "", "", "nothing timed that is faster loses so little"]]
 
 

@@ -77,9 +77,8 @@ def _overall(boards: list[Board]) -> Overall:
     fields: dict[tuple[Setting, str], list[Board]] = {}
     for board in boards:
         for setting in board.settings:
-            for target in dict.fromkeys(
-                what[2] for what in [*board.models_in(setting), *board.ends_without_time(setting)]
-            ):
+            tried = [*board.models_in(setting), *board.ends_without_time(setting)]
+            for target in dict.fromkeys(target for _, _, target in tried):
                 fields.setdefault((setting, target), []).append(board)
     shared = {field: group for field, group in fields.items() if len(group) > 1}
     ordered = sorted(shared.items(), key=lambda field: (-len(field[1]), field[0]))

@@ -37,6 +37,7 @@ from lowrank_bench.reporting.latency import LATENCY_LEGEND, LATENCY_TITLE, laten
 from lowrank_bench.reporting.opening import (
     DECISIONS_LEGEND,
     DECISIONS_TITLE,
+    NO_LOSS,
     SPANS_LEGEND,
     SPANS_TITLE,
     decisions_grid,
@@ -219,7 +220,8 @@ def _answers(board: Board) -> list[Answer]:
         among = keeping(rows, limit)
         row = winner(among)
         if row is None:
-            answers.append(Answer(question, "none", "nothing that keeps within it is faster", ""))
+            known = limit is None or keeping(rows, None)["top1_drop"].notna().any()
+            answers.append(Answer(question, "none", "nothing that keeps within it is faster" if known else NO_LOSS, ""))
         else:
             interval = practical_text(row).partition(" ")[2]
             what = f"{method_text(row)} {row.target} in {row.runtime}, {interval}"

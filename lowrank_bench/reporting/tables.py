@@ -181,7 +181,8 @@ def legend(max_loss: float) -> str:
         "runtimes are compared within an hour, and the interval holds how far hours disagree; a runtime counts for a "
         f"headline where the dense model is at most {HEADLINE_MARGIN:.0%} slower than in its fastest. Unstable: its "
         "processes differ by more than their own intervals explain. Output error is against "
-        "eager. Ratios are dense over compressed."
+        "eager. Ratios are dense over compressed. Dense ms is one estimate of all rows of a network in a runtime, over "
+        "recipes and hours. A method of fewer channels is no low-rank method but the control beside them."
     )
 
 

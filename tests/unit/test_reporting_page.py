@@ -253,3 +253,11 @@ def test_in_a_browser_it_sorts_filters_points_at_rows_and_makes_no_request(text,
     assert out["target"] is True
     assert out["requests"] == []
     assert out["name"] == ""
+
+
+def test_where_no_loss_is_known_the_page_does_not_say_that_it_is_too_large(tmp_path):
+    of = trial("tucker", 4)
+    write(tmp_path, [trial_record(of), measurement_record(of, 3.0)])  # and no dense control
+    write_report(tmp_path)
+    text = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert "no loss is known: no dense control" in text and "nothing that keeps within it" not in text
