@@ -112,8 +112,9 @@ class Board:
         timed = {what_of(row) for row in rows_of(self.rows)}
         ends: dict[What, list[str]] = {}
         for row in rows_of(self.lost[self.lost["method"] != CONTROL]):
-            in_any = setting is None or pd.isna(row.threads)
-            if what_of(row) not in timed if in_any else setting_of(row) == setting:
+            there = setting is not None and not pd.isna(row.threads)
+            counts = setting_of(row) == setting if there else what_of(row) not in timed
+            if counts:
                 ends.setdefault(what_of(row), []).append(str(row.status))
         return ends
 
