@@ -21,7 +21,7 @@ from lowrank_bench.compression.model import Compressed
 from lowrank_bench.compression.norms import factor_weighed, output_scale, weighing_norms
 from lowrank_bench.compression.plan import LayerPlan, Plan, describe_stage
 from lowrank_bench.compression.ranks import resolve_ranks
-from lowrank_bench.compression.surgery import check_finite, kernel_of, named_layer, swap
+from lowrank_bench.compression.surgery import check_finite, kernel_of, named_layer, swap, tied_layers
 from lowrank_bench.compression.targets import Targets
 from lowrank_bench.errors import InvalidInput, UnsupportedLayer
 
@@ -41,6 +41,7 @@ def compress_layers(method: LayerMethod, model: nn.Module, job: Job, *, draw: bo
     dense_cost = count(model, job.input_size)
     skipped = untouched(model, sites)
     skipped |= {name: reason for name, site in sites.items() if (reason := method.refuse(site.geometry))}
+    skipped |= {name: reason for name, reason in tied_layers(model).items() if name in sites}
     open_sites = {name: site for name, site in sites.items() if name not in skipped}
     if not job.speed_only:
         for name in open_sites:

@@ -57,6 +57,24 @@ def block_diagonal(kernel: Tensor, groups: int) -> Tensor:
     return blocks.reshape(out, groups * inputs, dh, dw)
 
 
+def tied_layers(model: nn.Module) -> dict[str, str]:
+    """Modules that share a parameter with another module: name -> reason to leave them as they are.
+
+    What is tied is stored and counted once, so that factors in one module's place would save nothing of it, and untie
+    it from the other. A module that is reached under several names is one, and shares nothing.
+    """
+    holders: dict[int, list[tuple[str, str]]] = {}
+    for name, module in model.named_modules():
+        for kind, parameter in module.named_parameters(recurse=False):
+            holders.setdefault(id(parameter), []).append((name, kind))
+    return {
+        name: f"it shares its {kind} with {next(other for other, _ in held if other != name)!r}: untie them first"
+        for held in holders.values()
+        for name, kind in held
+        if any(other != name for other, _ in held)
+    }
+
+
 def swap(model: nn.Module, name: str, replacement: nn.Module) -> None:
     """Put a module in a layer's place, under every name by which the layer is reached (shared layers stay shared)."""
     layer = model.get_submodule(name)

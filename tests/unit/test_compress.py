@@ -163,6 +163,39 @@ def test_a_layer_whose_weight_the_network_reads_itself_stays_dense_by_name() -> 
         lrb.compress(model, "tucker", ranks={"read": "full"}, input_size=(3, 8, 8))
 
 
+class Tied(nn.Module):
+    """Two layers of one weight, which is stored and counted once, between two plain ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.a, self.b = nn.Conv2d(3, 32, 3), *(nn.Conv2d(32, 32, 3, padding=1) for _ in range(2))
+        self.last = nn.Conv2d(32, 64, 3)
+        self.b.weight = self.a.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.last(self.b(self.a(self.stem(x)).relu()).relu())
+        return out
+
+
+@pytest.mark.parametrize("how", [{"budget": lrb.Budget(params=2)}, {"budget": lrb.Budget(macs=1.2)}, {"ranks": 4}])
+def test_layers_of_one_weight_stay_dense_by_name_and_a_budget_is_met_with_the_others(how: dict[str, Any]) -> None:
+    compressed = lrb.compress(Tied(), "channel_svd", input_size=(3, 12, 12), **how)
+    assert {"a", "b"} <= set(compressed.skipped)
+    assert "shares its weight with 'b'" in compressed.skipped["a"]
+    assert compressed.model.a.weight is compressed.model.b.weight
+    if budget := how.get("budget"):
+        dense, cost = (getattr(c, budget.metric) for c in (compressed.dense_cost, compressed.cost))
+        assert dense / cost == pytest.approx(budget.ratio, rel=0.05)
+
+
+def test_a_budget_out_of_reach_of_layers_of_one_weight_names_a_ratio_above_one() -> None:
+    with pytest.raises(lrb.InvalidBudget, match=r"largest ratio that .* is [1-9]"):
+        lrb.compress(Tied(), "channel_svd", lrb.Budget(params=100), input_size=(3, 12, 12))
+    with pytest.raises(lrb.UnsupportedLayer, match=r"'b': it shares its weight with 'a'"):
+        lrb.compress(Tied(), "channel_svd", ranks={"b": 2}, input_size=(3, 12, 12))
+
+
 def test_a_shared_layer_is_swapped_under_every_name_and_stays_shared() -> None:
     compressed = lrb.compress(small(), "jaderberg", ranks={"shared": 5}, input_size=SIZE)
     assert compressed.model.shared is compressed.model.again
