@@ -63,6 +63,14 @@ def _check_finite(images: Tensor, place: str) -> None:
         )
 
 
+def _check_calibrated(sums: Tensor, name: str, what: str) -> None:
+    if not torch.isfinite(sums).all():
+        raise InvalidData(
+            f"layer {name!r}: the {what} over the calibration images are not finite (NaN or infinity): look at how the "
+            "images are normalised, give the model in float32, or take metric='frobenius'"
+        )
+
+
 def patch_moments(
     dense: nn.Module,
     model: nn.Module,
@@ -73,7 +81,8 @@ def patch_moments(
 ) -> dict[str, PatchMoments]:
     """Moments of the layers named in ``sites``, over patches at random positions of every image; streamed, so that
     memory does not grow with the images. ``model`` is the dense network or a copy of it, in part compressed.
-    ``centred``: the layers whose moments are about the mean.
+    ``centred``: the layers whose moments are about the mean. Of a network in half precision they are summed in float32.
+    Raises InvalidData, naming the layer, where they are not finite.
     """
     squares: dict[str, Tensor] = {}
     crossed: dict[
@@ -92,6 +101,8 @@ def patch_moments(
             if name in centred:
                 both = targets[name].double().sum(1), patches.double().sum(1)
                 means[name] = (means[name][0] + both[0], means[name][1] + both[1]) if name in means else both
+    for name, sums in [*squares.items(), *crossed.items()]:
+        _check_calibrated(sums, name, "squares of its inputs")
     return {
         name: _moments(squares.pop(name), crossed.pop(name, None), means.get(name), counts[name]) for name in [*squares]
     }
@@ -102,7 +113,8 @@ def input_magnitudes(
 ) -> dict[str, Tensor]:
     """Mean absolute value of every input channel of the layers named in ``sites``, the same for each of its taps:
     (groups, S dh dw), in float64; over the patches that ``patch_moments`` looks at. Channels that are always zero get a
-    millionth of the largest value, by which one can divide.
+    millionth of the largest value, by which one can divide. Raises InvalidData, naming the layer, where they are not
+    finite.
     """
     sums: dict[str, Tensor] = {}
     counts = dict.fromkeys(sites, 0)
@@ -110,6 +122,8 @@ def input_magnitudes(
         for name, patches in _patches(model, sites, images, seed + number).items():
             counts[name] += patches.shape[1]
             sums[name] = patches.abs().double().sum(1) + sums.get(name, 0)
+    for name, total in sums.items():
+        _check_calibrated(total, name, "sizes of its inputs")
     means = {name: (total / counts[name]).unflatten(1, (sites[name].kernel.S, -1)) for name, total in sums.items()}
     by_channel = {name: mean.mean(-1, keepdim=True).expand_as(mean).flatten(1) for name, mean in means.items()}
     return {name: value.clamp(min=float(value.max()) * DEAD or 1.0) for name, value in by_channel.items()}
@@ -119,7 +133,8 @@ def weight_importance(model: nn.Module, names: Iterable[str], batches: Iterable[
     """Root of the summed squares, per weight, of the gradients that pull each image towards its most probable wrong
     label: the alpha of Denton et al. 2014's Mahalanobis metric (section 3.1), in the shape of the layer's weight.
 
-    One backward pass for every image: the squares are of single images' gradients.
+    One backward pass for every image: the squares are of single images' gradients. Raises InvalidData, naming the
+    layer, where they are not finite.
     """
     weights = {name: cast(Tensor, model.get_submodule(name).weight) for name in names}
     squares = {name: torch.zeros_like(weight, dtype=torch.float64) for name, weight in weights.items()}
@@ -133,6 +148,8 @@ def weight_importance(model: nn.Module, names: Iterable[str], batches: Iterable[
                 loss = F.cross_entropy(logits, wrong.argmax(1))  # its gradient at the logits is U(I) - delta(l)
                 for name, gradient in zip(weights, torch.autograd.grad(loss, list(weights.values())), strict=True):
                     squares[name] += gradient.double().square()
+    for name, total in squares.items():
+        _check_calibrated(total, name, "gradients of its weight")
     return {name: total.sqrt() for name, total in squares.items()}
 
 
@@ -151,12 +168,18 @@ def _only_with_gradient(model: nn.Module, parameters: Iterable[Tensor]) -> Itera
 
 
 def _patches(model: nn.Module, sites: Mapping[str, Geometry], images: Tensor, seed: int) -> dict[str, Tensor]:
-    """(groups, patches, S dh dw) of every layer, over all its calls on these images."""
+    """(groups, patches, S dh dw) of every layer, over all its calls on these images; of a network in half precision in
+    float32, as their squares leave the range of float16, and sums of squares the digits of bfloat16.
+    """
     found: dict[str, list[Tensor]] = {name: [] for name in sites}
     generator = torch.Generator().manual_seed(seed)  # the same positions in the dense and in the compressed network
     with _listening(model, sites, lambda name, x: found[name].append(_draw(x, sites[name], generator))):
         model(images)
-    return {name: torch.cat(parts, 1) for name, parts in found.items()}
+    return {name: _summable(torch.cat(parts, 1)) for name, parts in found.items()}
+
+
+def _summable(patches: Tensor) -> Tensor:
+    return patches.float() if patches.dtype in (torch.float16, torch.bfloat16) else patches
 
 
 @contextmanager

@@ -96,5 +96,5 @@ def reconstruct(chain: Chain, target: Target, groups: int) -> Chain:
 
     optimizer.step(loss)
     values = iter(best[1])
-    notes = (chain.notes or {}) | {"data_error": best[0] ** 0.5}
+    notes = (chain.notes or {}) | {"data_error": max(best[0], 0.0) ** 0.5}
     return Chain([with_tensors(stage, lambda _: next(values)) for stage in chain.stages], notes)

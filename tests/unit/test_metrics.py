@@ -226,6 +226,37 @@ def test_images_that_cannot_be_calibrated_on_are_named(
         lrb.compress(net(), "tucker", lrb.Budget(macs=1.5), options=options, input_size=(3, 12, 12), data=batches)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_moments_of_a_network_in_half_precision_are_those_of_the_same_patches_in_single_precision(
+    dtype: torch.dtype,
+) -> None:
+    batches = [((50 * images).to(dtype), labels) for images, labels in data()]  # squares leave the range of float16
+    single, half = nn.Sequential(nn.Conv2d(3, 12, 3)), nn.Sequential(nn.Conv2d(3, 12, 3, dtype=dtype))
+    sites = {"0": Geometry.of(single[0])}
+    exact = patch_moments(single, single, sites, [(images.float(), labels) for images, labels in batches])["0"].inputs
+    torch.testing.assert_close(patch_moments(half, half, sites, batches)["0"].inputs, exact)
+    how = {"ranks": {"second": 3}, "options": {"metric": "covariance"}, "input_size": (3, 12, 12)}
+    assert (
+        0 < lrb.compress(net().to(dtype), "tucker", data=batches, **how).plan.layers["second"].notes["data_error"] < 1
+    )
+
+
+@pytest.mark.parametrize("options", METRICS, ids=str)
+def test_a_layer_that_values_out_of_range_reach_is_named(options: dict[str, object]) -> None:
+    model = net().half()
+    torch.nn.init.constant_(model.first.weight, 3e4)
+    batches = [(images.half(), labels) for images, labels in data(32)]
+    how = {"ranks": {"second": 3}, "options": options, "input_size": (3, 12, 12)}
+    with pytest.raises(lrb.InvalidData, match="layer 'second': .* are not finite .* float32"):
+        lrb.compress(model, "tucker", data=batches, **how)
+
+
+def test_a_fit_at_rounding_leaves_no_error_rather_than_a_complex_one() -> None:
+    kernel = torch.eye(3, dtype=torch.float64)[:, :, None, None]
+    target = Target(kernel, lambda difference: difference.square().sum() - 1e-18)
+    assert (reconstruct(Chain([Factor(kernel, "hw")]), target, 1).notes or {})["data_error"] == 0
+
+
 @pytest.mark.parametrize("options", [*METRICS, {"allocation": "sensitivity"}], ids=str)
 def test_calibration_that_sees_no_image_says_so(options: dict[str, object]) -> None:
     how = {"options": options, "input_size": (3, 12, 12)}
