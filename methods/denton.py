@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lowrank_bench.compression import method
 from lowrank_bench.compression.chain import Chain, Factor, KernelShape, Permute, Stage
-from lowrank_bench.compression.method import LayerMethod, grid, grid_of_pairs
+from lowrank_bench.compression.method import LayerMethod, fillable_pair, grid, grid_of_pairs
 from lowrank_bench.decomposition.blocks import double_svd, outer_products, split_blocks
 from lowrank_bench.decomposition.clustering import bicluster, monochromatic
 from lowrank_bench.decomposition.matrix import TINY, balanced_svd
@@ -70,9 +70,7 @@ class Denton(LayerMethod):
         """K2 maps of a block need K1 dh dw of its inputs', and the other way round."""
         if len(ranks) == 1:
             return ranks
-        taps = shape.dh * shape.dw
-        k2, k1 = ranks
-        return min(k2, k1 * taps), min(k1, k2 * taps)
+        return fillable_pair((ranks[0], ranks[1]), shape.dh * shape.dw)
 
     def factorize(self, weight: Tensor, ranks: tuple[int, ...], statistics: Tensor | None = None) -> Chain:
         """Balanced k-means, then the variant's approximation in every block; norms are spread evenly over the chain."""

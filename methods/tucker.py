@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lowrank_bench.compression.chain import Chain, Factor, KernelShape
-from lowrank_bench.compression.method import LayerMethod, grid, grid_of_pairs
+from lowrank_bench.compression.method import LayerMethod, fillable_pair, grid, grid_of_pairs
 from lowrank_bench.decomposition.matrix import cut_errors
 from lowrank_bench.decomposition.tucker import tucker2
 
@@ -31,11 +31,20 @@ class Tucker(LayerMethod):
     linear = True
 
     def candidates(self, shape: KernelShape) -> Sequence[tuple[int, int]]:
-        """(R_out, R_in) in the proportion of the full ranks; one above the other times dh dw is spent in vain."""
+        """(R_out, R_in) in the proportion of the full ranks, those that can be filled together."""
         full_out, full_in = min(shape.T, shape.patch), min(shape.S, shape.T * shape.dh * shape.dw)
         if shape.S <= IMAGE_CHANNELS:
             return [(r, full_in) for r in grid(full_out)]
-        return grid_of_pairs(full_out, full_in)
+        return [pair for pair in grid_of_pairs(full_out, full_in) if self.feasible(shape, pair) == pair]
+
+    def feasible(self, shape: KernelShape, ranks: tuple[int, ...]) -> tuple[int, int]:
+        """R_out maps of the core need R_in dh dw of its inputs', and the other way round. A mode that is left whole has
+        no factor on which ranks could be spent in vain.
+        """
+        output, input_ = ranks
+        if output == shape.T or input_ == shape.S:
+            return output, input_
+        return fillable_pair((output, input_), shape.dh * shape.dw)
 
     def spread(self, shape: KernelShape, rank: int) -> tuple[int, int]:
         """(R, R); of a first layer the input rank is full."""

@@ -24,7 +24,17 @@ from lowrank_bench.decomposition.matrix import cut_errors
 from lowrank_bench.errors import InvalidOptions, InvalidRanks, UnsupportedLayer, explain
 from lowrank_bench.seeds import check_seed
 
-__all__ = ["Batches", "Job", "LayerMethod", "LayerOptions", "Method", "Options", "grid", "grid_of_pairs"]
+__all__ = [
+    "Batches",
+    "Job",
+    "LayerMethod",
+    "LayerOptions",
+    "Method",
+    "Options",
+    "fillable_pair",
+    "grid",
+    "grid_of_pairs",
+]
 
 
 class Options(PydanticModel):
@@ -245,6 +255,14 @@ def grid_of_pairs(full_out: int, full_in: int) -> list[tuple[int, int]]:
     """Candidate pairs (R_out, R_in) in the proportion of the full ranks, as ``grid`` has them for the larger one."""
     largest = max(full_out, full_in)
     return [(max(1, round(r * full_out / largest)), max(1, round(r * full_in / largest))) for r in grid(largest)]
+
+
+def fillable_pair(ranks: tuple[int, int], taps: int) -> tuple[int, int]:
+    """The ranks up to (R_out, R_in) that a core R_in -> R_out of so many ``taps`` can fill: R_out maps need R_in times
+    the taps of inputs, and the other way round.
+    """
+    out, inputs = ranks
+    return min(out, inputs * taps), min(inputs, out * taps)
 
 
 def grid(full: int) -> list[int]:

@@ -15,6 +15,7 @@ from lowrank_bench.compression.compose import chain_error
 from lowrank_bench.compression.geometry import Geometry
 from lowrank_bench.decomposition.matrix import relative_error
 from lowrank_bench.decomposition.tucker import tucker2, tucker_kernel
+from lowrank_bench.decomposition.vbmf import evbmf
 from lowrank_bench.errors import InvalidRanks, InvalidWeights
 
 
@@ -147,3 +148,38 @@ def test_the_input_mode_of_images_is_left_whole_and_that_of_narrow_groups_is_cut
     conv = torch.nn.Conv2d(64, 64, 3, groups=16)  # as in the first stage of ResNeXt-50, 32x4d: 4 channels in each group
     assert {inputs for _, inputs in method.candidates(Geometry.of(conv).kernel)} == {1, 2, 3, 4}
     assert lrb.factorize(conv, "tucker", (2, 2))[0].out_channels == 16 * 2
+
+
+@pytest.mark.parametrize("shape", [(512, 16, 3, 3), (16, 512, 3, 3), (64, 16, 3, 1), (32, 8, 1, 1), (8, 32, 1, 1)])
+def test_no_candidate_pays_for_maps_that_the_core_cannot_fill(shape):
+    method, (t, s, dh, dw) = lrb.methods()["tucker"](), shape
+    aligned = lrb.methods()["tucker"](align=8).aligned_candidates(KernelShape(*shape))
+    assert all(
+        out == t or inputs == s or (out <= inputs * dh * dw and inputs <= out * dh * dw)
+        for out, inputs in [*method.candidates(KernelShape(*shape)), *aligned]
+    )
+
+
+def test_ranks_that_cannot_be_filled_together_are_refused_and_not_read_off_a_kernel():
+    conv = torch.nn.Conv2d(16, 64, 3)
+    with pytest.raises(
+        InvalidRanks, match=r"layer: tucker ranks \(40, 2\) .* cannot be filled together: \(18, 2\) can"
+    ):
+        lrb.factorize(conv, "tucker", (40, 2))
+    with pytest.raises(InvalidRanks, match=r"\(2, 16\) of a kernel \(64, 32, 1, 3\) .* \(2, 6\) can"):
+        lrb.factorize(torch.nn.Conv2d(32, 64, (1, 3)), "tucker", (2, 16))
+    # where a mode is left whole, its factor is merged into the core and nothing is spent in vain
+    for ranks in ((64, 2), (1, 16)):
+        assert len(lrb.factorize(conv, "tucker", ranks)) == 2
+
+
+def test_evbmf_gives_no_maps_that_the_core_cannot_fill():
+    """20 directions stand out of the output unfolding, spread over the inputs too thinly to stand out of theirs."""
+    signal = torch.linalg.qr(normal(64, 20)).Q @ torch.linalg.qr(normal(144, 20, seed=1)).Q.T
+    kernel = normal(64, 16, 3, 3, seed=2) + 32 * signal.reshape(64, 16, 3, 3)
+    kernel[:, 0] += 2 * normal(64, 3, 3, seed=3)
+    assert (evbmf(kernel.flatten(1)).rank, evbmf(kernel.transpose(0, 1).flatten(1)).rank) == (20, 1)
+    conv = torch.nn.Conv2d(16, 64, 3, dtype=torch.float64)
+    with torch.no_grad():
+        conv.weight.copy_(kernel)
+    assert lrb.factorize(conv, "tucker", "evbmf")[1].out_channels == 9
