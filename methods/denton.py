@@ -21,7 +21,8 @@ PROBED_TERMS = 16
 
 class DentonOptions(method.LayerOptions):
     """``variant``: "svd" and "outer" approximate each of the G x H blocks of a bi-clustered kernel, by two SVDs or by a
-    sum of outer products; "monochromatic", for first layers, lets every filter read a colour of its cluster.
+    sum of outer products; "monochromatic" lets every filter read a colour of its cluster: of a network it cuts the
+    first convolution, which reads the image, and no other layer.
 
     ``in_clusters`` G and ``out_clusters`` H, the number of colours, are wanted at most: clusters are of equal size, so
     that a layer gets the largest divisor of its channels up to them (1 of 3 channels in 2 clusters).
@@ -51,6 +52,11 @@ class Denton(LayerMethod):
     linear = True
     Options: ClassVar[type[method.Options]] = DentonOptions
     options: DentonOptions
+
+    @property
+    def first_only(self) -> bool:
+        """The monochromatic approximation is made for first layers, whose inputs are colours."""
+        return self.options.variant == "monochromatic"
 
     def candidates(self, shape: KernelShape) -> Sequence[tuple[int, ...]]:
         """Exact where a block's ranks are full: (K2, K1) in proportion to the full ranks, (K,), or an SVD's (R,)."""

@@ -39,7 +39,7 @@ def ranks_for_budget(
 
     The convolution called first, which reads the image, stays dense wherever the budget can be met without it, as in
     the papers (Garipov et al. 2016; Wang et al. 2021): its error counts for more than its share. Where sensitivities
-    are measured it is a layer like any other. Raises InvalidBudget.
+    are measured it is a layer like any other, as it is to a method that is for this one only. Raises InvalidBudget.
     """
     if budget.scope == "convs":
         open_sites = {name: site for name, site in open_sites.items() if site.geometry.kind == "conv2d"}
@@ -59,6 +59,8 @@ def ranks_for_budget(
                 check_reach(budget, total, choices)  # before the hours that measuring may take
             sensitivity = Sensitivity(method, model, job, open_sites, norms)
             preferred = [{name: sensitivity.choices(name, options) for name, options in choices.items()}]
+        elif method.first_only:
+            preferred = [choices]
         else:
             first = first_convolution(model, job.input_size)
             preferred = [{name: options for name, options in choices.items() if name != first}, choices]

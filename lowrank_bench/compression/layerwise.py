@@ -12,7 +12,7 @@ from lowrank_bench.compression.allocation import ranks_for_budget
 from lowrank_bench.compression.budget import LayerRanks
 from lowrank_bench.compression.chain import Chain
 from lowrank_bench.compression.compose import chain_error
-from lowrank_bench.compression.cost import Site, count, trace
+from lowrank_bench.compression.cost import Site, count, first_convolution, trace
 from lowrank_bench.compression.drawing import draw_factored
 from lowrank_bench.compression.geometry import build, refusal
 from lowrank_bench.compression.means import centre_norm, centred_bias
@@ -41,6 +41,10 @@ def compress_layers(method: LayerMethod, model: nn.Module, job: Job, *, draw: bo
     dense_cost = count(model, job.input_size)
     skipped = untouched(model, sites)
     skipped |= {name: reason for name, site in sites.items() if (reason := method.refuse(site.geometry))}
+    if method.first_only:
+        first = first_convolution(model, job.input_size)
+        not_first = f"{method.name} with these options is for the convolution that reads the image"
+        skipped |= {name: not_first for name in sites if name not in skipped and name != first}
     skipped |= {name: reason for name, reason in tied_layers(model).items() if name in sites}
     open_sites = {name: site for name, site in sites.items() if name not in skipped}
     if not job.speed_only:

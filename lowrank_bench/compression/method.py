@@ -126,6 +126,13 @@ class LayerMethod(Method):
     """Whether linear layers are factored too, as kernels (M, N, 1, 1)."""
 
     @property
+    def first_only(self) -> bool:
+        """Whether, with its options, it is for the convolution that reads the image: in a network all other layers stay
+        dense, and that one does not for a budget's sake.
+        """
+        return False
+
+    @property
     def versions(self) -> dict[str, int]:
         """Its own, and that of the measuring of sensitivities where its ranks depend on it."""
         measured = {"sensitivity": SENSITIVITY_VERSION} if self.options.allocation == "sensitivity" else {}

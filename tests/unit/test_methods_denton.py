@@ -104,3 +104,30 @@ def test_aligned_ranks_of_a_block_can_be_filled_together() -> None:
 def test_clusters_that_a_variant_does_not_have_are_refused() -> None:
     with pytest.raises(lrb.InvalidOptions, match="in_clusters would do nothing"):
         denton(variant="monochromatic", in_clusters=2)
+
+
+def first_heavy() -> nn.Sequential:
+    """A first convolution that takes most of the MACs, and two behind it."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 48, 7), nn.Conv2d(48, 16, 3, 4), nn.Conv2d(16, 8, 3), nn.Flatten(), nn.Linear(8, 4)
+    )
+
+
+@pytest.mark.parametrize("allocation", ["price", "uniform"])
+def test_the_monochromatic_variant_cuts_the_layer_that_reads_the_image_and_no_other(allocation: str) -> None:
+    options = {"variant": "monochromatic", "out_clusters": 4, "allocation": allocation}
+    compressed = lrb.compress(first_heavy(), "denton", lrb.Budget(macs=1.4), options=options, input_size=(3, 18, 18))
+    assert set(compressed.plan.layers) == {"0"}
+    assert compressed.dense_cost.macs / compressed.cost.macs == pytest.approx(1.4, rel=0.05)
+    assert set(compressed.skipped) == {"1", "2", "4"}
+    assert all("for the convolution that reads the image" in reason for reason in compressed.skipped.values())
+
+
+def test_what_the_monochromatic_variant_is_not_for_is_refused_by_name() -> None:
+    how = {"options": {"variant": "monochromatic"}, "input_size": (3, 18, 18)}
+    with pytest.raises(lrb.UnsupportedLayer, match="layer '1': denton with these options is for the convolution that"):
+        lrb.compress(first_heavy(), "denton", ranks={"1": 1}, **how)
+    with pytest.raises(lrb.InvalidBudget, match="out of reach: the largest ratio"):
+        lrb.compress(first_heavy(), "denton", lrb.Budget(macs=100), **how)
+    assert set(lrb.compress(first_heavy(), "denton", ranks={"0": 1}, **how).plan.layers) == {"0"}
