@@ -35,7 +35,8 @@ def cp_epc(
     that bound. A bound slightly above its error, such as 1.01 of it, is the room in which cancelling terms shrink.
     First `max_iter` Gauss-Newton steps under a ridge that grows until the bound stops it, then sweeps that solve the
     constrained problem mode by mode. Closed forms (see `cp_nls`) need no correction and are returned instead: their
-    terms are orthogonal. `history` holds the errors. Raises InvalidInput for a bound below the error of the start, or
+    terms are orthogonal. Rounding may carry a sweep past a bound near an exact fit: the last rows within it are kept.
+    `history` holds the errors of all of them. Raises InvalidInput for a bound below the error of the start, or
     not in [0, 1), and InvalidWeights.
     """
     stopping = Stopping.after(max_iter, 0, max_seconds)
@@ -53,15 +54,20 @@ def cp_epc(
             )
         if error_bound < EXACT:
             return rows, [error]
+        kept = rows
         shrunk, history = shrink_terms(problem, rows, error_bound, stopping)
         rows = min(rows, shrunk, key=_term_energy)
         constrained = _Constrained(error_bound**2 * (1 - 1e-9), problem.residual(rows).squared_norm())
+        if math.sqrt(constrained.squared_error) <= error_bound:
+            kept = rows
         for swept, _ in islice(problem.sweeps(rows, constrained), SWEEPS):
-            rows = swept
-            history.append(math.sqrt(constrained.squared_error))
+            # what the sweeps keep account of drifts by rounding, which near an exact fit is more than all that is left
+            history.append(math.sqrt(problem.residual(swept).squared_norm()))
+            if history[-1] <= error_bound:
+                kept = swept
             if stopping.out_of_time():
                 break
-        return rows, history
+        return kept, history
 
     return decompose(tensor, rank, iterate)
 

@@ -76,6 +76,16 @@ def test_error_stays_within_the_bound_and_the_terms_shrink(kernel: Tensor, fit: 
     assert float((cp_tensor(corrected.factors) - kernel).norm() / kernel.norm()) == pytest.approx(corrected.error)
 
 
+@pytest.mark.parametrize("noise", [1e-5, 1e-8, 1e-10])
+def test_a_bound_near_an_exact_fit_holds_too(noise: float) -> None:
+    kernel = cp_tensor([normal(size, 3, seed=mode) for mode, size in enumerate((6, 5, 3, 3))])
+    kernel = kernel / kernel.norm() + noise * normal(6, 5, 3, 3, seed=100) / 270**0.5
+    fit = cp_nls(kernel, 4)
+    corrected = cp_epc(kernel, fit, 1.01 * fit.error, max_iter=20)
+    assert corrected.error <= 1.01 * fit.error
+    assert energy(corrected.factors) <= energy(fit.factors) * (1 + 1e-12)
+
+
 def test_one_percent_of_room_takes_most_of_the_term_energy(kernel: Tensor, fit: CPResult) -> None:
     corrected = cp_epc(kernel, fit, 1.01 * fit.error)
     assert corrected.degeneracy.term_energy < fit.degeneracy.term_energy / 3
