@@ -231,7 +231,7 @@ class LayerMethod(Method):
         one = self.of_one_group(groups)
         if target is None:
             return stack_groups([one.factorize(part, ranks) for part in parts])
-        statistics = [None] * groups if target.statistics is None else target.statistics
+        statistics = [None] * groups if target.statistics is None else map(_as_matrix, target.statistics)
         chains = [one.factorize(part, ranks, moments) for part, moments in zip(parts, statistics, strict=True)]
         return reconstruct(stack_groups(chains), target, groups)
 
@@ -256,6 +256,10 @@ class LayerMethod(Method):
             raise InvalidRanks(
                 f"{place}: {self.name} ranks {ranks} of a kernel {tuple(shape)} cannot be filled together: {most} can"
             )
+
+
+def _as_matrix(moments: Tensor) -> Tensor:
+    return torch.diag(moments) if moments.dim() == 1 else moments
 
 
 def grid_of_pairs(full_out: int, full_in: int) -> list[tuple[int, int]]:

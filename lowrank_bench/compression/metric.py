@@ -38,9 +38,9 @@ class Means:
 class Target:
     """What a layer's chain is to approximate: a kernel (T, S / groups, dh, dw), in a metric.
 
-    ``statistics``: second moments of the input patches per group, (groups, S dh dw, S dh dw), where the metric is made
-    of those: methods with a closed form start from it. ``means``: what is to become of their mean, where they are
-    moments about it.
+    ``statistics``: second moments of the input patches per group, (groups, S dh dw, S dh dw), or what stands for their
+    diagonals, (groups, S dh dw), where the metric is made of those: methods with a closed form start from it.
+    ``means``: what is to become of their mean, where they are moments about it.
     """
 
     kernel: Tensor

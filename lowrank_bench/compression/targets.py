@@ -68,8 +68,10 @@ class Targets:
         if name in self.importance:
             return Target(kernel, weighted_metric(self.importance[name].reshape(kernel.shape)))
         if name in self.magnitudes:
-            scales = torch.diag_embed(self.magnitudes[name])  # S^2 of ASVD's S = diag(mean |x|)^alpha, alpha = 1/2
-            return Target(kernel, response_metric(scales), scales)
+            magnitudes = self.magnitudes[name]
+            roots = magnitudes.sqrt()[:, None]  # ASVD's S = diag(mean |x|)^alpha, alpha = 1/2
+            rows = kernel.reshape(len(magnitudes), -1, magnitudes.shape[-1])
+            return Target(kernel, weighted_metric(roots.expand_as(rows).reshape(kernel.shape)), magnitudes)
         moments = self.moments.get(name) or self._moments(model, {name: self.sites[name]})[name]
         rows = kernel.reshape(len(moments.inputs), -1, self.sites[name].kernel.patch)
         means = None

@@ -14,9 +14,11 @@ from lowrank_bench.compression.calibration import _draw, input_magnitudes, patch
 from lowrank_bench.compression.chain import Chain, Factor
 from lowrank_bench.compression.compose import compose_chain
 from lowrank_bench.compression.geometry import Geometry
-from lowrank_bench.compression.method import Job
+from lowrank_bench.compression.job import Job
+from lowrank_bench.compression.method import LayerOptions
 from lowrank_bench.compression.metric import Target, reconstruct, response_metric, weighted_metric
 from lowrank_bench.compression.surgery import kernel_of
+from lowrank_bench.compression.targets import Targets
 
 CONVS = {
     "plain": nn.Conv2d(4, 6, 3, bias=False),
@@ -164,6 +166,20 @@ def test_the_activation_metric_gives_channel_svd_the_factors_of_asvd() -> None:
     wanted = u[:, :rank] * s[:rank] @ vh[:rank] / scale
     found = lrb.compose(made.model.second).detach().flatten(1)
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_the_activation_metric_is_that_of_its_diagonal_matrix_and_holds_no_matrix(groups: int) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(6, 8, 3, groups=groups), nn.Flatten()).double().eval()
+    batches = [(torch.randn(16, 6, 9, 9, dtype=torch.float64).exp(), torch.zeros(16, dtype=torch.int64))]
+    sites = {"0": Geometry.of(model[0])}
+    job = Job((6, 9, 9), ranks=2, data=lambda _epoch: batches)
+    target = Targets(LayerOptions(metric="activation"), model, job, sites).of("0", model)
+    assert target is not None and target.statistics is not None and target.statistics.shape == (groups, 54 // groups)
+    matrices = torch.diag_embed(input_magnitudes(model, sites, batches)["0"])
+    difference = torch.randn(model[0].weight.shape, dtype=torch.float64)
+    torch.testing.assert_close(target.metric(difference), response_metric(matrices)(difference))
 
 
 def test_magnitudes_are_means_over_the_patches_and_never_zero() -> None:
