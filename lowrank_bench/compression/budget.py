@@ -6,7 +6,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 from lowrank_bench.compression.cost import Cost
 from lowrank_bench.errors import InvalidBudget
@@ -29,7 +29,7 @@ class Choice:
     cost: int
     error: float | None
 
-    @property
+    @cached_property
     def loss(self) -> float:
         """What is added up over layers, -log(1 - error); 0 where the error is not known."""
         return -math.log(max(1 - (self.error or 0.0), LEAST_ENERGY))

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from enum import Enum, auto
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -109,18 +110,24 @@ class Descent:
 
 
 class Point:
-    """Factors with their cost and its gradient."""
+    """Factors with their cost; the gradient of it is computed where it is asked for, of steps that are taken."""
 
     def __init__(self, problem: Unfolded, factors: Tensor) -> None:
         self.factors, self.rows = factors, split(factors, problem.shape)
-        self.gram, mttkrps = grams(self.rows), problem.mttkrps(self.rows)
-        squared_error, rest = problem.squared_error(self.rows, mttkrps[problem.pivot], hadamard(self.gram))
+        self.gram, pivot_mttkrp = grams(self.rows), problem.pivot_mttkrp(self.rows)
+        squared_error, rest = problem.squared_error(self.rows, pivot_mttkrp, hadamard(self.gram))
         self.cost = squared_error / 2
-        if rest is None:
-            blocks = [hadamard(self.gram, n) @ self.rows[n] - mttkrp for n, mttkrp in enumerate(mttkrps)]
-        else:
-            blocks = [-mttkrp for mttkrp in rest.mttkrps(self.rows)]
-        self.gradient = torch.cat(blocks, dim=1)
+        self._known = (problem, pivot_mttkrp) if rest is None else (rest, None)
+
+    @cached_property
+    def gradient(self) -> Tensor:
+        """Of the cost, in the shape of the factors."""
+        problem, pivot_mttkrp = self._known
+        mttkrps = problem.mttkrps(self.rows, pivot_mttkrp)
+        del self._known  # near an exact fit it holds a tensor
+        if pivot_mttkrp is None:
+            return torch.cat([-mttkrp for mttkrp in mttkrps], dim=1)
+        return torch.cat([hadamard(self.gram, n) @ self.rows[n] - m for n, m in enumerate(mttkrps)], dim=1)
 
     def penalised(self, ridge: float) -> float:
         """The cost plus ridge / 2 times the factors' sum of squares."""

@@ -48,9 +48,7 @@ def _normalised(tensor: Tensor) -> tuple[Unfolded, float]:
     if largest == 0:
         return Unfolded(tensor), 0.0
     problem = Unfolded(tensor, largest)
-    norm = math.sqrt(problem.squared_norm())
-    problem.cube.div_(norm)
-    return problem, largest * norm
+    return problem, largest * problem.normalise()
 
 
 def checked_rank(rank: int) -> int:

@@ -17,7 +17,7 @@ def alternating_least_squares(problem: Unfolded, rows: Rows, stopping: Stopping)
 
     A sweep ends with a least-squares mode, after which no fit is worse than none.
     """
-    rows, history = list(rows), [_error(problem, rows, problem.mttkrps(rows)[problem.pivot])]
+    rows, history = list(rows), [_error(problem, rows, problem.pivot_mttkrp(rows))]
     sweeps = problem.sweeps(rows, least_squares)
     while history[-1] >= FLOOR and (len(history) == 1 or not stopping.reached(history)):
         rows, pivot_mttkrp = next(sweeps)

@@ -9,6 +9,7 @@ product of the two channel modes is ever formed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from typing import Self
@@ -33,10 +34,20 @@ class Unfolded:
         ordered = tensor.permute(self.pivot, *self.taps, self.middle)
         cube = torch.div(ordered, divisor, out=tensor.new_empty(ordered.shape))
         self.cube = cube.view(self.shape[self.pivot], -1, self.shape[self.middle])
+        self._squared_norm: float | None = None
 
     def squared_norm(self) -> float:
-        """The squared Frobenius norm."""
-        return float(torch.linalg.vector_norm(self.cube)) ** 2
+        """The squared Frobenius norm, computed once."""
+        if self._squared_norm is None:
+            self._squared_norm = float(torch.linalg.vector_norm(self.cube)) ** 2
+        return self._squared_norm
+
+    def normalise(self) -> float:
+        """Divide the tensor by its Frobenius norm, which is returned."""
+        norm = math.sqrt(self.squared_norm())
+        self.cube.div_(norm)
+        self._squared_norm = None
+        return norm
 
     @property
     def tensor(self) -> Tensor:
@@ -56,8 +67,8 @@ class Unfolded:
             gram.addmm_(unfolding, unfolding.T)
         return gram
 
-    def mttkrps(self, rows: Rows) -> list[Tensor]:
-        """The MTTKRP of every mode, as (R, n_i) rows, from two contractions of the tensor."""
+    def mttkrps(self, rows: Rows, pivot_mttkrp: Tensor | None = None) -> list[Tensor]:
+        """The MTTKRP of every mode, as (R, n_i) rows, from two contractions of the tensor; the pivot's may be given."""
         out = [torch.empty_like(matrix) for matrix in rows]
         for block in self._blocks(len(rows[0])):
             part = [matrix[block] for matrix in rows]
@@ -66,7 +77,15 @@ class Unfolded:
             weights = partial.mul_(part[self.middle][:, None]).sum(dim=2)
             for mode in self.taps:
                 out[mode][block] = self._tap_mttkrp(weights, part, mode)
-            out[self.pivot][block] = self._khatri_rao(part, partial) @ self.cube.flatten(1).T
+        out[self.pivot] = self.pivot_mttkrp(rows) if pivot_mttkrp is None else pivot_mttkrp
+        return out
+
+    def pivot_mttkrp(self, rows: Rows) -> Tensor:
+        """That of the pivot alone, (R, n), from one contraction: all that an error needs."""
+        out = torch.empty_like(rows[self.pivot])
+        for block in self._blocks(len(rows[0])):
+            part = [matrix[block] for matrix in rows]
+            out[block] = self._khatri_rao(part, self._workspace(len(part[0]))) @ self.cube.flatten(1).T
         return out
 
     def sweeps(self, rows: Rows, update: Update) -> Iterator[tuple[list[Tensor], Tensor]]:
@@ -94,7 +113,7 @@ class Unfolded:
     def residual(self, rows: Rows) -> Self:
         """The tensor minus the sum of the terms, entry by entry: exact where the formula with Gram matrices cancels."""
         rest = copy(self)
-        rest.cube = self.cube.clone()
+        rest.cube, rest._squared_norm = self.cube.clone(), None
         for block in self._blocks(len(rows[0])):
             part = [matrix[block] for matrix in rows]
             others = self._khatri_rao(part, self._workspace(len(part[0])))

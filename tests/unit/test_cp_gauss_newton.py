@@ -141,3 +141,32 @@ def test_parallel_terms_still_have_a_least_squares_update() -> None:
     one, mttkrp = torch.ones(2, 2, dtype=torch.float64), normal(1, 5).expand(2, 5)
     rows = least_squares(one, mttkrp, normal(2, 5, seed=1))
     torch.testing.assert_close(one @ rows, mttkrp, rtol=1e-3, atol=1e-3)
+
+
+def test_a_step_that_is_not_taken_costs_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem, rows = Unfolded(normal(90, 12, 3, 3)), [normal(100, size) for size in (90, 12, 3, 3)]
+    told = []
+    mttkrps = Unfolded.mttkrps
+    monkeypatch.setattr(Unfolded, "mttkrps", lambda *given: told.append(given) or mttkrps(*given))
+    point = Point(problem, torch.cat(rows, dim=1))
+    assert point.cost > 0 and not told
+    assert point.gradient.shape == point.factors.shape and point.gradient is point.gradient
+    assert len(told) == 1
+
+
+def test_the_mttkrp_of_the_pivot_alone_is_the_same_to_the_bit() -> None:
+    problem, rows = Unfolded(normal(90, 12, 3, 3)), [normal(100, size) for size in (90, 12, 3, 3)]
+    assert torch.equal(problem.mttkrps(rows)[problem.pivot], problem.pivot_mttkrp(rows))
+
+
+def test_a_norm_that_is_remembered_is_of_the_tensor_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    tensor = normal(6, 5, 3)
+    problem = Unfolded(tensor)
+    assert problem.normalise() == pytest.approx(float(tensor.norm()))
+    assert problem.squared_norm() == pytest.approx(1)
+    rows = [normal(2, size) for size in (6, 5, 3)]
+    rest = problem.residual(rows)
+    assert rest.squared_norm() == pytest.approx(float(rest.tensor.square().sum()))
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.linalg, "vector_norm", None)  # asked for no more
+        assert problem.squared_norm() == pytest.approx(1)
