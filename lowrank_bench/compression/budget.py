@@ -59,7 +59,8 @@ def allocate(budget: Budget, total: int, choices: Mapping[str, Sequence[Choice]]
     """Ranks per layer (None: dense) such that ``total`` over the compressed total meets the budget's ratio within 5 %.
 
     ``total``: dense cost of the budget's scope; ``choices``: per layer, the dense choice among them. The product of the
-    layers' kept energies, 1 - error each, is maximised (as Zhang et al. 2016 choose ranks) by Lagrangian relaxation:
+    layers' kept energies, 1 - error each, is maximised as Zhang et al. 2016 choose ranks, though their energies are of
+    the responses and these are of the kernels, whatever the metric of the factors; by Lagrangian relaxation:
     every layer takes the choice with the least -log(1 - error) + price * cost, and the price is bisected. Where errors
     are unknown, every layer gets the same fraction of its dense cost instead. What is then left of the target goes to
     the largest layers. No layer is made dearer than dense. Raises InvalidBudget, naming the largest reachable ratio.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, ClassVar, Literal, Self
 
 import torch
@@ -240,8 +241,17 @@ class LayerMethod(Method):
         return self
 
     def structure_layer(self, shape: KernelShape, groups: int, ranks: tuple[int, ...]) -> Chain:
-        """The chain that ``factorize_layer`` would return, on the meta device."""
-        return stack_groups([self.structure(shape, ranks)] * groups)
+        """The chain that ``factorize_layer`` would return, on the meta device; remembered, as a budget asks for
+        hundreds, and a training that learns its ranks for the same ones time and again.
+        """
+        key = shape, groups, tuple(ranks)
+        if key not in self._structures:
+            self._structures[key] = stack_groups([self.structure(shape, ranks)] * groups)
+        return self._structures[key]
+
+    @cached_property
+    def _structures(self) -> dict[tuple[KernelShape, int, tuple[int, ...]], Chain]:
+        return {}
 
     def check_ranks(self, shape: KernelShape, ranks: tuple[int, ...], place: str = "layer") -> None:
         """Raise InvalidRanks, naming the valid range, unless 1 <= ranks <= full and all can be filled together."""

@@ -62,3 +62,10 @@ def test_scheme_1_expects_no_more_error_than_it_makes() -> None:
     assert expected is not None and expected[-1] == pytest.approx(0, abs=1e-12)
     for ranks, bound in zip(candidates, expected, strict=True):
         assert bound <= chain_error(weight, method.factorize(weight, ranks), 1) ** 2 + 1e-12
+
+
+def test_the_structure_at_given_ranks_is_worked_out_once() -> None:
+    method, shape = lrb.methods()["jaderberg"](), KernelShape(8, 6, 3, 3)
+    assert isinstance(method, LayerMethod)
+    assert method.structure_layer(shape, 2, (4,)) is method.structure_layer(shape, 2, (4,))
+    assert method.structure_layer(shape, 1, (4,)) is not method.structure_layer(shape, 2, (4,))
