@@ -16,8 +16,9 @@ class ChannelSVD(LayerMethod):
     """Channel SVD (Zhang et al. 2016; "scheme 1" of Idelbayev & Carreira-Perpinan 2020): dh x dw S -> R, then 1x1
     R -> T.
 
-    The kernel's (T, S dh dw) unfolding is cut at rank R, optimal in the Frobenius norm (Eckart-Young), or with Zhang's
-    data term for the layer's responses, ``metric = "covariance"``. R (S dh dw + T) weights.
+    The unfolding (T, S dh dw) is cut at rank R, optimal in the Frobenius norm (Eckart-Young) of the kernel as it leaves
+    the batch norm behind it, or enters it with ``batch_norm = "ignored"``; or with Zhang's data term for the layer's
+    responses, ``metric = "covariance"``. R (S dh dw + T) weights.
     """
 
     name, version = "channel_svd", 1

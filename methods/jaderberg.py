@@ -28,7 +28,8 @@ class Jaderberg(LayerMethod):
     """Separable filters (Jaderberg et al. 2014). Scheme 2, dh x 1 S -> K then 1 x dw K -> T, is solved at its global
     optimum (Tai et al. 2016, P1).
 
-    The (S dh, T dw) unfolding is cut at rank K, optimal in the Frobenius norm. K (S dh + T dw) weights. Scheme 1 gives
+    The (S dh, T dw) unfolding is cut at rank K, optimal in the Frobenius norm: of the kernel as it leaves the batch
+    norm behind it, which is not Tai's norm unless ``batch_norm = "ignored"``. K (S dh + T dw) weights. Scheme 1 gives
     every input channel M rank-1 filters: dh x 1 and 1 x dw depthwise S -> S M, then 1x1 S M -> T; S M (dh + dw + T)
     weights.
     """

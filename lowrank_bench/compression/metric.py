@@ -71,7 +71,9 @@ def reconstruct(chain: Chain, target: Target, groups: int) -> Chain:
     """The chain with all its factors moved together, by L-BFGS, to where the metric of W - W^ is least nearby.
 
     ``chain`` is the start, mostly the optimum in the Frobenius norm; what comes back is never worse in the metric. Its
-    note ``data_error`` is the root of what is left over what no approximation at all would leave.
+    note ``data_error`` is the root of what is left over what no approximation at all would leave, both as differences
+    from the target's kernel. With ``sequential`` that is the kernel whose responses come nearest to the dense
+    network's, so that what even this one misses of them is not in it.
     """
     scale = float(target.metric(target.kernel))
     leaves: list[Tensor] = []

@@ -30,7 +30,8 @@ def cp_nls(
 ) -> CPResult:
     """CP by non-linear least squares: min ||tensor - sum of `rank` rank-1 terms||_F (Lebedev et al. 2015, section 3).
 
-    Damped Gauss-Newton on the structured J^T J. `tensor` has any order from 2 and stays as it is; everything runs in
+    Damped Gauss-Newton on the structured J^T J, stabilised by a ridge that fades, which neither Lebedev et al. nor
+    Tensorlab have. `tensor` has any order from 2 and stays as it is; everything runs in
     float64 on its device. Closed forms replace the iteration at rank `cp_full_rank(shape)` and above, which is exact,
     and for matrices. `init` is "svd", "random", "auto" (the better of both after a few ALS sweeps) or (n_i, rank)
     factors; other than factors are first improved on a compressed tensor where that pays. Ends after `max_iter`

@@ -131,7 +131,8 @@ class LearningCompression:
 
     L steps: train on L + sum mu / 2 ||W - D - y / mu||^2 / ||W_0||^2, W_0 the weight at the start. C step, every
     ``every`` steps: D = ``compress``(W - y / mu), then y -= mu (W - D), then mu grows geometrically, over the ``steps``
-    of the training, from ``mu[0]`` to ``mu[1]`` (loss per squared relative error).
+    of the training, from ``mu[0]`` to ``mu[1]`` (loss per squared relative error). The penalty is unweighted, while a
+    ``compress`` that cuts in another norm, as layers before a batch norm are, is no projection in that of the penalty.
     """
 
     def __init__(
