@@ -67,7 +67,8 @@ def test_stated_interval_of_unequal_groups_holds_the_true_drop():
 
 
 def test_the_same_seed_gives_the_same_interval():
-    control, compressed = RNG.random(300) < 0.9, RNG.random(300) < 0.8
+    images = np.arange(100_000)  # so many that no two seeds agree on both ends
+    control, compressed = images % 11 > 0, images % 7 > 0
     assert paired_drop(control, compressed, seed=3) == paired_drop(control, compressed, seed=3)
     assert paired_drop(control, compressed, seed=3) != paired_drop(control, compressed, seed=4)
 
