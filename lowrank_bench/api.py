@@ -6,7 +6,6 @@ import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -135,7 +134,6 @@ def measure_speedup(
     precision: float = 0.01,
     max_seconds: float = 60.0,
     calibration: Tensor | None = None,
-    exports: Path | None = None,
 ) -> Speedup:
     """Time both models in interleaved pairs on one random input of shape (batch, C, H, W), input_size = (C, H, W).
     Meanwhile no run of lowrank-bench uses this machine; what runs now is waited for.
@@ -144,12 +142,9 @@ def measure_speedup(
     is as before afterwards. Batch norm is timed as it stands: fold it on both sides or on neither. ``precision``:
     relative half-width of the interval at which timing stops; ``max_seconds`` bounds the timing, not the conversion.
     ``calibration``: images (M, C, H, W) from which a runtime that quantizes learns the ranges of activations.
-    ``exports``: folder in which fresh processes that time the same models share their ONNX files. Raises InvalidInput,
-    UnknownName, RuntimeMissing and ExportFailed.
+    Raises InvalidInput, UnknownName, RuntimeMissing and ExportFailed.
     """
-    yardstick = Yardstick(
-        dense, input_size, batch, runtime, threads, precision, max_seconds, calibration=calibration, exports=exports
-    )
+    yardstick = Yardstick(dense, input_size, batch, runtime, threads, precision, max_seconds, calibration=calibration)
     with timing_lock():
         return yardstick.speedup(compressed)
 

@@ -161,6 +161,11 @@ def _network(
     """The task whose model it is, None for any other; its name, the network, and the size of its images."""
     if isinstance(model, str):
         if (task := _task_of(model)) is not None:
+            if input_size not in (None, task.input_size):
+                raise InvalidInput(
+                    f"input_size = {input_size}: the images of {model!r} on {task.name} are {task.input_size}; a "
+                    f"library's network of that name would be 'torchvision:{model}' or 'timm:{model}'"
+                )
             return task, model, task.load(model), task.input_size
         speed = get_task(Speed.name, model)
         return None, model, speed.load(model), input_size or speed.input_size

@@ -5,18 +5,20 @@ from __future__ import annotations
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
-from lowrank_bench.cli_inspect import doctor, profile
+from lowrank_bench.cli_inspect import doctor, profile, say_waiting
 from lowrank_bench.cli_list import escape, list_
 from lowrank_bench.cli_records import compare, merge, report
 from lowrank_bench.cli_reproduce import reproduce
 from lowrank_bench.cli_run import FAILED, INTERRUPTED, console, progress_bar, run
 from lowrank_bench.errors import LowRankBenchError, MeasurementFailed
 from lowrank_bench.measurement.environment import version_of
+from lowrank_bench.running.locks import preparation_lock
 from lowrank_bench.scaffold import new_method
 from lowrank_bench.training.baselines import task_of_baseline, train_model
 
@@ -52,14 +54,16 @@ def every_command(
 
 @app.command()
 def train(
-    model: Annotated[str, typer.Argument(help="A network that a task trains, such as charnet or resnet18.")],
+    model: Annotated[str, typer.Argument(help="A network that a task trains, such as resnet18.")],
     out: Annotated[Path | None, typer.Option(help="The file to write; without it, one in the cache.")] = None,
     seed: int = 0,
 ) -> None:
-    """Train a task's own network by its recipe, once; tasks load it from the cache. Goes on where it was cut short."""
+    """Train a task's own network by its recipe, once; of seed 0, tasks load it from the cache. Goes on where it was cut
+    short. What comes with the package, such as charnet, is there already.
+    """
     task = task_of_baseline(model)
     try:
-        with progress_bar() as progress:
+        with preparation_lock(waiting=say_waiting), progress_bar() as progress:
             bar = progress.add_task(f"training {model}", total=None)
             trained = train_model(
                 task,
@@ -75,7 +79,7 @@ def train(
         raise typer.Exit(INTERRUPTED) from None
     how = "there already" if trained.seconds is None else f"trained in {trained.seconds:.0f} s"
     found = ", ".join(f"{split} {top1:.2f} %" for split, top1 in trained.top1.items())
-    out_console.print(f"{model} on {task}, {how}: top-1 on {found}; in {trained.path}", soft_wrap=True)
+    out_console.print(Text(f"{model} on {task}, {how}: top-1 on {found}; in {trained.path}"), soft_wrap=True)
     if not trained.as_expected:
         raise MeasurementFailed(f"at least {trained.expected:g} % of the test images were to be expected")
 
@@ -87,7 +91,7 @@ def new(
 ) -> None:
     """Write a working method to start from, NAME.py, and test_NAME.py, which holds it to what every method promises."""
     method, test = new_method(name, folder)
-    out_console.print(f"written: {method}, {test}; now: pytest {test}", soft_wrap=True)
+    out_console.print(Text(f"written: {method}, {test}; now: pytest {test}"), soft_wrap=True)
 
 
 def main() -> None:
@@ -99,8 +103,14 @@ def main() -> None:
         console.print(f"[bold red]failed:[/] {escape(error)}", soft_wrap=True)
         sys.exit(FAILED)
     except LowRankBenchError as error:
-        console.print(f"[bold red]error:[/] {escape(error)}", soft_wrap=True)
-        sys.exit(BAD_INPUT)
+        _stop(str(error))
+    except PermissionError as error:  # of a folder above the one that was named, which pathlib cannot look into
+        _stop(f"{error.filename} cannot be reached ({error.strerror}): name another place, or ask its owner")
+
+
+def _stop(error: str) -> NoReturn:
+    console.print(f"[bold red]error:[/] {escape(error)}", soft_wrap=True)
+    sys.exit(BAD_INPUT)
 
 
 def _show_warning(message: Warning | str, *_: Any) -> None:

@@ -23,7 +23,7 @@ def doctor(
     json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
     """Tell what would make timings on this machine untrustworthy, and what to do about it."""
-    diagnosis = inspect_machine(seconds)
+    diagnosis = inspect_machine(seconds, say_waiting)
     console = Console()
     if json:
         typer.echo(diagnosis.model_dump_json(indent=1))
@@ -46,13 +46,18 @@ def profile(
 ) -> None:
     """Show where the time goes, layer by layer: dense against compressed, each beside what the machine can do."""
     chosen = find_trial(out, trial)
-    found = inspect_trial(out, chosen, runtime, threads, batch, seconds, model)
-    paths = write_profile(found, chosen, out)
+    found = inspect_trial(out, chosen, runtime, threads, batch, seconds, model, say_waiting)
     console = Console()
     console.print(Text(str(chosen), style="bold"))
     console.print(profile_table(found))
     console.print(Text(profile_facts(found)))
+    paths = write_profile(found, chosen, out)  # what was measured is shown, wherever it can be written
     console.print(Text("written: " + ", ".join(str(path) for path in paths)), soft_wrap=True)
+
+
+def say_waiting() -> None:
+    """On standard error, for timing_lock and preparation_lock."""
+    Console(stderr=True).print("waiting for the machine: another lowrank-bench is using it")
 
 
 def _checks_table(diagnosis: Diagnosis) -> Table:

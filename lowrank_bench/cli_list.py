@@ -9,6 +9,7 @@ from typing import Annotated, Literal, get_args, get_origin
 
 import typer
 from pydantic.fields import FieldInfo
+from rich import markup
 from rich.console import Console
 from rich.table import Table
 
@@ -63,7 +64,7 @@ def add_folders(folders: list[Path] | None) -> None:
 
 def escape(text: object) -> str:
     """Square brackets are markup to rich, and data to us."""
-    return str(text).replace("[", r"\[")
+    return markup.escape(str(text))
 
 
 def _methods_table() -> Table:

@@ -61,16 +61,20 @@ def _run(papers: list[Paper], quick: bool, out: Path, jobs: int) -> Summary:
     environment = fingerprint()
     trials: dict[str, Trial] = {}
     measurements: dict[str, Measurement] = {}
+    missing: DataMissing | None = None
     for paper in papers:
         for name, (sweep, of_sweep) in paper.plans(quick).items():
             try:
                 check_ready(of_sweep)
             except DataMissing as error:
+                missing = error
                 console.print(f"[yellow]left out[/] {paper.name}, {name}: {escape(error)}", soft_wrap=True)
                 continue
             trials |= {trial.key: trial for trial in of_sweep}
             timed = sweep.measurements(of_sweep, environment.machine, usable_cores())
             measurements |= {measurement.key: measurement for measurement in timed}
+    if missing is not None and not trials:
+        raise missing
     try:
         with progress_bar() as progress:
             engine = Engine(out, environment, timeout=TIMEOUT, crew=LocalCrew(jobs), report=shower(progress))

@@ -20,10 +20,12 @@ from lowrank_bench.running.crew import Crew, LocalCrew
 from lowrank_bench.running.engine import Engine, Event, Summary, select
 from lowrank_bench.running.memory import check_memory
 from lowrank_bench.running.ready import lacking
-from lowrank_bench.running.sweep import load_sweep, plan, shipped_sweeps
+from lowrank_bench.running.sweep import plan, shipped_sweeps
 from lowrank_bench.trial import Measurement, Trial
 
 FAILED, INTERRUPTED = 1, 130
+ANY_CORES = 10**6
+"""As hosts may have more than whoever asks for them."""
 RETRIED = tuple(status for status in Status if not status.well)
 
 console = Console(stderr=True)
@@ -58,8 +60,10 @@ def run(
     if retry not in (None, "failed"):
         raise InvalidInput(f"--retry {retry!r}: only 'failed' is known")
     add_folders(methods_dir)
+    if cluster is not None:  # what is wrong with the sweep asks no queue for hosts
+        _planned(sweep, {fingerprint().machine: ANY_CORES}, only, weights)
     try:
-        with _crew(cluster, jobs, sweep) as (crew, machines):
+        with _crew(cluster, jobs) as (crew, machines):
             trials, measurements = _planned(sweep, machines, only, weights)
             with progress_bar() as progress:
                 engine = Engine(
@@ -106,7 +110,7 @@ def progress_bar() -> Progress:
 
 
 @contextmanager
-def _crew(cluster: str | None, jobs: int, sweep: str) -> Iterator[tuple[Crew, dict[str, int | None]]]:
+def _crew(cluster: str | None, jobs: int) -> Iterator[tuple[Crew, dict[str, int | None]]]:
     """Who does the work, and on which machines, with how many cores."""
     if cluster is None:
         yield LocalCrew(jobs), {fingerprint().machine: None}
@@ -115,8 +119,6 @@ def _crew(cluster: str | None, jobs: int, sweep: str) -> Iterator[tuple[Crew, di
         from lowrank_bench.running.cluster import connect  # an extra, and a second to import
     except ModuleNotFoundError as error:
         raise InvalidInput(f"--cluster needs {error.name}: pip install 'lowrank-bench[cluster]'") from None
-    load_sweep(sweep)  # a bad one asks no queue for hosts
-
     with connect(cluster, jobs) as crew:
         yield crew, {**crew.machines()}
 
@@ -151,7 +153,7 @@ def shower(progress: Progress) -> Callable[[Event], None]:
 
 def tell(summary: Summary, out: Path) -> None:
     """Say on standard error how a run ended."""
-    console.print(f"{summary.ran} done now, {summary.kept} were there already; records in {out}")
+    console.print(f"{summary.ran} done now, {summary.kept} were there already; records in {escape(out)}")
     before = "failed before, and tried again with --retry failed:"
     for title, lines in (("skipped", summary.skipped), ("failed", summary.failed), (before, summary.failed_before)):
         for line in lines:

@@ -137,7 +137,7 @@ def explain(error: ValidationError, place: str) -> str:
     return "\n".join(lines)
 
 
-def is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception means that memory ran out: torch's CPU allocator and oneDNN raise a bare RuntimeError."""
     named = any(cls.__name__ == "OutOfMemoryError" for cls in type(error).__mro__)  # torch's, without importing torch
     return named or isinstance(error, MemoryError) or any(words in str(error) for words in NO_MEMORY)

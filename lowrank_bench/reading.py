@@ -84,8 +84,20 @@ def streams_below(folder: Path) -> list[Iterator[Line]]:
 
 
 def _record_files(folder: Path) -> list[Path]:
-    """Every ``*.jsonl`` below a folder; what a run that is still going removes meanwhile is passed over."""
-    return sorted(Path(here, name) for here, _, names in os.walk(folder) for name in names if name.endswith(".jsonl"))
+    """Every ``*.jsonl`` below a folder; what a run that is still going removes meanwhile is passed over. Raises
+    InvalidRecord for a folder that cannot be read, and warns of a link to one.
+    """
+
+    def not_read(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            raise InvalidRecord(f"{error.filename} cannot be read ({error.strerror})")
+
+    found: list[Path] = []
+    for here, folders, names in os.walk(folder, onerror=not_read):
+        found += (Path(here, name) for name in names if name.endswith(".jsonl"))
+        for link in (path for name in folders if (path := Path(here, name)).is_symlink()):
+            warnings.warn(f"{link} is a link to a folder, which is not followed: name that folder itself", stacklevel=2)
+    return sorted(found)
 
 
 def in_order(files: Iterable[Iterable[Line]]) -> Iterator[Line]:

@@ -31,7 +31,8 @@ precision = 0.1
 max_seconds = 1
 """
 METHODS = '["channel_svd", "jaderberg"]'
-START = "from lowrank_bench.cli import main; main()"
+# Where a shell started the tests in the background, they and what they start ignore Ctrl-C.
+START = "import signal; signal.signal(2, signal.default_int_handler); from lowrank_bench.cli import main; main()"
 
 
 def write_sweep(folder: Path, seeds: int, methods: str = METHODS) -> None:

@@ -8,6 +8,7 @@ import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -24,6 +25,8 @@ from lowrank_bench.compression.widths import resize
 from lowrank_bench.errors import InvalidPlan, LowRankBenchError, UnknownName, explain
 
 PLAN, WEIGHTS = "plan.json", "weights.safetensors"
+DRAWN = 0
+"""Seed of what is drawn."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class _Document(BaseModel):
 
 def load(folder: Path | str, model: nn.Module, values: bool = True) -> Compressed:
     """Rebuild a compressed model that ``save`` wrote, from a dense model of the same architecture, which is not
-    changed. Without ``values`` the factors are drawn, and the rest is the dense model's.
+    changed. Without ``values`` the factors are drawn, the same ones at every call, and the rest is the dense model's.
 
     Raises InvalidPlan where the folder holds no plan, a damaged one, or one that does not fit the model.
     """
@@ -81,15 +84,9 @@ def load(folder: Path | str, model: nn.Module, values: bool = True) -> Compresse
         ) from None
     rebuilt = copy.deepcopy(model)
     try:
-        for name, layer in document.plan.layers.items():
-            dense = named_layer(rebuilt, name)
-            geometry = Geometry.of(dense).ungrouped() if layer.ungrouped else Geometry.of(dense)
-            chain, bias = blank_chain(layer), dense.bias if dense.bias is None else dense.bias.to("meta")
-            if not values:
-                chain, bias = draw_chain(chain, geometry.kernel, geometry.groups), dense.bias
-            swap(rebuilt, name, build(chain, geometry, bias, dense.weight.dtype))
-        for name, width in document.plan.widths.items():
-            resize(_module(rebuilt, name), width, f"layer {name!r}")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(DRAWN)
+            _rebuild(rebuilt, document.plan, values)
     except LowRankBenchError as error:
         raise InvalidPlan(f"{folder / PLAN} does not fit the model: {error}") from None
     except (RuntimeError, ValueError, TypeError, OverflowError, MemoryError) as error:  # torch, of shapes beyond reason
@@ -97,6 +94,18 @@ def load(folder: Path | str, model: nn.Module, values: bool = True) -> Compresse
     if values:
         _fill(rebuilt, weights, folder)
     return Compressed(rebuilt.eval(), document.plan, document.cost, document.dense_cost)
+
+
+def _rebuild(model: nn.Module, plan: Plan, values: bool) -> None:
+    for name, layer in plan.layers.items():
+        dense = named_layer(model, name)
+        geometry = Geometry.of(dense).ungrouped() if layer.ungrouped else Geometry.of(dense)
+        chain, bias = blank_chain(layer), dense.bias if dense.bias is None else dense.bias.to("meta")
+        if not values:
+            chain, bias = draw_chain(chain, geometry.kernel, geometry.groups), dense.bias
+        swap(model, name, build(chain, geometry, bias, dense.weight.dtype))
+    for name, width in plan.widths.items():
+        resize(_module(model, name), width, f"layer {name!r}")
 
 
 def _module(model: nn.Module, name: str) -> nn.Module:

@@ -67,7 +67,7 @@ def _scan() -> tuple[dict[str, type[Method]], dict[str, str]]:
         try:
             for cls in _classes(load()):
                 _admit(cls, found)
-        except Exception as error:  # whatever a plug-in raises on import is its own failure, and is shown
+        except (Exception, SystemExit) as error:  # whatever a plug-in raises on import is its own failure, and is shown
             failed[where] = f"{type(error).__name__}: {error}"
     return found, failed
 

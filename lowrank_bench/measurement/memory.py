@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import re
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +15,7 @@ if sys.platform != "win32":
     import resource
 
 
-CLEAR = Path("/proc/self/clear_refs")
+STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 FORGET_PEAK = "5"  # proc(5)
 
 
@@ -36,5 +37,8 @@ def peak_memory_mb() -> float:
     """Peak resident memory of this process so far, in MB (10^6 bytes), since ``forget_peak`` where that succeeded."""
     if sys.platform == "win32":
         return float(psutil.Process().memory_info().peak_wset) / 1e6
-    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kilobytes
+    # of Linux's: ru_maxrss would also hold the peak of the process that started this one
+    if STATUS.exists() and (told := re.search(r"VmHWM:\s+(\d+) kB", STATUS.read_text())):
+        return int(told[1]) * 1024 / 1e6
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, others kilobytes
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6

@@ -4,6 +4,7 @@ machine was, of which boards tell.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from statistics import median
 from typing import Any
@@ -34,7 +35,7 @@ def timing_columns(timing: Timing, environment: Mapping[str, Any]) -> dict[str, 
         "compressed_ms": timing.compressed_ms,
         "dense_p90_ms": timing.dense_p90_ms,
         "p90_ms": timing.p90_ms,
-        "memory_mb": timing.memory_mb,
+        "memory_mb": _memory_mb(timing),
         "runtime_error": max(process.runtime_error for process in timing.processes),
         "convert_s": median(process.convert_seconds[1] for process in timing.processes),
         "runtime_bytes": timing.processes[0].model_bytes[1],
@@ -46,6 +47,12 @@ def timing_columns(timing: Timing, environment: Mapping[str, Any]) -> dict[str, 
         "load_least": min(loads, default=None),
         "load_most": max(loads, default=None),
     }
+
+
+def _memory_mb(timing: Timing) -> float:
+    """Not known where several processes tell the same to the byte: until 2026-11-23 that was their parent's peak."""
+    inherited = len(timing.processes) > 1 == len({process.memory_mb for process in timing.processes})
+    return math.nan if inherited else timing.memory_mb
 
 
 def pooled_clock(timed: pd.DataFrame) -> dict[str, Any]:

@@ -14,7 +14,8 @@ LATENCY_LEGEND = (
     "p50 and p90 are the median and the 90th percentile of the times of one call, the median over the processes. Where "
     "a call takes less than 1 ms, p90 is of the means of loops of calls, not of single ones. Images/s are the "
     "compressed model's at p50. Memory is the most that the whole timing process held: the dense model and a copy of "
-    "it, the compressed model, their conversions and the libraries; it is not what the compressed model alone needs. "
+    "it, the compressed model, their conversions and the libraries; it is not what the compressed model alone needs; "
+    "not known where what was recorded is the memory of the process that started it. "
     "Model MB: the compressed model as the runtime keeps it."
 )
 
@@ -44,7 +45,7 @@ def _cells(row: Row) -> list[str]:
         f"{_three_digits(row.dense_ms)} / {_three_digits(row.dense_p90_ms)}",
         f"{_three_digits(row.compressed_ms)} / {_three_digits(row.p90_ms)}",
         _three_digits(row.images_per_s),
-        f"{row.memory_mb:.0f}",
+        "not known" if math.isnan(row.memory_mb) else f"{row.memory_mb:.0f}",
         _three_digits(row.runtime_bytes / 1e6),
     ]
 

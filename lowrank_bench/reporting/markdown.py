@@ -1,7 +1,8 @@
-"""Markdown: text as it stands, and tables."""
+"""Markdown: text as it stands, tables, and what opens by a click."""
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Sequence
 
@@ -18,6 +19,12 @@ def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> st
     """A table in markdown, its cells escaped."""
     lines = [headings, ["---"] * len(headings), *([escape(cell) for cell in row] for row in rows)]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def folded(title: str, said: str, *parts: str) -> str:
+    """Parts in markdown, empty ones left out, of which a title with what is said beside it is seen until one clicks."""
+    seen = f"<summary><b>{html.escape(title, quote=False)}</b>, {html.escape(said, quote=False)}</summary>"
+    return "\n\n".join([f"<details>\n{seen}", *filter(None, parts), "</details>"])
 
 
 def bullets(lines: Sequence[tuple[str, str]]) -> str:

@@ -35,7 +35,7 @@ from lowrank_bench.reporting.choice import (
     workloads,
 )
 from lowrank_bench.reporting.columns import WHAT, what_of
-from lowrank_bench.reporting.markdown import bullets, escape, markdown_table
+from lowrank_bench.reporting.markdown import bullets, escape, folded, markdown_table
 from lowrank_bench.reporting.opening import (
     DECISIONS_LEGEND,
     DECISIONS_TITLE,
@@ -70,7 +70,7 @@ def summary_board(boards: Sequence[Board], whole: str = "leaderboard.md") -> str
     headline's threads and batch, and the default one beside it, with the dense model in fewer bits where that was
     timed; what loses more than 2 points, or nobody knows how much, is named below. A network's board is the one of the
     machine and the recipe of most models; its others are named, and a board of one method alone is a line. The networks
-    of which the time alone is known share one table for each machine.
+    of which the time alone is known share one table for each machine. All but the two first tables open by a click.
     """
     boards = with_choice(boards)
     parts = []
@@ -114,11 +114,11 @@ def _network(boards: Sequence[Board]) -> str:
         "machines": dict.fromkeys(other.machine for other in boards if other.machine != board.machine),
     }
     told += [(f"Other {kind}, on the whole board", ", ".join(names)) for kind, names in others.items() if names]
-    title = f"**{escape(board.name)}**, {workload_text(*workloads(board)[0])}, {fastest_of(runtimes)}"
+    setting = f"{workload_text(*workloads(board)[0])}, {fastest_of(runtimes)}"
     cells = [_cells(row, timed[row.recipe], len(runtimes), board.recipe) for row in rows_of(listed)]
     table = markdown_table(_HEADINGS, cells)
     lost, unknown = (shown[~kept & ~control & (shown["top1_drop"].isna() == without)] for without in (False, True))
-    return _stacked(title, table, _lost_more(lost), _not_known(unknown), _told(told))
+    return folded(board.name, setting, table, _lost_more(lost), _not_known(unknown), _told(told))
 
 
 def _in_fewer_bits(board: Board) -> pd.DataFrame:
@@ -170,11 +170,11 @@ def _networks(boards: Sequence[Board]) -> list[str]:
         grid, options = networks_grid(some, *workload)
         if not grid.cells:
             continue
-        title = f"**{escape(f'Networks by time alone, recipe {recipe}, {machine}')}**"
+        title = f"Networks by time alone, recipe {recipe}, {machine}"
         said = f"{workload_text(*workload)}, practical speedup of each model in the fastest of the runtimes timed"
         floors = pd.concat([free_choice(board, *workload)["noise_floor"] for board in some])
         told = [*options, *_facts(*some), ("Noise floor, median of these rows", f"{floors.median():.1%}")]
-        tables.append(_stacked(f"{title}, {said}", markdown_table(*grid), _told(told)))
+        tables.append(folded(title, said, markdown_table(*grid), _told(told)))
     return tables
 
 
@@ -236,10 +236,6 @@ def _machines(boards: Sequence[Board]) -> str:
 
 def _told(facts: Sequence[tuple[str, str]]) -> str:
     return escape("; ".join(f"{name}: {text}" for name, text in facts))
-
-
-def _stacked(*parts: str) -> str:
-    return "\n\n".join(filter(None, parts))
 
 
 def _cells(row: Row, timed: Timed, most: int, recipe: str) -> list[str]:

@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from lowrank_bench.atomic import told_of_disk
+from lowrank_bench.measurement.cores import usable_cores
 from lowrank_bench.measurement.environment import THREAD_VARIABLES, Environment
 from lowrank_bench.measurement.memory import forget_peak
 from lowrank_bench.measurement.runtimes import arithmetic_of
@@ -54,11 +55,12 @@ class Host:
 
     def prepare(self, trial: Trial, threads: int, progress: Progress, family: Family) -> TrialRecord:
         """Make a trial's model, beside whatever else is prepared on this machine, but not beside a timing; one with a
-        budget in latency, which is met by timing, alone.
+        budget in latency, which is met by timing, alone and on all cores.
         """
         job = TrialJob(trial=trial, models=self.models, methods_folders=list(self.methods_folders), memory=self.memory)
         progress(WAITS, 0.0)
         timed = trial.budget is not None and trial.budget.metric == "latency"
+        threads = usable_cores() if timed else threads
         with (timing_lock if timed else preparation_lock)(family.ended):
             ended = run_child(
                 job, threads, self.timeout, lambda stage, share, _: progress(stage, share), family, self.working
@@ -98,7 +100,7 @@ class Host:
             ended = run_child(
                 job,
                 threads,
-                self.timeout,
+                self.timeout * len(rows),
                 lambda stage, share, n: rows[n].progress(stage, share),
                 family,
                 self.working,

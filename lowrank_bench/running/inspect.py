@@ -17,7 +17,7 @@ from lowrank_bench.measurement.speedup import check_setting
 from lowrank_bench.reading import latest, read_records
 from lowrank_bench.record import Status, TrialRecord
 from lowrank_bench.running.child import run_child
-from lowrank_bench.running.locks import timing_lock
+from lowrank_bench.running.locks import Waiting, timing_lock
 from lowrank_bench.running.worker import Job, Outcome, ProbeJob, ProfileJob
 from lowrank_bench.tasks.catalog import get_task
 from lowrank_bench.tasks.open_task import is_code, split_model
@@ -26,21 +26,31 @@ from lowrank_bench.trial import Trial
 TIMEOUT = 3600.0
 
 
-def inspect_machine(seconds: float) -> Diagnosis:
-    """Look at what timings here depend on, then measure noise and peaks. Raises InvalidInput and MeasurementFailed."""
+def inspect_machine(seconds: float, waiting: Waiting | None = None) -> Diagnosis:
+    """Look at what timings here depend on, then measure noise and peaks; ``waiting`` as for timing_lock. Raises
+    InvalidInput and MeasurementFailed.
+    """
     _check_seconds(seconds)
-    environment, standing = fingerprint(), checks()  # before the probe itself loads the machine
-    outcome = _alone(ProbeJob(seconds=seconds), usable_cores())
+    with timing_lock(waiting=waiting):
+        environment, standing = fingerprint(), checks()  # before the probe itself loads the machine
+        outcome = _done(ProbeJob(seconds=seconds), usable_cores())
     assert outcome.probe is not None  # or it would not have ended well
     return diagnose(environment, standing, outcome.probe)
 
 
 def inspect_trial(
-    folder: Path, trial: Trial, runtime: str, threads: int, batch: int, seconds: float, own_model: str | None = None
+    folder: Path,
+    trial: Trial,
+    runtime: str,
+    threads: int,
+    batch: int,
+    seconds: float,
+    own_model: str | None = None,
+    waiting: Waiting | None = None,
 ) -> Profile:
     """Profile the model that a trial left in a results folder. A record may come from anywhere and name code to import:
-    that is run only where ``own_model`` repeats it. Raises InvalidInput, UnknownName, RuntimeMissing and
-    MeasurementFailed.
+    that is run only where ``own_model`` repeats it; ``waiting`` as for timing_lock. Raises InvalidInput, UnknownName,
+    RuntimeMissing and MeasurementFailed.
     """
     _check_seconds(seconds)
     _check_code(trial, own_model)
@@ -52,9 +62,13 @@ def inspect_trial(
         raise RuntimeMissing(f"runtime {runtime!r} is not ready: {problem}")
     models = folder / "models"
     if not (models / trial.key / PLAN).exists():
-        raise InvalidInput(f"{models / trial.key} holds no model: run its sweep again, which makes it, or name --out")
+        raise InvalidInput(
+            f"{models / trial.key} holds no model: name with --out the folder that has it, or a new one, for which its "
+            "sweep is run again"
+        )
     job = ProfileJob(trial=trial, models=models, runtime=runtime, threads=threads, batch=batch, seconds=seconds)
-    outcome = _alone(job, threads)
+    with timing_lock(waiting=waiting):
+        outcome = _done(job, threads)
     assert outcome.profile is not None  # or it would not have ended well
     return outcome.profile
 
@@ -91,9 +105,8 @@ def _matches(trial: Trial, pattern: str) -> bool:
     return any(fnmatch.fnmatch(text, pattern) for text in (trial.key, str(trial)))
 
 
-def _alone(job: Job, threads: int) -> Outcome:
-    with timing_lock():
-        ended = run_child(job, threads, TIMEOUT, lambda *_: None)
+def _done(job: Job, threads: int) -> Outcome:
+    ended = run_child(job, threads, TIMEOUT, lambda *_: None)
     if ended.outcome.status is not Status.OK:
         raise MeasurementFailed(f"{ended.outcome.status}: {ended.outcome.reason}")
     return ended.outcome

@@ -8,7 +8,7 @@ import os
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -29,26 +29,29 @@ SHARED = Path("/tmp")
 """Whatever TMPDIR says: jobs with folders of their own, and other users, time on the same cores."""
 
 
+Waiting = Callable[[], object]
+"""What is called once where somebody else has the machine, so that whoever waits can say so."""
+
+
 class Stopped(Exception):
     """The run was stopped while it waited for the machine."""
 
 
 @contextmanager
-def timing_lock(stop: threading.Event | None = None) -> Iterator[None]:
+def timing_lock(stop: threading.Event | None = None, waiting: Waiting | None = None) -> Iterator[None]:
     """Have the whole machine alone. Raises Stopped as soon as ``stop`` is set, InvalidInput where it cannot lock."""
     if sys.platform == "win32":
         with FileLock(_folder() / ROOM):
             yield
         return
     with _opened(DOOR) as door, _opened(ROOM) as room:
-        _acquire(door, fcntl.LOCK_EX, stop)
-        _acquire(room, fcntl.LOCK_EX, stop)
+        _acquire((door, room), fcntl.LOCK_EX, stop, waiting)
         fcntl.flock(door, fcntl.LOCK_UN)
         yield
 
 
 @contextmanager
-def preparation_lock(stop: threading.Event | None = None) -> Iterator[None]:
+def preparation_lock(stop: threading.Event | None = None, waiting: Waiting | None = None) -> Iterator[None]:
     """Share the machine with other preparation, of this run or another, but with no timing. Raises as timing_lock does.
     Windows has no shared locks: there it holds nothing.
     """
@@ -57,8 +60,7 @@ def preparation_lock(stop: threading.Event | None = None) -> Iterator[None]:
         return
     with _opened(ROOM) as room:
         with _opened(DOOR) as door:
-            _acquire(door, fcntl.LOCK_SH, stop)
-            _acquire(room, fcntl.LOCK_SH, stop)
+            _acquire((door, room), fcntl.LOCK_SH, stop, waiting)
         yield
 
 
@@ -98,12 +100,24 @@ def _open(path: Path) -> int:
         return os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
 
 
-def _acquire(handle: int, kind: int, stop: threading.Event | None) -> None:
-    stop, pause = stop or threading.Event(), 0.001
-    while True:
-        try:
-            return fcntl.flock(handle, kind | fcntl.LOCK_NB)
-        except BlockingIOError:
+def _acquire(handles: tuple[int, ...], kind: int, stop: threading.Event | None, waiting: Waiting | None) -> None:
+    """Lock one after the other."""
+    stop = stop or threading.Event()
+    for handle in handles:
+        pause = 0.001
+        while not _taken(handle, kind):
+            if waiting is not None:
+                waiting()
+                waiting = None
             if stop.wait(pause):
-                raise Stopped from None
+                raise Stopped
             pause = min(2 * pause, LONGEST_PAUSE)
+
+
+def _taken(handle: int, kind: int) -> bool:
+    """Whether it could be locked at once."""
+    try:
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -54,12 +54,10 @@ class TimingProcess:
             # forgotten with all models there: the first row alone would count the conversion of what they share
             return _process_timing(self._yardstick.speedup(compressed, forget_peak), self._load, self.count)
 
-    def judge(self, trial: Trial, watch: Stopwatch) -> RuntimeQuality | None:
-        """Top-1 of a trial's model as a runtime of fewer bits computes it, on the test images; None where the task has
-        no images. Raises what prepare does.
+    def judge(self, trial: Trial, watch: Stopwatch) -> RuntimeQuality:
+        """Top-1 of a trial's model as a runtime of fewer bits computes it, on the test images of its task. Raises what
+        prepare does.
         """
-        if not self.task.scored:
-            return None
         compressed, threads = self._compressed(trial, watch), self.measurement.threads
         with watch.stage("evaluate"):
             example = next(self.task.batches("test", JUDGED))[0]

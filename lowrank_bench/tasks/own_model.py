@@ -35,7 +35,7 @@ def make_own_model(name: str) -> nn.Module:
         torch.manual_seed(SEED)
         try:
             model = factory()
-        except Exception as error:  # whatever the user's code raises
+        except (Exception, SystemExit) as error:  # whatever the user's code raises
             if is_out_of_memory(error):
                 raise
             raise InvalidInput(f"model {name!r}: its factory failed, {type(error).__name__}: {error}") from error
@@ -50,7 +50,7 @@ def find_factory(name: str) -> Callable[[], Any]:
     _look_in_current_folder()
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # whatever the user's code raises
+    except (Exception, SystemExit) as error:  # whatever the user's code raises
         raise InvalidInput(
             f"model {name!r}: {module_name} cannot be imported from what is installed nor from {Path.cwd()}, "
             f"{type(error).__name__}: {error}"

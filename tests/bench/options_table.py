@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 import lowrank_bench as lrb
-from lowrank_bench.measurement.quality import RESAMPLES, paired_drop
+from lowrank_bench.measurement.quality import paired_drop, paired_drop_ratio
 from lowrank_bench.tasks.catalog import get_task
 from lowrank_bench.tasks.task import Task
 from lowrank_bench.training.evaluate import predicted_and_true
@@ -56,7 +56,8 @@ def row(
         if len(found) == 1 and not window[0] <= drop.drop <= window[1]:
             return
         yield f"{drop.drop:.1f} [{drop.low:.1f}, {drop.high:.1f}]"
-    yield "{:.2f} [{:.2f}, {:.2f}]".format(*share(reference, found[0], found[-1], groups))
+    share = paired_drop_ratio(reference, found[-1], found[0], groups)
+    yield "" if share is None else f"{share.ratio:.2f} [{share.low:.2f}, {share.high:.2f}]"
 
 
 def compressed_hits(task: Task, dense: nn.Module, method: str, budget: lrb.Budget, options: dict[str, Any]) -> Hits:
@@ -72,16 +73,6 @@ def hits(task: Task, model: nn.Module) -> Hits:
     predicted, labels = predicted_and_true(model, task.batches("validation"))
     right: Hits = (predicted == labels).numpy()
     return right
-
-
-def share(reference: Hits, first: Hits, last: Hits, groups: list[int] | None) -> tuple[float, float, float]:
-    """Loss of the last over loss of the first, and its interval."""
-    starts = np.cumsum([0, *(groups or np.ones(len(reference), dtype=int))])[:-1]
-    lost = [np.add.reduceat(reference.astype(int) - other, starts) for other in (last, first)]
-    drawn = np.random.default_rng(0).multinomial(len(starts), np.full(len(starts), 1 / len(starts)), RESAMPLES)
-    ratios = (drawn @ lost[0]) / (drawn @ lost[1])
-    low, high = np.quantile(ratios, [0.025, 0.975])
-    return float(lost[0].sum() / lost[1].sum()), float(low), float(high)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -12,17 +12,27 @@ from torch import Tensor, nn
 import lowrank_bench as lrb
 from lowrank_bench.compression.chain import Chain, Factor, KernelShape
 from lowrank_bench.compression.method import Job, LayerMethod
-from lowrank_bench.conformance import CHECKS
+from lowrank_bench.conformance import CHECKS, checks
 from lowrank_bench.conformance.convolutions import convolution
 
 LAYER_METHODS = [name for name, cls in lrb.methods().items() if issubclass(cls, LayerMethod)]
 OTHER_METHODS = sorted(set(lrb.methods()) - set(LAYER_METHODS))
 
 
-@pytest.mark.parametrize("check", CHECKS.values(), ids=CHECKS)
+def factorize_unrefused(conv: nn.Conv2d, *arguments: Any) -> nn.Module:
+    """No method of ours is exact by refusing."""
+    try:
+        return lrb.factorize(conv, *arguments)
+    except lrb.UnsupportedLayer as refusal:
+        pytest.fail(f"{conv} was refused: {refusal}")
+
+
+@pytest.mark.parametrize("check", CHECKS)
 @pytest.mark.parametrize("method", LAYER_METHODS)
-def test_every_method_keeps_its_promises(method: str, check: Callable[[str], None]) -> None:
-    check(method)
+def test_every_method_keeps_its_promises(method: str, check: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if check.startswith("exact-"):
+        monkeypatch.setattr(checks, "factorize", factorize_unrefused)
+    CHECKS[check](method)
 
 
 @pytest.mark.parametrize("method", OTHER_METHODS)
@@ -43,6 +53,16 @@ class Whole(LayerMethod):
 
     def factorize(self, weight: Tensor, ranks: tuple[int, ...], statistics: Tensor | None = None) -> Chain:
         return Chain([Factor(weight * (1 - 0.1 * (3 - ranks[0])), "hw")])
+
+
+class OfOneTap(Whole):
+    """For 1x1 convolutions only, of which it has two ranks."""
+
+    def refuse(self, geometry: Any) -> str | None:
+        return None if geometry.kernel[2:] == (1, 1) else "has more than one tap"
+
+    def candidates(self, shape: KernelShape) -> Sequence[tuple[int]]:
+        return [(1,), (3,)]
 
 
 class NearlyExact(Whole):
@@ -91,6 +111,11 @@ def test_a_method_that_keeps_its_promises_passes_as_a_class_too() -> None:
     for name, check in CHECKS.items():
         if name != "linear":
             check(Whole)
+
+
+@pytest.mark.parametrize("check", [name for name in CHECKS if name != "linear"])
+def test_a_method_that_refuses_by_name_keeps_its_promises_on_what_it_takes(check: str) -> None:
+    CHECKS[check](OfOneTap)
 
 
 @pytest.mark.parametrize(

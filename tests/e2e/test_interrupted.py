@@ -11,12 +11,11 @@ from pathlib import Path
 
 import pytest
 from processes import alive
+from real_runs import START
 
 from lowrank_bench.reading import read_records
 
 PLUGINS = Path(__file__).parents[1] / "plugins"
-# Where a shell started the tests in the background, they and what they start ignore Ctrl-C.
-START = "import signal; signal.signal(2, signal.default_int_handler); from lowrank_bench.cli import main; main()"
 SWEEP = """
 [sweep]
 task = "chars36"

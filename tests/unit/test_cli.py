@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -12,6 +13,7 @@ from rich.console import Console
 from safetensors.torch import save_file
 
 from lowrank_bench import cli, cli_list
+from lowrank_bench.running.engine import Engine, Summary
 from lowrank_bench.running.sweep import plan
 
 SWEEP = """
@@ -36,6 +38,27 @@ def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 
 
 @pytest.mark.parametrize(
+    ("summary", "status", "words"),
+    [
+        (Summary(ran=1, failed=["x: crashed (why)"]), 1, "crashed (why)"),
+        (Summary(kept=1, failed_before=["x: timeout (why)"]), 1, "timeout (why)"),
+        (Summary(ran=1, skipped=["x: skipped (why)"]), 0, "skipped (why)"),
+    ],
+)
+def test_a_run_names_what_failed_and_exits_with_1(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    summary: Summary,
+    status: int,
+    words: str,
+) -> None:
+    monkeypatch.setattr(Engine, "run", lambda *_: summary)
+    assert call(monkeypatch, "run", "--out", str(tmp_path)) == status
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["run", "quik"], "did you mean 'quick'"),
@@ -48,6 +71,8 @@ def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
         (["reproduce", "lebedev2015", "-j", "0"], "-j 0"),
         (["run", "--memory", "-1"], "--memory -1"),
         (["run", "--cluster", "nowhere.toml"], "nowhere.toml cannot be read"),
+        (["run", "strange.toml", "--cluster", "nowhere.toml"], "did you mean 'onnxruntime'"),
+        (["run", "--only", "*resnet*", "--cluster", "nowhere.toml"], "matches no trial"),
         (["run", "--methods-dir", "nowhere"], "is not a folder"),
         (["run", "--out", "file"], "cannot be written"),
         (["report", "--out", "nowhere"], "does not exist"),
@@ -82,6 +107,17 @@ def test_bad_input_is_named_and_exits_with_2(
     shown = capsys.readouterr()
     assert words in shown.err and "Traceback" not in shown.err
     assert {path.name for path in tmp_path.iterdir()} == {"empty", "file", "strange.toml", "wide.toml"}
+
+
+def test_a_folder_that_may_not_be_looked_into_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "/root/results")
+
+    monkeypatch.setattr("lowrank_bench.cli_records.write_report", refused)
+    assert call(monkeypatch, "report", "--out", "/root/results") == 2
+    assert "/root/results cannot be reached (Permission denied)" in capsys.readouterr().err
 
 
 def test_every_list_shows_what_there_is(

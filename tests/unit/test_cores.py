@@ -95,7 +95,7 @@ def test_what_is_pinned_runs_on_those_cores_only():
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems cannot pin")
 def test_all_threads_are_pinned_for_a_while_and_then_free_again():
     done = Event()
-    running, started = (Thread(target=done.wait) for _ in range(2))
+    running, started = (Thread(target=done.wait, daemon=True) for _ in range(2))
     running.start()
     before = visible_cores()
     with pinned(1):

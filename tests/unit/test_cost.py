@@ -46,11 +46,40 @@ def test_separable_vgg16_with_the_ranks_of_tai_costs_what_they_report() -> None:
     assert sum(site.macs(chain) for site, chain in zip(sites.values(), chains, strict=True)) == 4_944_393_216
 
 
+def test_cp_of_charnet_at_rank_64_costs_what_the_paper_says() -> None:
+    method, sites = lrb.methods()["cp_nls"](), trace(CharNet(), (1, 24, 24))
+    chains = {name: method.structure_layer(sites[name].geometry.kernel, 1, (64,)) for name in ("conv2", "conv3")}
+    costs = {name: (sites[name].macs(chain), chain.params) for name, chain in chains.items()}
+    assert costs == {"conv2": (1_421_312, 12_416), "conv3": (299_520, 37_888)}
+
+
+# Input channels, output channels, taps, padding, groups and the size that reaches it; and Tai et al. 2016's K.
+CAFFENET = [
+    (nn.Conv2d(3, 96, 11, stride=4, bias=False), 227, 8),
+    (nn.Conv2d(96, 256, 5, padding=2, groups=2, bias=False), 27, 40),
+    (nn.Conv2d(256, 384, 3, padding=1, bias=False), 13, 60),
+    (nn.Conv2d(384, 384, 3, padding=1, groups=2, bias=False), 13, 100),
+    (nn.Conv2d(384, 256, 3, padding=1, groups=2, bias=False), 13, 200),
+]
+
+
+def test_separable_caffenet_with_the_ranks_of_tai_costs_what_they_report() -> None:
+    method, totals = lrb.methods()["jaderberg"](), [0, 0, 0, 0]
+    for conv, size, k in CAFFENET:
+        site = trace(conv, (conv.in_channels, size, size))[""]
+        chain = method.structure_layer(site.geometry.kernel, conv.groups, (k // conv.groups,))
+        counts = (site.dense_macs, site.dense_params, site.macs(chain), chain.params)
+        totals = [total + count for total, count in zip(totals, counts, strict=True)]
+    assert totals == [665_784_864, 2_332_704, 125_897_640, 466_312]
+
+
 CLOSED_FORMS = {
     # S, T, d, R and the areas of input, of output, and of the map between a vertical and a horizontal factor
     "channel_svd": lambda S, T, d, R, a_in, a_out, a_mid: R * S * d * d * a_out + R * T * a_out,
     "tucker": lambda S, T, d, R, a_in, a_out, a_mid: S * R * a_in + (R * R * d * d + R * T) * a_out,
     "jaderberg": lambda S, T, d, R, a_in, a_out, a_mid: R * S * d * a_mid + R * T * d * a_out,
+    "cp_nls": lambda S, T, d, R, a_in, a_out, a_mid: R * (S * a_in + d * a_mid + (d + T) * a_out),
+    "tt_conv": lambda S, T, d, R, a_in, a_out, a_mid: S * R * a_in + R * R * d * a_mid + (R * R * d + R * T) * a_out,
 }
 
 

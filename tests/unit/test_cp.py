@@ -91,13 +91,25 @@ def test_3x3x3_tensors_have_rank_five_one_above_what_counting_says() -> None:
     assert cp_nls(normal(3, 3, 3), 4, max_iter=400).error > 1e-3
 
 
-def test_gaussian_2x2x2_tensors_of_positive_hyperdeterminant_have_rank_two() -> None:
-    # with probability pi / 4; near 0 the terms are nearly parallel, below it only the infimum of the error is 0
-    for tensor in normal(40, 2, 2, 2):
-        first, second = tensor
-        crossed = torch.linalg.det(first + second) - torch.linalg.det(first) - torch.linalg.det(second)
-        if crossed**2 - 4 * torch.linalg.det(first) * torch.linalg.det(second) > 0.3:
-            assert cp_nls(tensor, 2, init="random").error < 1e-9
+def hyperdeterminant(tensors: Tensor) -> Tensor:
+    """Cayley's, of tensors (..., 2, 2, 2)."""
+    first, second = tensors.unbind(-3)
+    a, b = torch.linalg.det(first), torch.linalg.det(second)
+    return (torch.linalg.det(first + second) - a - b) ** 2 - 4 * a * b
+
+
+def test_2x2x2_tensors_have_rank_two_where_the_hyperdeterminant_is_positive_and_three_where_it_is_negative() -> None:
+    tensors = normal(60, 2, 2, 2)  # near 0 the terms of rank two are nearly parallel
+    signs = hyperdeterminant(tensors)
+    errors = torch.tensor([cp_nls(tensor, 2, init="random").error for tensor in tensors])
+    assert (signs > 0.3).sum() > 5 and (errors[signs > 0.3] < 1e-9).all()
+    assert (signs < -0.3).sum() > 5 and (errors[signs < -0.3] > 1e-4).all()
+
+
+def test_a_gaussian_2x2x2_tensor_has_rank_two_with_probability_pi_over_4() -> None:
+    assert float((hyperdeterminant(normal(20_000, 2, 2, 2)) > 0).double().mean()) == pytest.approx(
+        math.pi / 4, abs=0.012
+    )
 
 
 def test_greedy_never_beats_nls_and_matches_it_on_matrices() -> None:

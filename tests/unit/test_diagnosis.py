@@ -66,7 +66,7 @@ def test_what_spoils_timings_is_named_in_the_conclusion():
 
 def test_doctor_shows_every_check_and_the_remedy_of_those_that_fail(monkeypatch, capsys):
     monkeypatch.setattr(cli_inspect, "Console", lambda: Console(width=200))
-    monkeypatch.setattr(cli_inspect, "inspect_machine", lambda seconds: diagnose(fingerprint(), [GOOD, BAD], QUIET))
+    monkeypatch.setattr(cli_inspect, "inspect_machine", lambda *_: diagnose(fingerprint(), [GOOD, BAD], QUIET))
     cli_inspect.doctor(1.0, False)
     shown = capsys.readouterr().out
     assert "end what else runs" in shown and "enable it" not in shown

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from noop import ENVIRONMENT, NoopCrew, measurements, overlap, spans, trials
+from processes import alive
 from synthetic_records import measurement_record
 
 import lowrank_bench as lrb
@@ -46,6 +47,7 @@ class FakeChildren:
     def __init__(self) -> None:
         self.jobs: list[str] = []
         self.processes: list[list[str]] = []
+        self.timeouts: list[float] = []
         self.judged: list[str] = []
         self.threads: list[int] = []
         self.judge = False
@@ -56,6 +58,7 @@ class FakeChildren:
     ) -> Ended:
         if isinstance(job, TimingJob):
             self.processes.append([row.measurement.key for row in job.rows])
+            self.timeouts.append(timeout)
             outcome = Outcome(status=Status.OK, rows=[self._end(row.measurement.key, row.judge) for row in job.rows])
         else:
             outcome = self._end(job.trial.key)
@@ -248,7 +251,7 @@ def test_models_with_one_dense_model_and_one_setting_share_processes_and_begin_t
     rows += [measurement(made[0]).model_copy(update={"threads": 2})]
     rows += [measurement(each).model_copy(update={"runtime": "onnxruntime-int8"}) for each in made[:2]]
     children.ends = lambda key: Outcome(status=Status.OK, timing=timed.processes[0])
-    Engine(tmp_path, fingerprint()).run([*made, other], rows)
+    Engine(tmp_path, fingerprint(), timeout=60.0).run([*made, other], rows)
     first, second, third, fourth, fifth, *by_their_own_images = (row.key for row in rows)
     assert children.processes == [
         [first, second, third],
@@ -258,6 +261,7 @@ def test_models_with_one_dense_model_and_one_setting_share_processes_and_begin_t
         [second, third, first],
         [fourth],
     ]
+    assert children.timeouts == [60.0 * len(keys) for keys in children.processes]  # each has its own
 
 
 @pytest.mark.parametrize("dies", [False, True])
@@ -429,9 +433,7 @@ def test_a_child_dies_with_its_parent_however_the_parent_dies(tmp_path: Path) ->
     parent.kill()
     parent.wait()
     for _ in range(100):
-        try:
-            os.kill(int(mark.read_text()), 0)
-        except ProcessLookupError:
+        if not alive(int(mark.read_text())):
             return
         time.sleep(0.1)
     pytest.fail("the child outlived its parent")

@@ -19,7 +19,7 @@ from lowrank_bench.compression.modules import Factored
 from lowrank_bench.compression.registry import method_class
 from lowrank_bench.measurement import clock as clock_module
 from lowrank_bench.measurement.clock import Clock
-from lowrank_bench.measurement.cores import visible_cores
+from lowrank_bench.measurement.cores import usable_cores, visible_cores
 from lowrank_bench.record import Status
 from lowrank_bench.running import host
 from lowrank_bench.running.child import Ended, Family
@@ -252,8 +252,12 @@ def test_a_trial_that_times_has_the_machine_alone(
 
     for name in ("timing", "preparation"):
         monkeypatch.setattr(host, f"{name}_lock", spy(name))
-    monkeypatch.setattr(host, "run_child", lambda *_: Ended(Outcome(status=Status.OK), ""))
+    threads: list[int] = []
+    monkeypatch.setattr(
+        host, "run_child", lambda _job, count, *_: threads.append(count) or Ended(Outcome(status=Status.OK), "")
+    )
     trial = Trial(task="chars36", model="charnet", method="tucker", budget=budget, recipe="none")
     here = host.Host(tmp_path, lrb.measurement.environment.fingerprint(), "", 60.0)
     here.prepare(trial, 1, lambda *_: None, Family())
     assert held == [lock]
+    assert threads == [usable_cores() if lock == "timing" else 1]

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
@@ -27,7 +27,7 @@ def own_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOWRANK_BENCH_LOCKS", str(tmp_path))
 
 
-def enters(lock: Lock, within: float = 0.3) -> bool:
+def enters(lock: Lock, within: float) -> bool:
     """Whether another process, or a thread with files of its own, gets the lock in so many seconds."""
     stop, entered = threading.Event(), threading.Event()
 
@@ -35,7 +35,7 @@ def enters(lock: Lock, within: float = 0.3) -> bool:
         with suppress(Stopped), lock(stop):
             entered.set()
 
-    thread = threading.Thread(target=enter)
+    thread = threading.Thread(target=enter, daemon=True)
     thread.start()
     found = entered.wait(within)
     stop.set()
@@ -54,8 +54,8 @@ def enters(lock: Lock, within: float = 0.3) -> bool:
 )
 def test_only_preparation_goes_side_by_side(held: Lock, wanted: Lock, free: bool) -> None:
     with held(threading.Event()):
-        assert enters(wanted) is free
-    assert enters(wanted)
+        assert enters(wanted, 30 if free else 0.3) is free
+    assert enters(wanted, 30)
 
 
 def test_a_timing_that_waits_is_not_overtaken_by_later_preparation() -> None:
@@ -79,6 +79,28 @@ def test_a_timing_that_waits_is_not_overtaken_by_later_preparation() -> None:
     timing.join()
     later.join()
     assert order == ["timing", "preparation"]
+
+
+@pytest.mark.parametrize("wanted", [preparation_lock, timing_lock])
+def test_whoever_waits_can_say_so_once_and_only_then(wanted: Any) -> None:
+    said: list[str] = []
+    with wanted(waiting=lambda: said.append("waiting")):
+        assert said == []
+    with timing_lock():
+        stop = threading.Event()
+        thread = threading.Thread(target=lambda: _enter(wanted(stop, lambda: said.append("waiting"))))
+        thread.start()
+        while not said:
+            time.sleep(0.01)
+        time.sleep(0.1)
+        stop.set()
+        thread.join()
+    assert said == ["waiting"]
+
+
+def _enter(lock: AbstractContextManager[None]) -> None:
+    with suppress(Stopped), lock:
+        pass
 
 
 def test_whoever_waits_hardly_disturbs_what_is_timed() -> None:
@@ -108,10 +130,10 @@ def test_a_lock_ends_with_its_holder_however_that_ends(tmp_path: Path) -> None:
     environment = os.environ | {"LOWRANK_BENCH_LOCKS": str(tmp_path)}
     holder = subprocess.Popen([sys.executable, "-P", "-c", HOLD], stdout=subprocess.PIPE, env=environment)
     assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
-    assert not enters(preparation_lock)
+    assert not enters(preparation_lock, 0.3)
     holder.kill()
     holder.wait()
-    assert enters(preparation_lock) and enters(timing_lock)
+    assert enters(preparation_lock, 30) and enters(timing_lock, 30)
     holder.stdout.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from typing import Any
 
@@ -35,6 +36,14 @@ def test_what_the_allocator_keeps_of_freed_memory_does_not_count():
     del blocks[:-1]  # the last one keeps the heap from shrinking
     assert forget_peak()
     assert peak_memory_mb() < held - 200
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a child does not begin with its parent's peak")
+def test_the_peak_of_whoever_started_a_process_is_not_its_own():
+    code = "from lowrank_bench.measurement.memory import peak_memory_mb; print(peak_memory_mb())"
+    held = np.ones(1500 * MB, dtype=np.int8)
+    child = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
+    assert held.any() and float(child.stdout) < 1000 < peak_memory_mb()
 
 
 def test_every_row_of_a_process_forgets_when_only_its_pairs_are_left(monkeypatch: pytest.MonkeyPatch, tmp_path):

@@ -246,7 +246,7 @@ def test_a_runtime_that_is_not_installed_is_named_with_the_hint(tmp_path: Path, 
 def test_a_child_that_ends_badly_is_a_failure_with_its_reason(monkeypatch):
     crashed = Ended(Outcome(status=Status.CRASHED, reason="the child ended with status 7"), "")
     monkeypatch.setattr(inspect, "run_child", lambda *_: crashed)
-    monkeypatch.setattr(inspect, "timing_lock", nullcontext)
+    monkeypatch.setattr(inspect, "timing_lock", lambda **_: nullcontext())
     with pytest.raises(MeasurementFailed, match="crashed: the child ended with status 7"):
         inspect_machine(1.0)
 

@@ -137,12 +137,16 @@ def test_bad_input_is_named(pytester: pytest.Pytester) -> None:
             with pytest.raises(kind, match=words):
                 lowrank(*arguments)
 
+        def test_a_tasks_network_has_its_size(lowrank):
+            with pytest.raises(lrb.InvalidInput, match="are .1, 24, 24.; .* 'torchvision:charnet'"):
+                lowrank("charnet", "tucker", lrb.Budget(macs=4), input_size=(3, 224, 224))
+
         def test_few_rounds(lowrank):
             with pytest.raises(lrb.InvalidInput, match="at least 6"):
                 lowrank("charnet", "tucker", lrb.Budget(macs=4), rounds=5)
         """
     )
-    pytester.runpytest_subprocess(*QUIET).assert_outcomes(passed=6)
+    pytester.runpytest_subprocess(*QUIET).assert_outcomes(passed=7)
 
 
 def test_networks_that_are_no_tasks_are_known_by_the_names_that_a_sweep_gives_them(pytester: pytest.Pytester) -> None:

@@ -62,6 +62,7 @@ def test_an_entry_point_adds_its_method(monkeypatch: pytest.MonkeyPatch, tmp_pat
     [
         ("raise RuntimeError('no')", "RuntimeError: no"),
         ("syntax error", "SyntaxError"),
+        ("import sys; sys.exit(0)", "SystemExit: 0"),
         (PLUG_IN.replace('name, version = "mine", 1', 'name = "mine"'), "version"),
         (PLUG_IN.replace('"mine", 1', '"tucker", 1'), "already taken"),
         (PLUG_IN.replace("def compress", "def compres"), "Mine does not implement compress"),

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from lowrank_bench import cli_reproduce
 from lowrank_bench.cli import app
+from lowrank_bench.errors import DataMissing
 from lowrank_bench.measurement.environment import fingerprint
 from lowrank_bench.record import LayerSize, MeasurementRecord, Status, TrialRecord
 from lowrank_bench.reporting.evidence import Evidence
@@ -307,6 +308,18 @@ def test_the_command_runs_what_is_missing_and_shows_paper_and_measured(
     assert "confirmed" in done.output and "twice as fast" in done.output
     assert f"Timed on: {fingerprint().machine}" in done.output
     assert "2.50" in (tmp_path / "reproduction.md").read_text()
+
+
+def test_where_the_data_of_all_experiments_are_missing_the_command_says_so_and_ends_with_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(_: object) -> None:
+        raise DataMissing("fashion_mnist is not on this machine")
+
+    monkeypatch.setattr(cli_reproduce, "check_ready", missing)
+    done = CliRunner().invoke(app, ["reproduce", "garipov2016", "--out", str(tmp_path / "out")])
+    assert isinstance(done.exception, DataMissing)
+    assert not (tmp_path / "out").exists()
 
 
 def test_as_many_trials_are_prepared_side_by_side_as_are_asked_for(

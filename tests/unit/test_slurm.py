@@ -71,6 +71,6 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 def test_the_file_that_the_readme_shows_is_good(tmp_path: Path) -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    readme = (Path(slurm.__file__).parent / "README.md").read_text()
     shown = readme.split("```toml\n[slurm]")[1].split("```")[0]
     assert slurm.load_slurm(written(tmp_path, "[slurm]" + shown)).hosts == 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -233,3 +234,29 @@ def test_records_are_read_while_a_run_removes_folders_beside_them(
     monkeypatch.setattr(os, "scandir", look_too_late)
     assert len(read_records(tmp_path)) == 1
     assert not passing.exists()
+
+
+def test_a_folder_that_cannot_be_read_is_named_and_not_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Store(tmp_path / "ours").append(record(0))
+    closed, look = tmp_path / "ours" / "theirs", os.scandir
+    closed.mkdir()
+
+    def refuse(folder: Path) -> Any:
+        if Path(folder) == closed:
+            raise PermissionError(errno.EACCES, "Permission denied", str(closed))
+        return look(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(lrb.InvalidRecord, match=r"theirs cannot be read \(Permission denied\)"):
+        merge([tmp_path / "ours"], tmp_path / "all")
+    assert not (tmp_path / "all").exists()
+
+
+def test_a_link_to_a_folder_is_told_of(tmp_path: Path) -> None:
+    Store(tmp_path / "elsewhere").append(record(0))
+    Store(tmp_path / "here").append(record(1))
+    (tmp_path / "here" / "link").symlink_to(tmp_path / "elsewhere")
+    with pytest.warns(UserWarning, match="link is a link to a folder, which is not followed"):
+        assert len(read_records(tmp_path / "here")) == 1

@@ -114,7 +114,7 @@ def test_a_control_without_low_rank_is_marked_wherever_a_method_is_named() -> No
     assert text.count("narrow (fewer channels)") == len(re.findall(r"narrow(?!,)", text)) > 3
     assert "narrow (fewer channels) may be as fast" in text
     assert "narrow (fewer channels) align=16" in [line[0] for line in lines_of(text, "Method")]
-    assert "narrow (fewer channels)" in lines_of(text[text.index("**Networks by time alone") :], "Network")[0]
+    assert "narrow (fewer channels)" in lines_of(text[text.index("<b>Networks by time alone") :], "Network")[0]
 
 
 def test_a_model_that_was_timed_at_two_batches_is_one_model() -> None:
@@ -190,9 +190,9 @@ def test_where_a_model_was_timed_in_fewer_runtimes_than_others_its_choice_is_sai
     (line,) = lines_of(summary([*alone("vgg16", "tucker", 3.9, both), *alone("vgg16", "denton", 3.0)]), "Network")[1:]
     assert line[2] == "onnxruntime, openvino" and "onnxruntime only" in line[4] and "only" not in line[5]
     text = summary([*sweep(), *timed("denton", 2.0)])
-    assert "1 thread, batch 64, fastest of: eager-nhwc, onnxruntime\n" in text
+    assert "1 thread, batch 64, fastest of: eager-nhwc, onnxruntime</summary>" in text
     assert {line[0]: line[3] for line in lines_of(text, "Method")}["denton"] == "onnxruntime only"
-    assert "1 thread, batch 64, onnxruntime only\n" in summary(sweep(runtimes=("onnxruntime",)))
+    assert "1 thread, batch 64, onnxruntime only</summary>" in summary(sweep(runtimes=("onnxruntime",)))
 
 
 def test_of_several_variants_the_best_is_the_best_that_keeps_within_the_loss() -> None:
@@ -250,7 +250,7 @@ def test_a_winner_stands_in_the_table_whatever_its_recipe_or_options() -> None:
 
 def test_of_a_network_on_two_machines_it_has_the_board_of_most_models_and_names_the_other() -> None:
     text = summary([*sweep(), measurement_record(trial("tucker", 4), 9.0, machine="bench-0")])
-    assert text.count("fastest of:") == 1 and "recipe standard, bench-1**" in text
+    assert text.count("fastest of:") == 1 and "recipe standard, bench-1</b>" in text
     assert "Other machines, on the whole board: bench-0" in text and "Other recipes" not in text
     assert "Other machines" not in summary(sweep())
 
@@ -288,7 +288,7 @@ def test_below_the_table_of_networks_their_facts_are_taken_together() -> None:
         planned = record.measurement.model_copy(update={"processes": 5})
         record = record.model_copy(update={"timing": timing, "measurement": planned, "key": planned.key})
         records += [trial_record(of, quality=None), record]
-    told = summary(records).split("\n\n")[-2]
+    told = summary(records).split("\n\n")[-3]
     assert told.count("Top-1: not measured: budgets met by one fraction for all layers;") == 1
     assert "; Recorded: 2026-01-01 to 2026-01-02; Unstable, in every setting: 1 of 2 rows; " in told
 
