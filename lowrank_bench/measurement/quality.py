@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import binascii
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
@@ -77,6 +78,20 @@ def paired_drop_ratio(
     tail = RESAMPLES // 40
     ratios.sort()  # ends are taken from among them: between infinities there is nothing to interpolate
     return DropRatio(float(own / other), float(ratios[tail]), float(ratios[-1 - tail]))
+
+
+def coarsest(groupings: Iterable[Sequence[int] | None]) -> list[int] | None:
+    """Return, of ways to group the same images, the one whose groups hold whole groups of every other: what hangs
+    together for any of them is resampled together. Raises InvalidInput where there is none.
+    """
+    different = {None if sizes is None else tuple(sizes) for sizes in groupings}
+    if different == {None}:
+        return None
+    known = sorted((sizes for sizes in different if sizes is not None), key=len)
+    ends = [set(accumulate(sizes)) for sizes in known]
+    if None in different or not all(ends[0] <= others for others in ends):
+        raise InvalidInput("the images are not the same ones: neither grouping's groups hold whole groups of the other")
+    return list(known[0])
 
 
 def agreement(predictions: ArrayLike, reference: ArrayLike) -> float:

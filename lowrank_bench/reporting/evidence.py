@@ -17,7 +17,7 @@ from lowrank_bench.reporting.columns import SETTING, WHAT
 from lowrank_bench.reporting.paper import COMPARED, TIMED, Check, Claim, Planned
 from lowrank_bench.reporting.pooling import as_made, best_evidence, pooled_speedup
 from lowrank_bench.reporting.practical import BOUNDS, with_practical
-from lowrank_bench.reporting.records_frame import to_frame
+from lowrank_bench.reporting.records_frame import judged_alike, to_frame
 from lowrank_bench.running.sweep import MeasureTable
 from lowrank_bench.trial import CONTROL, Trial
 
@@ -191,10 +191,7 @@ def _judged_alike(*records: TrialRecord) -> tuple[list[NDArray[np.bool_]], list[
     qualities = [record.quality for record in records if record.quality is not None]
     if len(qualities) < len(records) or len({record.trial.versions.get("brought") for record in records}) > 1:
         return None
-    first = qualities[0]
-    if any((q.images, q.group_sizes) != (first.images, first.group_sizes) for q in qualities):
-        return None
-    return [unpack_hits(quality.hits_after, quality.images) for quality in qualities], first.group_sizes
+    return judged_alike(qualities)
 
 
 def _as_planned(rows: pd.DataFrame, measure: MeasureTable, machine: str) -> pd.DataFrame:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from lowrank_bench.measurement.quality import paired_drop, unpack_hits
+from lowrank_bench.errors import InvalidInput
+from lowrank_bench.measurement.quality import coarsest, paired_drop, unpack_hits
 from lowrank_bench.measurement.runtimes import arithmetic_of
 from lowrank_bench.reading import latest, read_records
 from lowrank_bench.record import MeasurementRecord, Quality, RuntimeQuality, Size, TrialRecord
@@ -172,12 +175,23 @@ def _quality_columns(quality: Quality | None, control: TrialRecord | None) -> di
     if control.quality is None:
         return own | {"note": f"the dense control has no accuracy: {control.status}"}
     dense = control.quality
-    if (dense.images, dense.group_sizes) != (quality.images, quality.group_sizes):
+    if (judged := judged_alike([quality, dense])) is None:
         return own | {"note": "the dense control saw other test images"}
-    hits, dense_hits = (unpack_hits(q.hits_after, q.images) for q in (quality, dense))
-    drop, low, high = paired_drop(dense_hits, hits, quality.group_sizes)
+    (hits, dense_hits), groups = judged
+    drop, low, high = paired_drop(dense_hits, hits, groups)
     loss: dict[str, object] = {"top1_drop": drop, "top1_drop_low": low, "top1_drop_high": high}
     return own | loss | {"top1_dense": dense.top1_after}
+
+
+def judged_alike(qualities: Sequence[Quality]) -> tuple[list[NDArray[np.bool_]], list[int] | None] | None:
+    """Which test images each got right, and the images' groups; None unless all were judged on the same ones."""
+    if len({quality.images for quality in qualities}) > 1:
+        return None
+    try:
+        groups = coarsest(quality.group_sizes for quality in qualities)
+    except InvalidInput:
+        return None
+    return [unpack_hits(quality.hits_after, quality.images) for quality in qualities], groups
 
 
 def _runtime_quality_columns(

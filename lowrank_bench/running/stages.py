@@ -40,6 +40,8 @@ from lowrank_bench.trial import Trial
 
 STAGES = ".stages"
 TRAINING, TUNING = "training.safetensors", "tuning.safetensors"
+VALIDATED = 10_000
+"""Of more validation images so many are looked at after each epoch, evenly chosen."""
 
 
 def run_trial(trial: Trial, models: Path, watch: Stopwatch) -> tuple[Size, Quality | None]:
@@ -135,7 +137,7 @@ class _Work:
         return compressed, compressed.history
 
     def validate(self, model: nn.Module) -> float:
-        return top1(model, self.task.batches("validation"))
+        return top1(model, self.task.batches("validation", limit=VALIDATED))
 
     def report(self, stage: str, step: int, steps: int, _loss: float) -> None:
         self.watch.report(stage, step / steps)

@@ -12,6 +12,7 @@ import lzma
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import groupby
 from pathlib import Path
 from typing import ClassVar
 
@@ -81,8 +82,12 @@ class Chars36(Task):
             yield _normalised(images[rows]), labels[rows]
 
     def group_sizes(self, split: Split) -> list[int]:
-        """Images of each font family."""
-        return list(glyphs(split).family_sizes)
+        """Images of each font family with its relatives, such as Source Sans and Source Serif, whose names begin with
+        one word: what is wrong in one is often wrong in the other.
+        """
+        families = zip(glyphs(split).families, glyphs(split).family_sizes, strict=True)
+        relatives = groupby(families, key=lambda family: family[0].split("-")[0])
+        return [sum(size for _, size in some) for _, some in relatives]
 
     def build(self, model: str) -> nn.Module:
         """Build an untrained ``charnet``."""

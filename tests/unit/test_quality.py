@@ -6,7 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lowrank_bench.errors import InvalidInput, InvalidRecord
-from lowrank_bench.measurement.quality import agreement, pack_hits, paired_drop, paired_drop_ratio, unpack_hits
+from lowrank_bench.measurement.quality import (
+    agreement,
+    coarsest,
+    pack_hits,
+    paired_drop,
+    paired_drop_ratio,
+    unpack_hits,
+)
 
 
 @pytest.fixture
@@ -117,6 +124,15 @@ def test_nothing_is_a_multiple_of_no_loss_and_a_loss_that_may_be_none_bounds_not
     assert paired_drop_ratio(control, own, other) is None
     other[50] = False
     assert paired_drop_ratio(control, own, other).high == np.inf
+
+
+def test_of_ways_to_group_images_the_coarsest_counts_into_which_all_others_fit():
+    assert coarsest([[2, 3, 1], [5, 1], [2, 3, 1]]) == [5, 1]
+    assert coarsest([[5, 1], [1, 1, 3, 1]]) == [5, 1]
+    assert coarsest([None, None]) is None
+    for others in ([[5, 1], [4, 2]], [[5, 1], [3, 3, 1]], [[5, 1], None], [[6], [5, 2]]):
+        with pytest.raises(InvalidInput, match="not the same ones"):
+            coarsest(others)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from synthetic_records import (
 )
 
 from lowrank_bench.errors import InvalidRecord
-from lowrank_bench.measurement.quality import pack_hits, unpack_hits
+from lowrank_bench.measurement.quality import pack_hits, paired_drop, unpack_hits
 from lowrank_bench.record import RuntimeQuality, Status
 from lowrank_bench.reporting.board import make_boards, rows_of
 from lowrank_bench.reporting.columns import COLUMNS
@@ -92,6 +92,17 @@ def test_a_control_on_other_test_images_is_no_control():
     regrouped = control.quality.model_copy(update={"group_sizes": None})
     frame = to_frame([control.model_copy(update={"quality": regrouped}), trial_record(TUCKER)])
     assert "other test images" in row_of(frame, method="tucker")["note"]
+
+
+def test_where_a_control_has_its_test_images_in_larger_groups_those_are_resampled():
+    control, made = trial_record(CONTROL), trial_record(TUCKER)
+    sizes = control.quality.group_sizes
+    pairs = [first + second for first, second in zip(sizes[::2], sizes[1::2], strict=True)]
+    regrouped = control.quality.model_copy(update={"group_sizes": pairs})
+    row = row_of(to_frame([control.model_copy(update={"quality": regrouped}), made]), method="tucker")
+    hits, dense_hits = (unpack_hits(of.quality.hits_after, of.quality.images) for of in (made, control))
+    found = tuple(row[name] for name in ("top1_drop", "top1_drop_low", "top1_drop_high"))
+    assert found == paired_drop(dense_hits, hits, pairs)
 
 
 def test_failures_and_what_was_never_timed_are_rows():

@@ -81,7 +81,7 @@ def test_a_seed_that_fails_of_a_model_that_was_timed_is_no_refusal_in_settings_i
 
 def test_a_model_of_unknown_loss_is_not_tried():
     lone = trial_record(trial("tucker", 4, model="resnet"))
-    other = lone.model_copy(update={"quality": lone.quality.model_copy(update={"group_sizes": [1000, 1000]})})
+    other = lone.model_copy(update={"quality": lone.quality.model_copy(update={"group_sizes": None})})
     timed = measurement_record(trial("tucker", 4, model="resnet"), 4.5)
     denton = [record for model in ("charnet", "resnet") for record in on(model, "denton", 2.0)]
     (overall,) = make_overall(make_boards(to_frame(two_models(*denton, other, timed))))

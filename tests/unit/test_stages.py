@@ -51,6 +51,20 @@ def toys(monkeypatch):
         monkeypatch.setitem(recipes.RECIPES, name, tiny)
 
 
+def test_after_each_epoch_a_part_of_many_validation_images_is_looked_at(tmp_path, monkeypatch):
+    asked = []
+
+    def batches(self, split, batch_size=256, *, limit=None, **rest):
+        asked.append((split, limit))
+        return told(self, split, batch_size, **rest)
+
+    told = Toy.batches
+    monkeypatch.setattr(Toy, "batches", batches)
+    result(tmp_path, "standard")
+    assert ("validation", 10_000) in asked and ("test", None) in asked
+    assert all(limit == 10_000 for split, limit in asked if split == "validation")
+
+
 def result(folder, recipe, method="channel_svd", told=lambda stage, share: None):
     trial = Trial(task="toy", model="net", method=method, ranks=RANKS, recipe=recipe)
     size, quality = run_trial(trial, folder, Stopwatch(told))
