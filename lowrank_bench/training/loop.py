@@ -87,10 +87,6 @@ def train(
     epochs: list[Epoch] = []
     best: dict[str, Tensor] = {}
     kept = 0
-
-    def over() -> bool:
-        return len(epochs) == recipe.epochs or _stale(epochs, patience)
-
     with torch.random.fork_rng(), _helping(teacher if recipe.distillation else None, device) as helper:
         torch.manual_seed(seed)
         point = None if resume is None else SavePoint(resume, recipe, seed)
@@ -98,9 +94,8 @@ def train(
             epochs, best, kept = found.epochs, found.best, len(found.epochs)
             if regularizer is not None:
                 regularizer.load_state(found.acting)
-            if not over():
-                next(islice(stream, kept * recipe.steps_per_epoch - 1, None))
-        while not over():
+            next(islice(stream, kept * recipe.steps_per_epoch - 1, None))
+        while len(epochs) < recipe.epochs and not _stale(epochs, patience):
             start = time.perf_counter()
             model.train()
             losses = []
@@ -121,8 +116,9 @@ def train(
             if patience and _best(epochs) == len(epochs) - 1:
                 best = copied_state(model)
             if point is not None:
+                over = len(epochs) == recipe.epochs or _stale(epochs, patience)
                 acting = {} if regularizer is None else regularizer.state()
-                point.save(model, None if over() else optimizer, Saved(epochs, best, acting))
+                point.save(model, None if over else optimizer, Saved(epochs, best, acting))
     if best:
         model.load_state_dict(best)
     model.cpu().eval()
