@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -54,22 +54,34 @@ def ranks_for_budget(
             total = costs.network(job.input_size, open_sites)
         else:
             total = spent(dense_cost if budget.scope == "all" else count(model, job.input_size, budget.scope), budget)
-        if method.options.allocation == "sensitivity" and not job.speed_only:
-            if not timed:
-                check_reach(budget, total, choices)  # before the hours that measuring may take
-            sensitivity = Sensitivity(method, model, job, open_sites, norms)
-            preferred = [{name: sensitivity.choices(name, options) for name, options in choices.items()}]
-        elif method.first_only:
-            preferred = [choices]
-        else:
-            first = first_convolution(model, job.input_size)
-            preferred = [{name: options for name, options in choices.items() if name != first}, choices]
-        if isinstance(costs, LayerTimes):
-            return meet_latency(costs, job, sites, preferred, total)
-    for some in preferred[:-1]:
-        with suppress(InvalidBudget):
-            return allocate(budget, total, some)
-    return allocate(budget, total, preferred[-1])
+        with _naming_align(method.options.align):
+            if method.options.allocation == "sensitivity" and not job.speed_only:
+                if not timed:
+                    check_reach(budget, total, choices)  # before the hours that measuring may take
+                sensitivity = Sensitivity(method, model, job, open_sites, norms)
+                preferred = [{name: sensitivity.choices(name, options) for name, options in choices.items()}]
+            elif method.first_only:
+                preferred = [choices]
+            else:
+                first = first_convolution(model, job.input_size)
+                preferred = [{name: options for name, options in choices.items() if name != first}, choices]
+            if isinstance(costs, LayerTimes):
+                return meet_latency(costs, job, sites, preferred, total)
+            for some in preferred[:-1]:
+                with suppress(InvalidBudget):
+                    return allocate(budget, total, some)
+            return allocate(budget, total, preferred[-1])
+
+
+@contextmanager
+def _naming_align(align: int) -> Iterator[None]:
+    """What is out of reach names the option that may have put it there."""
+    try:
+        yield
+    except InvalidBudget as error:
+        if align == 1:
+            raise
+        raise InvalidBudget(f"{error}; a smaller align than {align} reaches more where layers are narrow") from None
 
 
 class _Costs(Protocol):

@@ -76,7 +76,7 @@ def kind_text(check: Check, estimate: Estimate) -> str:
 
 def candidate_text(candidate: Candidate) -> str:
     """The model, its setting, whether its processes disagree there, its seeds, its top-1 beside the dense network's,
-    and what it is compared with.
+    and what it is compared with, with that one's top-1.
     """
     text = _name(candidate.models)
     if len(candidate.timed):
@@ -92,7 +92,9 @@ def candidate_text(candidate: Candidate) -> str:
         return text
     text += f", against {_name(candidate.others, ['method', 'options'])}"
     own, other = (rows.iloc[0]["recipe"] for rows in (candidate.models, candidate.others))
-    return text if own == other else f"{text} tuned by {other}"
+    if own != other:
+        text += f" tuned by {other}"
+    return text if candidate.others["top1_after"].isna().all() else f"{text}, {candidate.others['top1_after'].mean():.1f} %"
 
 
 def _name(rows: pd.DataFrame, columns: Sequence[str] = ("method", "options", "target")) -> str:
