@@ -94,7 +94,11 @@ def candidate_text(candidate: Candidate) -> str:
     own, other = (rows.iloc[0]["recipe"] for rows in (candidate.models, candidate.others))
     if own != other:
         text += f" tuned by {other}"
-    return text if candidate.others["top1_after"].isna().all() else f"{text}, {candidate.others['top1_after'].mean():.1f} %"
+    return (
+        text
+        if candidate.others["top1_after"].isna().all()
+        else f"{text}, {candidate.others['top1_after'].mean():.1f} %"
+    )
 
 
 def _name(rows: pd.DataFrame, columns: Sequence[str] = ("method", "options", "target")) -> str:

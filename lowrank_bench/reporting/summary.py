@@ -15,6 +15,7 @@ from lowrank_bench.reporting.cells import (
     practical_text,
     seeds_of,
     signed,
+    speedup_text,
     with_unstable,
     workload_text,
 )
@@ -181,7 +182,8 @@ def _networks(boards: Sequence[Board]) -> list[str]:
 def networks_grid(boards: Sequence[Board], threads: int, batch: int) -> tuple[Grid, list[tuple[str, str]]]:
     """Of every method the practical speedup of its fastest variant, the runtime in which it is reached and the
     number of its options where it has any; ★ the largest that is beyond noise, ☆ what is so too and may be as large;
-    what refused or failed there is said so. Beside the table what each number stands for. Ranks that were given one by
+    what refused or failed there is said so. Beside the table what each number stands for, and what latency targets came
+    to in their own runtime. Ranks that were given one by
     one, which a network shares with no other, are left to its own board.
     """
     lines: list[tuple[Board, str, pd.DataFrame]] = []
@@ -207,7 +209,16 @@ def networks_grid(boards: Sequence[Board], threads: int, batch: int) -> tuple[Gr
         dense = _fastest_dense(board, threads, batch)
         cells.append([board.model, target, ", ".join(here), dense, *(found.get(method, "") for method in methods)])
     headings = ["Network", "Target", "Runtimes timed", "Dense ms, in", *map(method_name, methods)]
-    return Grid(headings, cells), [(f"Options {mark}", options) for options, mark in marks.items()]
+    told = [(f"Options {mark}", options) for options, mark in marks.items()]
+    asked = [
+        f"{method_text(row)} on {board.model} {speedup_text(row)}"
+        for board, target, rows in lines
+        for row in rows_of(rows)
+        if target.startswith("latency/") and f"@{row.runtime}," in target
+    ]
+    if asked:
+        told.append(("Latency targets, by the dense model's time in the runtime that they name", ", ".join(asked)))
+    return Grid(headings, cells), told
 
 
 def _network_cell(row: Row, timed: Timed, most: int, marks: dict[str, str]) -> str:

@@ -191,3 +191,13 @@ def test_the_keys_of_published_speed_rows_are_those_they_have(tmp_path: Path) ->
                 assert get_task(record.trial.task).version == record.trial.versions["task"]
                 looked_at += 1
     assert looked_at > 100
+
+
+def test_a_budget_that_aligned_ranks_put_out_of_reach_names_the_option() -> None:
+    model, budget = nn.Sequential(nn.Conv2d(24, 24, 3), nn.Conv2d(24, 24, 3, padding=1)), lrb.Budget(macs=6)
+    with pytest.raises(lrb.InvalidBudget, match="allow is .*; a smaller align than 16 reaches more"):
+        lrb.compress(model, "channel_svd", budget, options={"align": 16}, input_size=(24, 12, 12))
+    lrb.compress(model, "channel_svd", budget, input_size=(24, 12, 12))
+    with pytest.raises(lrb.InvalidBudget) as told:
+        lrb.compress(model, "channel_svd", lrb.Budget(macs=600), input_size=(24, 12, 12))
+    assert "align" not in str(told.value)

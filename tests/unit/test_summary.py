@@ -174,6 +174,19 @@ def test_networks_of_which_the_time_alone_is_known_share_a_table() -> None:
     assert headings[4] == "cp_nls" and (first[4], second[4]) == ("refused", "")
 
 
+def test_what_a_latency_target_came_to_in_the_runtime_that_it_names_is_told_below_the_table() -> None:
+    asked = Budget(latency=2, runtime="openvino", threads=1, batch=1)
+    records = alone("vgg16", "tucker", 2.2, ("onnxruntime", "openvino"), ratio=None, budget=asked)
+    text = summary([*records, *alone("vgg16", "denton", 3.0)])
+    line = next(cells for cells in lines_of(text, "Network") if cells[1].startswith("latency/2"))
+    assert line[-1].startswith("2.20 [2.18, 2.22] onnxruntime")  # the fastest runtime, which was not asked for
+    assert "Latency targets" not in text
+    (told,) = re.findall(
+        "Latency targets, .*?: (.*?); ", summary(alone("vgg16", "tucker", 2.0, ("openvino",), ratio=None, budget=asked))
+    )
+    assert told == "tucker on vgg16 2.00 [1.98, 2.02]"
+
+
 def test_a_network_whose_budgets_were_timed_at_another_batch_than_its_headlines_is_in_the_table() -> None:
     own = trial("tucker", task="speed", model="vgg16", recipe="none", ranks={"conv2": 8})
     records = [trial_record(own, quality=None), measurement_record(own, 3.0, batch=64)]  # least time per image
