@@ -14,6 +14,7 @@ import torch
 import torchvision
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import lowrank_bench as lrb
 from lowrank_bench.compression.allocation import _mean_errors
@@ -139,6 +140,34 @@ def test_every_layer_is_in_the_plan_or_has_a_reason() -> None:
     assert "never called" in compressed.skipped["unused"]
     assert "only nn.Conv2d" in compressed.skipped["up"]
     assert "linear" in compressed.skipped["head"]
+
+
+class OtherDimensions(nn.Module):
+    """Convolutions in two dimensions, one, three and, transposed, one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flat, self.wide = nn.Conv2d(3, 16, 3), nn.Conv2d(16, 16, 3)
+        self.line, self.volume, self.back = nn.Conv1d(16, 8, 3), nn.Conv3d(8, 4, (1, 1, 3)), nn.ConvTranspose1d(4, 2, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.line(self.wide(self.flat(x)).flatten(2))
+        out: Tensor = self.back(self.volume(x[:, :, None, None]).flatten(2))
+        return out
+
+
+def test_convolutions_of_one_and_three_dimensions_stay_dense_by_name_and_are_counted() -> None:
+    model = OtherDimensions().eval()
+    budget = lrb.Budget(macs=2)
+    compressed = lrb.compress(model, "tucker", budget, input_size=(3, 10, 10))
+    assert "wide" in compressed.plan.layers
+    for name in ("line", "volume", "back"):
+        assert compressed.skipped[name] == "only nn.Conv2d and nn.Linear layers are factored"
+    for own, cost in ((model, compressed.dense_cost), (compressed.model, compressed.cost)):
+        with FlopCounterMode(display=False) as flops:
+            own(torch.randn(1, 3, 10, 10))
+        assert 2 * cost.macs == flops.get_total_flops()
+    assert compressed.dense_cost.macs / compressed.cost.macs == pytest.approx(2, rel=0.05)
 
 
 class ReadsWeight(nn.Module):

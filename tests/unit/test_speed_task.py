@@ -195,7 +195,7 @@ def test_the_keys_of_published_speed_rows_are_those_they_have(tmp_path: Path) ->
 
 def test_a_budget_that_aligned_ranks_put_out_of_reach_names_the_option() -> None:
     model, budget = nn.Sequential(nn.Conv2d(24, 24, 3), nn.Conv2d(24, 24, 3, padding=1)), lrb.Budget(macs=6)
-    with pytest.raises(lrb.InvalidBudget, match="allow is .*; a smaller align than 16 reaches more"):
+    with pytest.raises(lrb.InvalidBudget, match=r"allow is .*; a smaller align than 16 reaches more"):
         lrb.compress(model, "channel_svd", budget, options={"align": 16}, input_size=(24, 12, 12))
     lrb.compress(model, "channel_svd", budget, input_size=(24, 12, 12))
     with pytest.raises(lrb.InvalidBudget) as told:
