@@ -55,7 +55,11 @@ def facts(*boards: Board) -> list[tuple[str, str]]:
     controls = pd.concat([board.controls for board in boards])
     if controls["top1_dense"].notna().any():
         came, tuned = controls["top1_original"].mean(), controls["top1_dense"].mean()
-        lines.append(("Dense control, top-1", f"{came:.2f} % as it came, {tuned:.2f} % after the same tuning"))
+        seeds = controls.loc[controls["top1_dense"].notna(), "seed"].nunique()
+        of_seeds = f", means of {seeds} seeds" if seeds > 1 else ""
+        lines.append(
+            ("Dense control, top-1", f"{came:.2f} % as it came, {tuned:.2f} % after the same tuning{of_seeds}")
+        )
     if lacking := [board.model for board in boards if not _has_control(board)]:
         lines.append(("A/A control", "not timed here" + f" of {', '.join(lacking)}" * (len(boards) > 1)))
     dates = sorted({text[:10] for text in records["finished"]})
