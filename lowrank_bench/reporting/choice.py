@@ -44,10 +44,13 @@ def free_choice(board: Board, threads: int, batch: int) -> pd.DataFrame:
     return by_practical(rows[rows["runtime"] == rows["practical_runtime"]])
 
 
-def shared_workload(board: Board) -> tuple[int, int]:
-    """The first threads and batch at which a budget was timed, which other networks may share; else the headline's."""
+def shared_workloads(board: Board) -> list[tuple[int, int]]:
+    """The first threads and batch at which a budget was timed, which other networks may share, else the headline's; and
+    what other threads were tried at that batch.
+    """
     known = workloads(board)
-    return next((workload for workload in known if not at_budgets(board, *workload).empty), known[0])
+    timed = [workload for workload in known if not at_budgets(board, *workload).empty] or known[:1]
+    return [(threads, batch) for threads, batch in timed if batch == timed[0][1]]
 
 
 def at_budgets(board: Board, threads: int, batch: int) -> pd.DataFrame:

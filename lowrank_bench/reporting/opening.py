@@ -18,7 +18,7 @@ from lowrank_bench.reporting.choice import (
     keeping,
     practical_verdict,
     reserve,
-    shared_workload,
+    shared_workloads,
     winner,
     workloads,
 )
@@ -166,7 +166,7 @@ def _models(board: Board) -> list[Row]:
     """Every model once: at the headline's threads and batch, or where it was timed at others alone at those of the
     table that networks share.
     """
-    told = [workloads(board)[0], *([] if board.scored else [shared_workload(board)])]
+    told = [workloads(board)[0], *([] if board.scored else shared_workloads(board)[:1])]
     models: dict[What, Row] = {}
     for workload in told:
         for row in rows_of(keeping(free_choice(board, *workload), None)):

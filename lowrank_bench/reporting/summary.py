@@ -30,7 +30,7 @@ from lowrank_bench.reporting.choice import (
     practical_verdict,
     reserve,
     rivals,
-    shared_workload,
+    shared_workloads,
     timed_in,
     winner,
     workloads,
@@ -71,7 +71,8 @@ def summary_board(boards: Sequence[Board], whole: str = "leaderboard.md") -> str
     headline's threads and batch, and the default one beside it, with the dense model in fewer bits where that was
     timed; what loses more than 2 points, or nobody knows how much, is named below. A network's board is the one of the
     machine and the recipe of most models; its others are named, and a board of one method alone is a line. The networks
-    of which the time alone is known share one table for each machine. All but the two first tables open by a click.
+    of which the time alone is known share a table for each machine and number of threads. All but the two first tables
+    open by a click.
     """
     boards = with_choice(boards)
     parts = []
@@ -162,10 +163,11 @@ def _one_method(board: Board, whole: str) -> str:
 
 
 def _networks(boards: Sequence[Board]) -> list[str]:
-    """A table of the networks on each machine, by recipe and workload."""
+    """A table of the networks on each machine, by recipe, threads and batch."""
     alike: dict[tuple[str, str, tuple[int, int]], list[Board]] = {}
     for board in boards:
-        alike.setdefault((board.machine, board.recipe, shared_workload(board)), []).append(board)
+        for workload in shared_workloads(board):
+            alike.setdefault((board.machine, board.recipe, workload), []).append(board)
     tables = []
     for (machine, recipe, workload), some in alike.items():
         grid, options = networks_grid(some, *workload)

@@ -174,6 +174,16 @@ def test_networks_of_which_the_time_alone_is_known_share_a_table() -> None:
     assert headings[4] == "cp_nls" and (first[4], second[4]) == ("refused", "")
 
 
+def test_networks_timed_on_several_cores_too_have_a_table_of_those_times() -> None:
+    records = alone("vgg16", "tucker", 3.9)
+    of = records[0].trial
+    records += [measurement_record(of, 2.9, batch=1, threads=2), measurement_record(of, 3.3, batch=64, threads=2)]
+    text = summary([*records, *alone("alexnet", "tucker", 2.0)])
+    one, two = text.split("<summary><b>Networks by time alone")[1:]
+    assert "1 thread, batch 1," in one and "| alexnet |" in one and "3.90 [3.86, 3.94]" in one
+    assert "2 threads, batch 1," in two and "| alexnet |" not in two and "2.90 [2.87, 2.93]" in two
+
+
 def test_what_a_latency_target_came_to_in_the_runtime_that_it_names_is_told_below_the_table() -> None:
     asked = Budget(latency=2, runtime="openvino", threads=1, batch=1)
     records = alone("vgg16", "tucker", 2.2, ("onnxruntime", "openvino"), ratio=None, budget=asked)
