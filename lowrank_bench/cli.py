@@ -17,10 +17,6 @@ from lowrank_bench.cli_records import compare, merge, report
 from lowrank_bench.cli_reproduce import reproduce
 from lowrank_bench.cli_run import FAILED, INTERRUPTED, console, progress_bar, run
 from lowrank_bench.errors import LowRankBenchError, MeasurementFailed
-from lowrank_bench.measurement.environment import version_of
-from lowrank_bench.running.locks import preparation_lock
-from lowrank_bench.scaffold import new_method
-from lowrank_bench.training.baselines import task_of_baseline, train_model
 
 BAD_INPUT = 2
 
@@ -39,6 +35,8 @@ app.command()(reproduce)
 
 def _show_version(asked: bool) -> None:
     if asked:
+        from lowrank_bench.measurement.environment import version_of
+
         out_console.print(f"lowrank-bench {version_of('lowrank-bench')}, torch {version_of('torch')}")
         raise typer.Exit
 
@@ -61,6 +59,9 @@ def train(
     """Train a task's own network by its recipe, once; of seed 0, tasks load it from the cache. Goes on where it was cut
     short. What comes with the package, such as charnet, is there already.
     """
+    from lowrank_bench.running.locks import preparation_lock
+    from lowrank_bench.training.baselines import task_of_baseline, train_model
+
     task = task_of_baseline(model)
     try:
         with preparation_lock(waiting=say_waiting), progress_bar() as progress:
@@ -90,6 +91,8 @@ def new(
     folder: Annotated[Path, typer.Option("--dir", help="Where to write.")] = Path(),
 ) -> None:
     """Write a working method to start from, NAME.py, and test_NAME.py, which holds it to what every method promises."""
+    from lowrank_bench.scaffold import new_method
+
     method, test = new_method(name, folder)
     out_console.print(Text(f"written: {method}, {test}; now: pytest {test}"), soft_wrap=True)
 

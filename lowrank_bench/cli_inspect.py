@@ -1,19 +1,20 @@
-"""The commands that look at one thing closely: ``lowrank-bench doctor`` and ``profile``."""
+"""The commands that look at one thing closely: ``lowrank-bench doctor`` and ``profile``.
+
+As in every ``cli_*.py``, rooms are imported by the command that needs them: torch and pandas take seconds.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lowrank_bench.measurement.diagnosis import Diagnosis
-from lowrank_bench.measurement.rank_steps import best_step
-from lowrank_bench.reporting.profile_report import profile_facts, profile_table, write_profile
-from lowrank_bench.running.inspect import find_trial, inspect_machine, inspect_trial
+if TYPE_CHECKING:
+    from lowrank_bench.measurement.diagnosis import Diagnosis
 
 DEFAULT_OUT = Path("results/local")
 
@@ -23,6 +24,8 @@ def doctor(
     json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
     """Tell what would make timings on this machine untrustworthy, and what to do about it."""
+    from lowrank_bench.running.inspect import inspect_machine
+
     diagnosis = inspect_machine(seconds, say_waiting)
     console = Console()
     if json:
@@ -45,6 +48,9 @@ def profile(
     ] = None,
 ) -> None:
     """Show where the time goes, layer by layer: dense against compressed, each beside what the machine can do."""
+    from lowrank_bench.reporting.profile_report import profile_facts, profile_table, write_profile
+    from lowrank_bench.running.inspect import find_trial, inspect_trial
+
     chosen = find_trial(out, trial)
     found = inspect_trial(out, chosen, runtime, threads, batch, seconds, model, say_waiting)
     console = Console()
@@ -69,6 +75,8 @@ def _checks_table(diagnosis: Diagnosis) -> Table:
 
 
 def _facts_table(diagnosis: Diagnosis) -> Table:
+    from lowrank_bench.measurement.rank_steps import best_step
+
     machine = diagnosis.environment
     table = plain_table("machine", machine.machine)
     table.add_row("processor", Text(machine.cpu))

@@ -5,23 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Literal, get_args, get_origin
 
 import typer
-from pydantic.fields import FieldInfo
 from rich import markup
 from rich.console import Console
 from rich.table import Table
 
 from lowrank_bench.cli_inspect import DEFAULT_OUT, plain_table
-from lowrank_bench.compression import registry
-from lowrank_bench.compression.method import LayerMethod, LayerOptions
-from lowrank_bench.measurement.environment import fingerprint
-from lowrank_bench.measurement.runtimes import available_runtimes
-from lowrank_bench.reading import latest, read_records
-from lowrank_bench.record import Status
-from lowrank_bench.running.sweep import plan
-from lowrank_bench.tasks.catalog import TASKS
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
 
 MethodsDir = Annotated[list[Path] | None, typer.Option(help="Also offer the methods in this folder's *.py files.")]
 
@@ -58,6 +52,8 @@ def list_(
 
 def add_folders(folders: list[Path] | None) -> None:
     """Also offer the methods in these folders, as the registry does. Raises InvalidInput for what is no folder."""
+    from lowrank_bench.compression import registry
+
     for folder in folders or []:
         registry.add_methods_folder(folder)
 
@@ -68,6 +64,9 @@ def escape(text: object) -> str:
 
 
 def _methods_table() -> Table:
+    from lowrank_bench.compression import registry
+    from lowrank_bench.compression.method import LayerMethod, LayerOptions
+
     table = plain_table("method", "version", "linear layers", "what it is", "options")
     for name, cls in registry.methods().items():
         shared = LayerOptions.model_fields if issubclass(cls, LayerMethod) else {}
@@ -92,6 +91,8 @@ def _options_text(fields: Mapping[str, FieldInfo]) -> str:
 
 
 def _models_table() -> Table:
+    from lowrank_bench.tasks.catalog import TASKS
+
     table = plain_table("model", "task")
     for name, task in TASKS.items():
         for model in task.models:
@@ -100,6 +101,8 @@ def _models_table() -> Table:
 
 
 def _tasks_table() -> Table:
+    from lowrank_bench.tasks.catalog import TASKS
+
     table = plain_table("task", "classes", "input", "what it is")
     for name, task in TASKS.items():
         table.add_row(
@@ -112,6 +115,8 @@ def _tasks_table() -> Table:
 
 
 def _runtimes_table() -> Table:
+    from lowrank_bench.measurement.runtimes import available_runtimes
+
     table = plain_table("runtime", "state")
     for name, problem in available_runtimes().items():
         table.add_row(name, "ready" if problem is None else escape(problem))
@@ -119,6 +124,11 @@ def _runtimes_table() -> Table:
 
 
 def _trials_table(sweep: str, out: Path, weights: Path | None) -> Table:
+    from lowrank_bench.measurement.environment import fingerprint
+    from lowrank_bench.reading import latest, read_records
+    from lowrank_bench.record import Status
+    from lowrank_bench.running.sweep import plan
+
     trials, measurements = plan(sweep, fingerprint().machine, weights=weights)
     known = latest(read_records(out, allow_empty=True)) if out.exists() else {}
     table = plain_table("key", "trial", "status", "timed")

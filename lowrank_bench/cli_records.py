@@ -12,12 +12,7 @@ from rich.text import Text
 
 from lowrank_bench.cli_inspect import DEFAULT_OUT
 from lowrank_bench.errors import InvalidInput, InvalidRecord
-from lowrank_bench.reporting.comparison import REGRESSIONS
-from lowrank_bench.reporting.comparison import compare as compare_records
-from lowrank_bench.reporting.comparison_tables import comparison_terminal
-from lowrank_bench.reporting.leaderboard import to_terminal
-from lowrank_bench.reporting.report import write_report
-from lowrank_bench.store import merge as merge_records
+from lowrank_bench.reporting.regressions import REGRESSIONS
 
 MOVED = 1
 """Exit status of ``compare`` where something moved as ``--fail-on`` says."""
@@ -37,6 +32,9 @@ def report(
     """Rebuild every table, page and figure from the records in a results folder: leaderboard.md and .csv, findings.md,
     reproduction.md, index.html and figures/.
     """
+    from lowrank_bench.reporting.leaderboard import to_terminal
+    from lowrank_bench.reporting.report import write_report
+
     done = write_report(out, readme=readme, latex=form is Form.LATEX)
     console = Console()
     console.print(to_terminal(done.boards, done.overall))
@@ -53,6 +51,9 @@ def compare(
     ] = None,
 ) -> None:
     """Show which rows moved beyond their intervals between two sets of records, in speed, size and accuracy."""
+    from lowrank_bench.reporting.comparison import compare as compare_records
+    from lowrank_bench.reporting.comparison_tables import comparison_terminal
+
     wanted = [word.strip() for text in fail_on or [] for word in text.split(",")]
     if unknown := sorted(set(wanted) - set(REGRESSIONS)):
         raise InvalidInput(f"--fail-on {unknown[0]!r}: choose from {', '.join(REGRESSIONS)}")
@@ -72,6 +73,8 @@ def merge(
     out: Annotated[Path, typer.Option(help="The folder to unite them in; what it holds already is kept.")],
 ) -> None:
     """Unite folders of records in one, without losing or doubling a line; the folders are not touched."""
+    from lowrank_bench.store import merge as merge_records
+
     done = merge_records(folders, out)
     text = f"{done.path}: {done.records} records, {done.new} of them new; {done.repeated} repeated lines kept once"
     if done.conflicting:

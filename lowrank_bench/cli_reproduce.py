@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -13,18 +13,13 @@ from lowrank_bench.cli_inspect import DEFAULT_OUT
 from lowrank_bench.cli_list import escape
 from lowrank_bench.cli_run import FAILED, Jobs, Out, check_jobs, console, progress_bar, shower, stop_interrupted, tell
 from lowrank_bench.errors import DataMissing
-from lowrank_bench.measurement.cores import usable_cores
-from lowrank_bench.measurement.environment import fingerprint
-from lowrank_bench.reading import read_records
-from lowrank_bench.reporting.evidence import Evidence
-from lowrank_bench.reporting.files import replace_file
-from lowrank_bench.reporting.paper import Paper, load_paper, paper_names
-from lowrank_bench.reporting.reproduction import Reproduced, reproduced, reproduction_markdown
-from lowrank_bench.reporting.verdicts import HEADINGS
-from lowrank_bench.running.crew import LocalCrew
-from lowrank_bench.running.engine import Engine, Summary
-from lowrank_bench.running.ready import check_ready
-from lowrank_bench.trial import Measurement, Trial
+from lowrank_bench.shipped import paper_names
+
+if TYPE_CHECKING:
+    from lowrank_bench.reporting.paper import Paper
+    from lowrank_bench.reporting.reproduction import Reproduced
+    from lowrank_bench.running.engine import Summary
+    from lowrank_bench.trial import Measurement, Trial
 
 ALL = "all"
 PAGE, QUICK_PAGE = "reproduction.md", "reproduction-quick.md"
@@ -43,6 +38,12 @@ def reproduce(
 
     An experiment whose data are not on this machine is left out, and named.
     """
+    from lowrank_bench.reading import read_records
+    from lowrank_bench.reporting.evidence import Evidence
+    from lowrank_bench.reporting.files import replace_file
+    from lowrank_bench.reporting.paper import load_paper
+    from lowrank_bench.reporting.reproduction import reproduced, reproduction_markdown
+
     check_jobs(jobs)
     papers = [load_paper(name) for name in (paper_names() if paper == ALL else [paper])]
     summary = _run(papers, quick, out, jobs)
@@ -58,6 +59,12 @@ def reproduce(
 
 
 def _run(papers: list[Paper], quick: bool, out: Path, jobs: int) -> Summary:
+    from lowrank_bench.measurement.cores import usable_cores
+    from lowrank_bench.measurement.environment import fingerprint
+    from lowrank_bench.running.crew import LocalCrew
+    from lowrank_bench.running.engine import Engine
+    from lowrank_bench.running.ready import check_ready
+
     environment = fingerprint()
     trials: dict[str, Trial] = {}
     measurements: dict[str, Measurement] = {}
@@ -87,6 +94,8 @@ def _run(papers: list[Paper], quick: bool, out: Path, jobs: int) -> Summary:
 
 def _show(done: Reproduced) -> None:
     """A block for each claim, which reads well at any width."""
+    from lowrank_bench.reporting.verdicts import HEADINGS
+
     console = Console()
     console.print(Text(done.paper.title, style="bold"))
     for outcome in done.outcomes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -14,25 +14,22 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from lowrank_bench.cli_inspect import DEFAULT_OUT
 from lowrank_bench.cli_list import MethodsDir, add_folders, escape
 from lowrank_bench.errors import InvalidInput
-from lowrank_bench.measurement.environment import fingerprint
-from lowrank_bench.record import Status
-from lowrank_bench.running.crew import Crew, LocalCrew
-from lowrank_bench.running.engine import Engine, Event, Summary, select
-from lowrank_bench.running.memory import check_memory
-from lowrank_bench.running.ready import lacking
-from lowrank_bench.running.sweep import plan, shipped_sweeps
-from lowrank_bench.trial import Measurement, Trial
+from lowrank_bench.shipped import sweep_names
+
+if TYPE_CHECKING:
+    from lowrank_bench.running.crew import Crew
+    from lowrank_bench.running.engine import Event, Summary
+    from lowrank_bench.trial import Measurement, Trial
 
 FAILED, INTERRUPTED = 1, 130
 ANY_CORES = 10**6
 """As hosts may have more than whoever asks for them."""
-RETRIED = tuple(status for status in Status if not status.well)
 
 console = Console(stderr=True)
 
 Out = Annotated[Path, typer.Option(help="Results folder.")]
 Jobs = Annotated[int, typer.Option("-j", "--jobs", help="Trials prepared side by side; timing is alone.")]
-SweepArgument = Annotated[str, typer.Argument(help=f"A TOML file, or a shipped sweep: {', '.join(shipped_sweeps())}.")]
+SweepArgument = Annotated[str, typer.Argument(help=f"A TOML file, or a shipped sweep: {', '.join(sweep_names())}.")]
 
 
 def run(
@@ -52,6 +49,12 @@ def run(
     weights: Annotated[Path | None, typer.Option(help="Weights of the sweep's only model, in safetensors.")] = None,
 ) -> None:
     """Run a sweep: only what is missing in the results folder is done."""
+    from lowrank_bench.measurement.environment import fingerprint
+    from lowrank_bench.record import Status
+    from lowrank_bench.running.engine import Engine
+    from lowrank_bench.running.memory import check_memory
+    from lowrank_bench.running.ready import lacking
+
     if not 0 < timeout < float("inf"):
         raise InvalidInput(f"--timeout {timeout}: a positive number of seconds is wanted")
     check_jobs(jobs)
@@ -71,7 +74,7 @@ def run(
                     fingerprint(),
                     timeout=timeout,
                     memory=memory,
-                    retry=RETRIED if retry else (),
+                    retry=[status for status in Status if retry and not status.well],
                     methods_folders=methods_dir or [],
                     crew=crew,
                     lacking=lacking,
@@ -113,6 +116,9 @@ def progress_bar() -> Progress:
 def _crew(cluster: str | None, jobs: int) -> Iterator[tuple[Crew, dict[str, int | None]]]:
     """Who does the work, and on which machines, with how many cores."""
     if cluster is None:
+        from lowrank_bench.measurement.environment import fingerprint
+        from lowrank_bench.running.crew import LocalCrew
+
         yield LocalCrew(jobs), {fingerprint().machine: None}
         return
     try:
@@ -126,6 +132,9 @@ def _crew(cluster: str | None, jobs: int) -> Iterator[tuple[Crew, dict[str, int 
 def _planned(
     sweep: str, machines: dict[str, int | None], only: str | None, weights: Path | None
 ) -> tuple[list[Trial], list[Measurement]]:
+    from lowrank_bench.running.engine import select
+    from lowrank_bench.running.sweep import plan
+
     trials: list[Trial] = []
     measurements: list[Measurement] = []
     for machine, cores in machines.items():

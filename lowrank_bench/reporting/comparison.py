@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from lowrank_bench.errors import InvalidRecord
 from lowrank_bench.measurement.environment import THREAD_VARIABLES
@@ -17,10 +17,8 @@ from lowrank_bench.reporting.columns import listed_seeds
 from lowrank_bench.reporting.comparison_side import OK, Key, Side
 from lowrank_bench.reporting.reach import reach
 from lowrank_bench.reporting.records_frame import flat_environment
+from lowrank_bench.reporting.regressions import REGRESSIONS, Direction
 from lowrank_bench.trial import CONTROL
-
-Direction = Literal["slower", "larger", "worse", "faster", "smaller", "better"]
-REGRESSIONS: tuple[Direction, ...] = ("slower", "larger", "worse")
 
 _Records = list[TrialRecord | MeasurementRecord]
 _PASSING = ("load", "torch_threads", *THREAD_VARIABLES)

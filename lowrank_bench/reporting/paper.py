@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from lowrank_bench.errors import InvalidSweep, LowRankBenchError, UnknownName
 from lowrank_bench.running.sweep import MethodChoice, Sweep, parse_toml
+from lowrank_bench.shipped import PAPERS, paper_names
 from lowrank_bench.trial import Budget, Ranks, Trial
 
-SHIPPED = files("lowrank_bench.reporting") / "papers"
 QUICK_SECONDS, QUICK_PRECISION, QUICK_RECIPE = 1.5, 0.05, "short"
 
 # fmt: off
@@ -224,16 +223,11 @@ def _filled(value: Any, texts: dict[str, str]) -> Any:
         raise ValueError(f"{value!r} has names that `each` does not give: {', '.join(texts)}") from None
 
 
-def paper_names() -> list[str]:
-    """The papers that come with the package."""
-    return sorted(entry.name.removesuffix(".toml") for entry in SHIPPED.iterdir() if entry.name.endswith(".toml"))
-
-
 def load_paper(name: str) -> Paper:
     """Read a paper that comes with the package. Raises UnknownName with the nearest."""
     if name not in paper_names():
         raise UnknownName("paper", name, paper_names())
-    return parse_paper(name, (SHIPPED / f"{name}.toml").read_text(encoding="utf-8"))
+    return parse_paper(name, (PAPERS / f"{name}.toml").read_text(encoding="utf-8"))
 
 
 def parse_paper(name: str, text: str) -> Paper:

@@ -20,11 +20,12 @@ from lowrank_bench.reporting.leaderboard import leaderboard_markdown, to_csv
 from lowrank_bench.reporting.markdown import escape
 from lowrank_bench.reporting.overall import Overall, make_overall
 from lowrank_bench.reporting.page import render_page
-from lowrank_bench.reporting.paper import load_paper, paper_names
+from lowrank_bench.reporting.paper import load_paper
 from lowrank_bench.reporting.profile_links import profiles_markdown, profiles_of
 from lowrank_bench.reporting.readme import address_from, around_board, renew_board
 from lowrank_bench.reporting.reproduction import reproduced, reproduction_markdown
 from lowrank_bench.reporting.summary import summary_board
+from lowrank_bench.shipped import paper_names
 
 
 class Report(NamedTuple):

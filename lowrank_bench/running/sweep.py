@@ -6,7 +6,6 @@ import tomllib
 import zlib
 from collections.abc import Iterable
 from contextlib import suppress
-from importlib.resources import files
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -21,13 +20,13 @@ from lowrank_bench.measurement.environment import fingerprint
 from lowrank_bench.measurement.runtimes import RUNTIMES
 from lowrank_bench.running.targets import check_latency, check_ranks
 from lowrank_bench.seeds import Seed
+from lowrank_bench.shipped import SWEEPS, sweep_names
 from lowrank_bench.tasks.catalog import get_task
 from lowrank_bench.tasks.open_task import spelled
 from lowrank_bench.tasks.task import Task
 from lowrank_bench.training.recipes import get_recipe
 from lowrank_bench.trial import BROUGHT, CONTROL, MACHINE, Budget, Measurement, Positive, Ranks, Trial
 
-SHIPPED = files("lowrank_bench.running") / "sweeps"
 Parsed = TypeVar("Parsed", bound=BaseModel)
 
 
@@ -189,11 +188,6 @@ def _timed(budget: Budget | None) -> bool:
     return budget is not None and budget.metric == "latency"
 
 
-def shipped_sweeps() -> list[str]:
-    """Names of the sweeps that come with the package."""
-    return sorted(entry.name.removesuffix(".toml") for entry in SHIPPED.iterdir() if entry.name.endswith(".toml"))
-
-
 def plan(
     source: str, machine: str, cores: int | None = None, weights: Path | None = None
 ) -> tuple[list[Trial], list[Measurement]]:
@@ -214,13 +208,13 @@ def plan(
 
 def load_sweep(source: str) -> Sweep:
     """Read a sweep file, or a shipped sweep by its name. Raises InvalidSweep naming file, field, value and remedy."""
-    if source in shipped_sweeps():
-        text, place = (SHIPPED / f"{source}.toml").read_text(encoding="utf-8"), source
+    if source in sweep_names():
+        text, place = (SWEEPS / f"{source}.toml").read_text(encoding="utf-8"), source
     else:
         place, path = source, Path(source)
         try:
             if not path.is_file():
-                raise UnknownName("sweep (no such file, nor shipped sweep)", source, shipped_sweeps())
+                raise UnknownName("sweep (no such file, nor shipped sweep)", source, sweep_names())
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise InvalidSweep(f"{place} cannot be read: {error}") from None

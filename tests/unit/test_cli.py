@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -115,7 +116,7 @@ def test_a_folder_that_may_not_be_looked_into_is_named(
     def refused(*_: object, **__: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", "/root/results")
 
-    monkeypatch.setattr("lowrank_bench.cli_records.write_report", refused)
+    monkeypatch.setattr("lowrank_bench.reporting.report.write_report", refused)
     assert call(monkeypatch, "report", "--out", "/root/results") == 2
     assert "/root/results cannot be reached (Permission denied)" in capsys.readouterr().err
 
@@ -184,3 +185,14 @@ def test_train_does_not_overwrite_a_file(
     path.write_text("precious")
     assert call(monkeypatch, "train", "charnet", "--out", str(path)) == 2
     assert path.read_text() == "precious" and "exists" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["report", "--help"], ["reproduce", "--help"]])
+def test_help_is_there_at_once_as_it_imports_neither_torch_nor_pandas(arguments: list[str]) -> None:
+    code = (
+        "import sys; from lowrank_bench.cli import app\n"
+        "try: app()\n"
+        "except SystemExit: print(sorted({'torch', 'pandas', 'numpy', 'matplotlib'} & set(sys.modules)))"
+    )
+    told = subprocess.run([sys.executable, "-P", "-c", code, *arguments], capture_output=True, text=True, check=True)
+    assert "Usage:" in told.stdout and told.stdout.splitlines()[-1] == "[]"

@@ -113,7 +113,7 @@ def test_loss_can_be_counted_from_another_method() -> None:
     against = {"experiment": "net", "method": "jaderberg"}
     found = outcome(paper_of("tucker", {"metric": "loss", "at_most": 0}, against=against), sweep())
     assert found.here.startswith("+0.20 [")  # 0.4 points lost by tucker, 0.2 by jaderberg
-    assert found.here.endswith("against jaderberg")
+    assert found.here.endswith("against jaderberg, 90.5 %")
     assert outcome(paper_of("tucker", {"metric": "loss", "at_most": 0}, against=against), []).verdict == "not measured"
 
 
@@ -122,7 +122,7 @@ def test_loss_can_be_counted_as_a_multiple_of_another_methods() -> None:
     paper = paper_of("tucker", ratio, against={"experiment": "net", "method": "jaderberg"})
     found = outcome(paper, sweep())
     assert found.here.startswith("2.00 [")  # 0.4 points lost by tucker, 0.2 by jaderberg
-    assert "] of the other's loss" in found.here and found.here.endswith("against jaderberg")
+    assert "] of the other's loss" in found.here and found.here.endswith("against jaderberg, 90.5 %")
     without_control = [record for record in sweep() if "identity" not in str(getattr(record, "trial", ""))]
     assert outcome(paper, without_control).verdict == "not measured"
 
@@ -136,7 +136,7 @@ def test_loss_can_be_counted_from_another_recipe() -> None:
     worse = trial_record(trial("tucker", 4, recipe="short"), 3.0)
     found = outcome(paper, [*sweep(), worse])
     assert found.verdict == "confirmed"
-    assert found.here.startswith("-2.60 [") and found.here.endswith("against tucker tuned by short")
+    assert found.here.startswith("-2.60 [") and found.here.endswith("against tucker tuned by short, 88.0 %")
 
 
 def test_errors_of_a_layer_stand_beside_those_of_the_other_method() -> None:
@@ -293,7 +293,7 @@ def test_the_command_runs_what_is_missing_and_shows_paper_and_measured(
 ) -> None:
     paper = parse_paper("synthetic", PAPER.replace(', "jaderberg", "channel_svd", "cp_nls"', ""))
     monkeypatch.setattr(cli_reproduce, "paper_names", lambda: ["synthetic"])
-    monkeypatch.setattr(cli_reproduce, "load_paper", lambda name: paper)
+    monkeypatch.setattr("lowrank_bench.reporting.paper.load_paper", lambda name: paper)
     (planned,) = paper.plans().values()
     trials = {of.key: of for of in planned.trials}
     store = Store(tmp_path)
@@ -316,7 +316,7 @@ def test_where_the_data_of_all_experiments_are_missing_the_command_says_so_and_e
     def missing(_: object) -> None:
         raise DataMissing("fashion_mnist is not on this machine")
 
-    monkeypatch.setattr(cli_reproduce, "check_ready", missing)
+    monkeypatch.setattr("lowrank_bench.running.ready.check_ready", missing)
     done = CliRunner().invoke(app, ["reproduce", "garipov2016", "--out", str(tmp_path / "out")])
     assert isinstance(done.exception, DataMissing)
     assert not (tmp_path / "out").exists()
@@ -333,7 +333,7 @@ def test_as_many_trials_are_prepared_side_by_side_as_are_asked_for(
             return (record for record in ())
 
     asked: list[int] = []
-    monkeypatch.setattr(cli_reproduce, "LocalCrew", Idle)
+    monkeypatch.setattr("lowrank_bench.running.crew.LocalCrew", Idle)
     CliRunner().invoke(app, ["reproduce", "asvd2023", "--quick", "-j", "2", "--out", str(tmp_path)])
     assert asked == [2]
 

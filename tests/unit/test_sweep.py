@@ -9,7 +9,8 @@ from sweep_text import SWEEP
 
 import lowrank_bench as lrb
 from lowrank_bench.running.engine import select
-from lowrank_bench.running.sweep import load_sweep, plan, shipped_sweeps
+from lowrank_bench.running.sweep import load_sweep, plan
+from lowrank_bench.shipped import sweep_names
 
 
 def written(tmp_path: Path, text: str) -> str:
@@ -57,7 +58,7 @@ def test_only_a_budget_in_latency_belongs_to_a_machine(tmp_path: Path) -> None:
         assert mine.control == theirs.control
 
 
-@pytest.mark.parametrize("name", shipped_sweeps())
+@pytest.mark.parametrize("name", sweep_names())
 def test_shipped_sweeps_are_valid(name: str) -> None:
     trials, measurements = plan(name, "m")
     assert trials and measurements
