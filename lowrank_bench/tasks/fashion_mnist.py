@@ -78,7 +78,7 @@ class FashionMnist(SmallImages):
     classes, input_size = 10, (1, 32, 32)
     mean, deviation = (0.2860,), (0.3530,)  # of the training images
     baselines: ClassVar[dict[str, Baseline]] = {
-        "resnet18": _baseline("resnet18", resnet18, epochs=4, expected=92.5),
+        "resnet18": _baseline("resnet18", resnet18, epochs=10, expected=92.5),
         "vgg11_narrow": _baseline("vgg11_narrow", vgg11_narrow, epochs=20, expected=92.0),
         "allconv": _baseline("allconv", lambda: AllConv(channels=1), epochs=8, expected=91.0),
         "convfc": _baseline("convfc", lambda: ConvFC(channels=1), epochs=6, expected=91.0),
