@@ -11,7 +11,18 @@ from rich.text import Text
 
 from lowrank_bench.cli_inspect import DEFAULT_OUT
 from lowrank_bench.cli_list import escape
-from lowrank_bench.cli_run import FAILED, Jobs, Out, check_jobs, console, progress_bar, shower, stop_interrupted, tell
+from lowrank_bench.cli_run import (
+    FAILED,
+    Jobs,
+    Only,
+    Out,
+    check_jobs,
+    console,
+    progress_bar,
+    shower,
+    stop_interrupted,
+    tell,
+)
 from lowrank_bench.errors import DataMissing
 from lowrank_bench.shipped import paper_names
 
@@ -33,6 +44,7 @@ def reproduce(
     quick: Annotated[bool, typer.Option("--quick", help="One seed, short tuning, one process: minutes.")] = False,
     out: Out = DEFAULT_OUT,
     jobs: Jobs = 1,
+    only: Only = None,
 ) -> None:
     """Run a paper's experiments, as far as records are missing, and show its numbers beside ours (reproduction.md).
 
@@ -46,7 +58,7 @@ def reproduce(
 
     check_jobs(jobs)
     papers = [load_paper(name) for name in (paper_names() if paper == ALL else [paper])]
-    summary = _run(papers, quick, out, jobs)
+    summary = _run(papers, quick, out, jobs, only)
     evidence = Evidence(read_records(out, allow_empty=True))
     known = {name: reproduced(load_paper(name), evidence, quick=quick) for name in paper_names()}
     page = out / (QUICK_PAGE if quick else PAGE)
@@ -58,11 +70,11 @@ def reproduce(
         raise typer.Exit(FAILED)
 
 
-def _run(papers: list[Paper], quick: bool, out: Path, jobs: int) -> Summary:
+def _run(papers: list[Paper], quick: bool, out: Path, jobs: int, only: str | None) -> Summary:
     from lowrank_bench.measurement.cores import usable_cores
     from lowrank_bench.measurement.environment import fingerprint
     from lowrank_bench.running.crew import LocalCrew
-    from lowrank_bench.running.engine import Engine
+    from lowrank_bench.running.engine import Engine, select
     from lowrank_bench.running.ready import check_ready
 
     environment = fingerprint()
@@ -82,10 +94,13 @@ def _run(papers: list[Paper], quick: bool, out: Path, jobs: int) -> Summary:
             measurements |= {measurement.key: measurement for measurement in timed}
     if missing is not None and not trials:
         raise missing
+    wanted = [*trials.values()], [*measurements.values()]
+    if only is not None:
+        wanted = select(*wanted, only)
     try:
         with progress_bar() as progress:
             engine = Engine(out, environment, timeout=TIMEOUT, crew=LocalCrew(jobs), report=shower(progress))
-            summary = engine.run([*trials.values()], [*measurements.values()])
+            summary = engine.run(*wanted)
     except KeyboardInterrupt:
         stop_interrupted()
     tell(summary, out)

@@ -29,6 +29,7 @@ console = Console(stderr=True)
 
 Out = Annotated[Path, typer.Option(help="Results folder.")]
 Jobs = Annotated[int, typer.Option("-j", "--jobs", help="Trials prepared side by side; timing is alone.")]
+Only = Annotated[str | None, typer.Option(help="Only trials that match, such as '*tucker*', and their control.")]
 SweepArgument = Annotated[str, typer.Argument(help=f"A TOML file, or a shipped sweep: {', '.join(sweep_names())}.")]
 
 
@@ -39,9 +40,7 @@ def run(
     cluster: Annotated[
         str | None, typer.Option(help="Run on many hosts: a dask scheduler's address, 'local', or a slurm.toml.")
     ] = None,
-    only: Annotated[
-        str | None, typer.Option(help="Only trials that match, such as '*tucker*', and their control.")
-    ] = None,
+    only: Only = None,
     timeout: Annotated[float, typer.Option(help="Seconds for each trial or timing.")] = 3600.0,
     memory: Annotated[float | None, typer.Option(help="GB for each trial or timing (Linux).")] = None,
     retry: Annotated[str | None, typer.Option(help="'failed': try again what did not end well.")] = None,

@@ -52,11 +52,12 @@ def read_records(folder: Path | str, *, allow_empty: bool = False) -> list[Trial
 
 
 def latest(records: Iterable[TrialRecord | MeasurementRecord]) -> dict[str, TrialRecord | MeasurementRecord]:
-    """The record that counts for each key: see ``counts``."""
+    """The record that counts for each key: see ``counts``; in the order in which these were recorded."""
     kept: dict[str, TrialRecord | MeasurementRecord] = {}
     for record in records:
         before = kept.get(record.key)
         if counts(record.status, None if before is None else before.status):
+            kept.pop(record.key, None)
             kept[record.key] = record
     return kept
 

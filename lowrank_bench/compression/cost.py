@@ -20,9 +20,12 @@ from torch.utils.flop_counter import flop_registry
 
 from lowrank_bench.compression.chain import Chain, Permute
 from lowrank_bench.compression.geometry import Geometry, Pair, refusal
+from lowrank_bench.compression.modules import RebuiltConv2d
 from lowrank_bench.compression.watching import input_of
 from lowrank_bench.errors import InvalidInput, LowRankBenchError
 from lowrank_bench.trial import Scope
+
+_CONVOLUTIONS = (_ConvNd, RebuiltConv2d)
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ def count(model: nn.Module, input_size: tuple[int, ...], scope: Scope = "all") -
     kind: transposed, 1-D, 3-D and subclasses as well. The model is not touched. Raises InvalidInput where it does not
     take that size.
     """
-    part = model if scope == "all" else nn.ModuleList(m for m in model.modules() if isinstance(m, _ConvNd))
+    part = model if scope == "all" else nn.ModuleList(m for m in model.modules() if isinstance(m, _CONVOLUTIONS))
     params = sum(p.numel() for p in part.parameters())
     size = sum(t.numel() * t.element_size() for t in [*part.parameters(), *part.buffers()])
     with _Multiplications() as counted:

@@ -84,18 +84,26 @@ def rivals(best: Row, rows: pd.DataFrame) -> list[Row]:
 
 
 def how_sure(best: Row, rows: pd.DataFrame, limit: float | None) -> str:
-    """Whether no other method's interval reaches the winner's, both widened by their noise floors, other methods were
-    tuned as it was, its processes agree, and the loss's interval keeps to the limit over several seeds; without a limit
-    it is said of the time alone.
+    """Of the winner of all these models: whether no other method's interval reaches its own, both widened by their
+    noise floors, nor that of what may lose as little for all that is known; whether other methods were tuned as it was,
+    its processes agree, and the loss's interval keeps to the limit over several seeds. Without a limit it is said of
+    the time alone.
     """
     doubts = []
-    others = rows[rows["method"] != best.method]
+    within = keeping(rows, limit)
+    others = within[within["method"] != best.method]
     if others.empty:
         doubts.append("no other method there")
     elif not (others["recipe"] == best.recipe).any():
         doubts.append(f"no other method there tuned by {best.recipe}")
-    if names := sorted({row.method for row in rivals(best, rows)}):
-        doubts.append(f"{', '.join(map(method_name, names))} may be as fast")
+    near = {row.method for row in rivals(best, within)}
+    if near:
+        doubts.append(f"{', '.join(map(method_name, sorted(near)))} may be as fast")
+    if limit is not None:
+        beyond = rows.drop(within.index)
+        perhaps = rivals(best, keeping(beyond[beyond["top1_drop_low"] <= allowed(limit)], None))
+        if names := sorted({row.method for row in perhaps} - near):
+            doubts.append(f"{', '.join(map(method_name, names))} may be as fast and lose no more")
     if limit is not None and not best.top1_drop_high <= limit:
         doubts.append("the loss may be larger")
     if limit is not None and seeds_of(best) == 1:

@@ -156,10 +156,11 @@ def _outcome_changes(old: Side, new: Side) -> Iterator[Change]:
             if lost:
                 texts = _in_order(others[lost[0]], direction)
                 yield Change(_name(key), f"seed {listed_seeds(lost)}", "outcome", *texts, direction, counts)
-        for key in one.times:
-            if key in other.times or not (found := other.untimed.get(key)):
+        for key, times in one.times.items():
+            found, still = other.untimed.get(key, {}), other.times.get(key, {})
+            shared = sorted(found.keys() & times.keys() - still.keys())
+            if not shared and (still or not found):
                 continue
-            shared = sorted(found.keys() & one.times[key].keys())
             machine = shared[0] if shared else sorted(found)[0]
             texts = _in_order(found[machine], direction)
             place = f"{key[3]}, {machine}"

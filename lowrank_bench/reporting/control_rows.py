@@ -33,9 +33,8 @@ def controls_grid(boards: Sequence[Board]) -> Grid:
 
 def fall_short(boards: Sequence[Board]) -> list[str]:
     """The machines on which too few of these intervals hold 1 for chance alone."""
-    return [
-        str(rows["machine"].iloc[0]) for rows in _alike(boards) if share_interval(_held(rows), len(rows))[1] < STATED
-    ]
+    short = [rows for rows in _alike(boards) if share_interval(_held(rows), len(rows))[1] < STATED]
+    return list(dict.fromkeys(str(rows["machine"].iloc[0]) for rows in short))
 
 
 def _alike(boards: Sequence[Board]) -> list[pd.DataFrame]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,7 @@ from lowrank_bench.reporting.pooling import as_made, best_evidence, pooled_speed
 from lowrank_bench.reporting.practical import BOUNDS, with_practical
 from lowrank_bench.reporting.records_frame import judged_alike, to_frame
 from lowrank_bench.running.sweep import MeasureTable
-from lowrank_bench.trial import CONTROL, Trial
+from lowrank_bench.trial import BROUGHT, CONTROL, Trial
 
 _TRIAL = ["task", "model", "method", "options", "target", "recipe", "seed"]
 
@@ -55,12 +56,14 @@ class Evidence:
         self.trials = {key: r for key, r in latest(records).items() if isinstance(r, TrialRecord)}
         self._seconds = {key: sum(r.seconds.values()) for key, r in latest(records).items()}
         self._controls = {r.trial.control: r for r in self.trials.values() if r.trial.method == CONTROL}
-        self._what = pd.Series([*self.frame[_TRIAL].itertuples(index=False, name=None)], self.frame.index, dtype=object)
+        self._places = defaultdict[tuple[Any, ...], list[int]](list)
+        for place, what in enumerate(self.frame[_TRIAL].itertuples(index=False, name=None)):
+            self._places[what].append(place)
 
     def rows(self, trials: Iterable[Trial]) -> pd.DataFrame:
         """The frame's rows of these trials, whatever versions they were recorded under."""
         wanted = {(t.task, t.model, t.method, t.options_text, t.target, t.recipe, t.seed) for t in trials}
-        return self.frame[self._what.isin(wanted)]
+        return self.frame.iloc[sorted(place for what in wanted for place in self._places.get(what, ()))]
 
     def candidates(self, claim: Claim, plans: Mapping[str, Planned], machine: str = "") -> Iterator[Candidate]:
         """What a claim may be judged by: the models that it means, each beside those that it compares with; for times
@@ -93,10 +96,7 @@ class Evidence:
         wanted = claim.models.of(plan.trials)
         if not claim.timed:
             return sum(self.rows([trial]).empty for trial in wanted)
-        measure = plan.sweep.measure
-        assert measure is not None  # Paper made sure
-        runtime = claim.models.runtime
-        runtimes = {*measure.runtimes} if runtime is None else {runtime}
+        measure, runtimes = _meant_times(claim, plan)
         count = 0
         for trial in wanted:
             rows = self.rows([trial])
@@ -106,10 +106,19 @@ class Evidence:
                 count += not runtimes <= set(_as_planned(rows, measure, machine)["runtime"])
         return count
 
-    def failed(self, claim: Claim, plans: Mapping[str, Planned]) -> int:
-        """How many of the models that a claim means could not be made."""
-        found = [self.rows([trial]) for trial in claim.models.of(plans[claim.models.experiment].trials)]
-        return sum(not rows.empty and bool(rows["macs_ratio"].isna().all()) for rows in found)
+    def failed(self, claim: Claim, plans: Mapping[str, Planned], machine: str = "") -> int:
+        """How many of the models that a claim means could not be made, or, where it takes a clock, not be timed in a
+        runtime that is meant.
+        """
+        plan = plans[claim.models.experiment]
+        found = [rows for trial in claim.models.of(plan.trials) if not (rows := self.rows([trial])).empty]
+        made = [rows for rows in found if rows["macs_ratio"].notna().any()]
+        if not claim.timed:
+            return len(found) - len(made)
+        measure, runtimes = _meant_times(claim, plan)
+        timed = [_as_planned(rows, measure, machine) for rows in made]
+        ended = [rows.loc[rows["runtime"].isin(runtimes), "speedup"] for rows in timed]
+        return len(found) - len(made) + sum(bool(speedups.isna().any()) for speedups in ended)
 
     def minutes(self, plan: Planned, machine: str) -> float:
         """What the records of an experiment say that its models took to make, or on a machine to be timed."""
@@ -151,14 +160,16 @@ class Evidence:
         return _spread(pd.Series(values, dtype="float64")) if values else None
 
     def _pairs(self, candidate: Candidate) -> Iterator[tuple[TrialRecord, TrialRecord]]:
-        """Our models, each beside the other of its seed: at the same target where there is one, else the only one."""
+        """Our models, each beside the other of its seed and dense network: at the same target where there is one, else
+        the only one.
+        """
         for own in (self.trials[key] for key in candidate.models["trial"]):
             assert candidate.others is not None  # a claim with such a check names them
             others = candidate.others[candidate.others["seed"] == own.trial.seed].drop_duplicates("trial")
             alike = others[others["target"] == own.trial.target]
             chosen = alike if len(alike) else others
-            if len(chosen) == 1:
-                yield own, self.trials[chosen["trial"].iloc[0]]
+            if len(chosen) == 1 and _of_one_network(own, other := self.trials[chosen["trial"].iloc[0]]):
+                yield own, other
 
     def _loss_ratio(self, own: TrialRecord, other: TrialRecord) -> Estimate | None:
         control = self._controls.get(own.trial.control)
@@ -189,9 +200,20 @@ def _judged_alike(*records: TrialRecord) -> tuple[list[NDArray[np.bool_]], list[
     of one dense network.
     """
     qualities = [record.quality for record in records if record.quality is not None]
-    if len(qualities) < len(records) or len({record.trial.versions.get("brought") for record in records}) > 1:
+    if len(qualities) < len(records) or not _of_one_network(*records):
         return None
     return judged_alike(qualities)
+
+
+def _of_one_network(*records: TrialRecord) -> bool:
+    return len({record.trial.versions.get(BROUGHT) for record in records}) == 1
+
+
+def _meant_times(claim: Claim, plan: Planned) -> tuple[MeasureTable, set[str]]:
+    """How a claim's models are to be timed, and in which runtimes."""
+    measure = plan.sweep.measure
+    assert measure is not None  # Paper made sure
+    return measure, {*measure.runtimes} if claim.models.runtime is None else {claim.models.runtime}
 
 
 def _as_planned(rows: pd.DataFrame, measure: MeasureTable, machine: str) -> pd.DataFrame:
@@ -219,7 +241,9 @@ def _timed(check: Check, candidate: Candidate) -> Estimate | None:
         return None
     if check.metric == "practical":
         bounds = candidate.timed[BOUNDS].iloc[0].astype("float64")
-        return Estimate(*bounds.fillna(bounds["practical"]))
+        if bounds.isna()["practical"]:
+            return None
+        return Estimate(*bounds.fillna({"practical_low": 0.0, "practical_high": float("inf")}))  # nothing says it
     interval = Estimate(*map(float, pooled_speedup(candidate.timed)))
     if check.metric == "speedup":
         return interval

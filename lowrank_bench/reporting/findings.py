@@ -102,10 +102,11 @@ def _winners(boards: Sequence[Board]) -> list[str]:
             for where, some, limit in _fields(board.scored, rows):
                 if (best := winner(some)) is None:
                     continue
+                certain = [str(len(some)), how_sure(best, some if limit is None else rows, limit)]
                 if others := [row for row in rows_of(some) if row.method != best.method]:
-                    duels.append([where, *_duel(best, others[0], limit), *_certainty(best, some, limit)])
+                    duels.append([where, *_duel(best, others[0], limit), *certain])
                 else:
-                    alone.append([where, place, *_told(best, limit), *_certainty(best, some, limit)])
+                    alone.append([where, place, *_told(best, limit), *certain])
             if duels:
                 tables.append(f"**{escape(place)}**\n\n{markdown_table(_WINNERS, duels)}")
     if alone:
@@ -134,10 +135,6 @@ def _duel(best: Row, second: Row, limit: float | None) -> list[str]:
 
 def _told(best: Row, limit: float | None) -> list[str]:
     return [_name(best, limit), best.runtime, practical_text(best), loss_text(best)]
-
-
-def _certainty(best: Row, rows: pd.DataFrame, limit: float | None) -> list[str]:
-    return [str(len(rows)), how_sure(best, rows, limit)]
 
 
 def _name(row: Row, limit: float | None) -> str:

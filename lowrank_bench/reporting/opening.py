@@ -228,7 +228,7 @@ def _decided(boards: Sequence[Board]) -> list[list[str]]:
             best.runtime,
             practical_text(best),
             loss_text(best),
-            how_sure(best, keeping(rows, limit), limit),
+            how_sure(best, rows, limit),
         ]
         if told and told[-1][0] == said:
             told[-1][1].append(limit)
@@ -240,7 +240,14 @@ def _decided(boards: Sequence[Board]) -> list[list[str]]:
         return lines
     if keeping(rows, None)["top1_drop"].isna().all():
         return [[*where, "", "none", "", "", "", NO_LOSS]]
-    return [[*where, points_text(THRESHOLDS[-1]), "none", "", "", "", "nothing timed that is faster loses so little"]]
+    return [[*where, points_text(THRESHOLDS[-1]), "none", "", "", "", none_faster(keeping(rows, THRESHOLDS[-1]))]]
+
+
+def none_faster(kept: pd.DataFrame) -> str:
+    """Why none of the models that lose no more than asked has won."""
+    if any(practical_verdict(row) == NOT_KNOWN for row in rows_of(kept)):
+        return "what loses so little was timed in other hours than the dense network: whether it is faster is not known"
+    return "nothing timed that is faster loses so little"
 
 
 def _losses(limits: Sequence[float]) -> str:

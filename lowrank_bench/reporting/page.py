@@ -41,6 +41,7 @@ from lowrank_bench.reporting.opening import (
     SPANS_LEGEND,
     SPANS_TITLE,
     decisions_grid,
+    none_faster,
     spans_grid,
     what_is_missing,
     with_choice,
@@ -221,11 +222,11 @@ def _answers(board: Board) -> list[Answer]:
         row = winner(among)
         if row is None:
             known = limit is None or keeping(rows, None)["top1_drop"].notna().any()
-            answers.append(Answer(question, "none", "nothing that keeps within it is faster" if known else NO_LOSS, ""))
+            answers.append(Answer(question, "none", none_faster(among) if known else NO_LOSS, ""))
         else:
             interval = practical_text(row).partition(" ")[2]
             what = f"{method_text(row)} {row.target} in {row.runtime}, {interval}"
-            answers.append(Answer(question, f"{row.practical:.2f}×", what, how_sure(row, among, limit)))
+            answers.append(Answer(question, f"{row.practical:.2f}×", what, how_sure(row, rows, limit)))
     return answers
 
 

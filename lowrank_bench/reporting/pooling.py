@@ -26,7 +26,7 @@ def pooled_row(group: pd.DataFrame, models: pd.DataFrame) -> dict[str, object]:
     timed here or not; in a runtime of fewer bits, whose accuracy is its own, over those that were timed in it. Seconds
     of making them are those of the timed ones.
 
-    Speed does not depend on the seed, so seeds are repetitions: geometric mean and t-interval on the logarithms.
+    Speed does not depend on the seed, so seeds are repetitions, see ``pooled_speedup``.
     Accuracy does: the mean, with the lowest and the highest end of the seeds' paired intervals, which covers the chance
     in the test images and in training both.
     """
@@ -96,9 +96,12 @@ def best_of(rows: pd.DataFrame, same: Sequence[str]) -> pd.DataFrame:
 
 def pooled_speedup(group: pd.DataFrame) -> RatioInterval:
     """Of one model in one setting, over the seeds that ``best_evidence`` left: the interval of the only one, or the
-    t-interval on the logarithms of several.
+    t-interval on the logarithms of several, but none narrower than their own in the median: seeds may have been timed
+    in company, in the same processes, so that what these disagree about is in each of them.
     """
-    if len(group) > 1:
-        return pool_processes(list(group["speedup"]))
-    first = group.iloc[0]
-    return RatioInterval(first["speedup"], first["speedup_low"], first["speedup_high"])
+    if len(group) == 1:
+        first = group.iloc[0]
+        return RatioInterval(first["speedup"], first["speedup_low"], first["speedup_high"])
+    ratio, low, high = pool_processes(list(group["speedup"]))
+    own = float((group["speedup_high"] / group["speedup_low"]).median()) ** 0.5
+    return RatioInterval(ratio, min(low, ratio / own), max(high, ratio * own))

@@ -32,7 +32,7 @@ _Record = TypeVar("_Record", TrialRecord, MeasurementRecord)
 
 def load_records(folder: Path | str) -> pd.DataFrame:
     """Read every record below a folder, or in one file: a row per measurement, joined with its trial, and a row for
-    each trial that has none because it failed, was skipped or was not timed.
+    each trial that has none in float32 because it failed, was skipped or was not timed.
 
     Top-1 is in percent; ``top1_dense`` is that of the dense control after the same tuning, and ``top1_drop`` the loss
     against it in points with its paired 95 % interval (NaN without a control of the same versions; ``note`` says why).
@@ -69,8 +69,10 @@ def to_frame(records: Iterable[TrialRecord | MeasurementRecord]) -> pd.DataFrame
         key = record.measurement.trial
         if key in outdated:
             continue
-        timed.add(key)
-        rows.append({**of_trial.get(key, _orphan(key)), **_measurement_columns(record)})
+        columns = _measurement_columns(record)
+        if columns["arithmetic"] == "float32":  # in fewer bits a model's accuracy is the runtime's: its own has a row
+            timed.add(key)
+        rows.append({**of_trial.get(key, _orphan(key)), **columns})
         if (made := trials.get(key)) is None:
             continue
         if made.environment.get("machine") != record.measurement.machine:

@@ -100,7 +100,7 @@ def judged(claim: Claim, evidence: Evidence, plans: Mapping[str, Planned], machi
         return Outcome(claim, machine, "not confirmed", by, here, numbers)
     if worst < _ENOUGH:
         return Outcome(claim, machine, "undecided", by + _STRADDLES[worst], here, numbers)
-    if claim.every and (failed := evidence.failed(claim, plans)):
+    if claim.every and (failed := evidence.failed(claim, plans, machine)):
         return Outcome(claim, machine, "undecided", f"{by}: {failed} of {len(wanted)} models failed", here, numbers)
     free, unmet = _in_the_fastest(claim, evidence, candidate)
     detail = by + unmet + (still and f"; {still}")
@@ -161,10 +161,13 @@ def _in_the_fastest(claim: Claim, evidence: Evidence, candidate: Candidate) -> t
     return "", ""
 
 
-def _closeness(checks: Sequence[Check], estimates: Sequence[Estimate]) -> tuple[int, float]:
-    """How much of the conditions holds, and then what the tightest of them has to spare."""
+def _closeness(checks: Sequence[Check], estimates: Sequence[Estimate]) -> tuple[int, int, float]:
+    """How much holds of the condition that decides, the least met, then of all, and then what the tightest has to
+    spare.
+    """
     pairs = _deciding(checks, estimates)
-    return sum(_grade(*pair) for pair in pairs), min(_spare(*pair) for pair in pairs)
+    grades = [_grade(*pair) for pair in pairs]
+    return min(grades), sum(grades), min(_spare(*pair) for pair in pairs)
 
 
 def _deciding(checks: Sequence[Check], estimates: Sequence[Estimate]) -> list[tuple[Check, Estimate]]:

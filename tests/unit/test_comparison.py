@@ -96,6 +96,14 @@ def test_with_several_machines_each_is_compared_with_itself(sides):
     assert "bench-2" in change.setting and "bench-1" not in change.setting
 
 
+def test_a_time_that_one_of_several_machines_lost_is_named(sides):
+    there = measurement_record(TUCKER, 2.0, machine="bench-2")
+    lost = measurement_record(TUCKER, status=Status.CRASHED, timing=None, reason="killed")
+    comparison = compare(*sides([*one_row(), there], [*one_row()[:-1], lost, there]))
+    assert moved(comparison) == [("outcome", "worse", True)]
+    assert moved(compare(*sides([*one_row()[:-1], lost, there], [*one_row(), there]))) == [("outcome", "better", False)]
+
+
 def test_what_another_machine_refused_by_its_own_times_is_no_regression_here(sides):
     here, there = (
         trial("tucker", None, budget=LATENCY, versions={"method": 1, "machine": number}) for number in (1, 2)

@@ -115,6 +115,13 @@ def test_no_winner_is_sure_while_any_other_method_may_be_as_fast() -> None:
     assert row[-1] == "denton may be as fast"
 
 
+def test_no_winner_is_sure_while_what_is_faster_may_lose_no_more_than_asked() -> None:
+    records = [*controls(), *made("jaderberg", 3.0), *made("tucker", 2.5), *made("denton", 5.0, loss=1.1)]
+    assert cells(page(records), AT_MOST_1)[-1] == "denton may be as fast and lose no more"
+    far = [*controls(), *made("jaderberg", 3.0), *made("tucker", 2.5), *made("denton", 5.0, loss=9.0)]
+    assert cells(page(far), AT_MOST_1)[-1] == "sure at 95 %"
+
+
 def test_no_winner_is_sure_whose_processes_disagree_and_it_is_said_wherever_its_speedup_stands() -> None:
     best = made("jaderberg", 3.0)
     records = [*controls(), *best[:-1], unstable(best[-1]), *made("tucker", 2.5)]
@@ -285,6 +292,15 @@ def test_a_machine_on_which_too_few_intervals_hold_1_is_named() -> None:
     told = "On bench-1 fewer hold 1 than chance explains"
     assert told in page([*map(trial_record, CONTROLS), *off, *right, *made("tucker", 2.0, processes=5)])
     assert told not in page([*map(trial_record, CONTROLS), *right, *made("tucker", 2.0, processes=5)])
+
+
+def test_a_machine_that_falls_short_at_several_numbers_of_processes_is_named_once() -> None:
+    off = [
+        measurement_record(CONTROLS[0], 1.05, 0.01, processes=processes, runtime="eager", batch=batch)
+        for processes in (2, 5)
+        for batch in (1, 2, 4)
+    ]
+    assert "On bench-1 fewer" in page([*map(trial_record, CONTROLS), *off, *made("tucker", 2.0)])
 
 
 def test_without_controls_of_several_processes_nothing_is_said_of_them() -> None:

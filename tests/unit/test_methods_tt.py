@@ -58,6 +58,13 @@ def test_core_by_core_and_rebuilt_kernels_are_the_same(modes: int, taps: tuple[i
 
 
 @pytest.mark.parametrize("mode", ["naive", "rebuild", "core_by_core"])
+def test_in_every_mode_a_network_of_convolutions_alone_has_all_its_parameters_in_that_scope(mode: str) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.Conv2d(16, 16, 3))
+    made = lrb.compress(model, "tt_conv", ranks={"1": 4}, options={"mode": mode}, input_size=(3, 8, 8)).model
+    assert lrb.count(made, (3, 8, 8), scope="convs").params == lrb.count(made, (3, 8, 8)).params
+
+
+@pytest.mark.parametrize("mode", ["naive", "rebuild", "core_by_core"])
 @pytest.mark.parametrize("taps", [(3, 5), (1, 5), (3, 1), (1, 1)])
 def test_every_mode_is_exact_at_full_rank_and_within_the_tails_below(mode: str, taps: tuple[int, int]) -> None:
     method, weight = tt(mode=mode), kernel(8, 12, *taps)

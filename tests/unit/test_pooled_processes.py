@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import pytest
 from synthetic_records import measurement_record, trial
 
 from lowrank_bench.record import ProcessTiming
+from lowrank_bench.reporting.pooling import pooled_speedup
 from lowrank_bench.running.timing import pool
 
 
@@ -40,3 +42,12 @@ def test_processes_that_disagree_are_called_unstable():
     timing = pool([process(ratio) for ratio in (1.6, 2.4, 2.0, 1.7, 2.3)])
     assert timing.unstable
     assert timing.high - timing.low > 0.5
+
+
+@pytest.mark.parametrize(("width", "half"), [(0.05, 0.05), (0.001, 0.0271)])
+def test_seeds_that_were_timed_together_are_no_surer_than_each_of_them(width: float, half: float) -> None:
+    ratios = [2.28, 2.30, 2.33]  # a t-interval of 2.7 %
+    rows = [{"speedup": r, "speedup_low": r / (1 + width), "speedup_high": r * (1 + width)} for r in ratios]
+    ratio, low, high = pooled_speedup(pd.DataFrame(rows))
+    assert ratio == pytest.approx(2.303, rel=1e-3)
+    assert (ratio / low, high / ratio) == pytest.approx((1 + half, 1 + half), abs=2e-3)

@@ -304,6 +304,14 @@ def test_a_runtime_of_fewer_bits_carries_its_own_top_1_and_what_the_bits_alone_b
     assert shown["identity", "onnxruntime-int8"].practical == pytest.approx(2.5)
 
 
+def test_a_model_that_was_timed_in_fewer_bits_alone_keeps_its_own_accuracy_in_a_row_of_its_own():
+    judged = RuntimeQuality(images=IMAGES, top1=0.0, hits=pack_hits(np.zeros(IMAGES, bool)), calibration_images=256)
+    timed = measurement_record(TUCKER, 2.0, runtime="onnxruntime-int8", quality=judged)
+    frame = to_frame([trial_record(CONTROL), trial_record(TUCKER, 0.5), timed])
+    assert row_of(frame, method="tucker", kind="trial")["top1_drop"] == pytest.approx(0.5)
+    assert row_of(frame, method="tucker", kind="measurement")["top1_after"] == 0.0
+
+
 def test_seconds_of_making_a_model_do_not_stand_beside_times_of_another_machine():
     of = trial("tucker", 4)
     records = [trial_record(of), measurement_record(of), measurement_record(of, machine="bench-2")]

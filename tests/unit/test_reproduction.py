@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from synthetic_paper import PAPER, outcome, paper_of
@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from lowrank_bench import cli_reproduce
 from lowrank_bench.cli import app
-from lowrank_bench.errors import DataMissing
+from lowrank_bench.errors import DataMissing, InvalidInput
 from lowrank_bench.measurement.environment import fingerprint
 from lowrank_bench.record import LayerSize, MeasurementRecord, Status, TrialRecord
 from lowrank_bench.reporting.evidence import Evidence
@@ -322,20 +322,36 @@ def test_where_the_data_of_all_experiments_are_missing_the_command_says_so_and_e
     assert not (tmp_path / "out").exists()
 
 
-def test_as_many_trials_are_prepared_side_by_side_as_are_asked_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Idle(LocalCrew):
-        """Does nothing, however many there are to do it."""
+class Idle(LocalCrew):
+    """Does nothing, however much there is to do."""
 
-        def work(self, *_: Any) -> Any:
-            asked.append(self.jobs)
-            return (record for record in ())
+    asked: ClassVar[list[tuple[int, list[str]]]] = []
 
-    asked: list[int] = []
+    def work(self, host: Any, trials: Any, *_: Any) -> Any:
+        self.asked.append((self.jobs, sorted(map(str, trials))))
+        return (record for record in ())
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, list[str]]]:
+    """Of each run: how many trials side by side, and which."""
     monkeypatch.setattr("lowrank_bench.running.crew.LocalCrew", Idle)
+    monkeypatch.setattr(Idle, "asked", [])
+    return Idle.asked
+
+
+def test_as_many_trials_are_prepared_side_by_side_as_are_asked_for(tmp_path: Path, asked: list[Any]) -> None:
     CliRunner().invoke(app, ["reproduce", "asvd2023", "--quick", "-j", "2", "--out", str(tmp_path)])
-    assert asked == [2]
+    assert [jobs for jobs, _ in asked] == [2]
+
+
+def test_a_part_of_a_paper_is_run_with_its_control_where_a_part_is_asked_for(tmp_path: Path, asked: list[Any]) -> None:
+    arguments = ["reproduce", "lowrank_bench2026", "--quick", "--out", str(tmp_path)]
+    CliRunner().invoke(app, [*arguments, "--only", "charnet channel_svd allocation=uniform*"])
+    ((_, trials),) = asked
+    assert trials == ["charnet channel_svd allocation=uniform macs/4 seed 0", "charnet identity dense seed 0"]
+    refused = CliRunner().invoke(app, [*arguments, "--only", "*no such*"])
+    assert isinstance(refused.exception, InvalidInput) and "matches no trial" in str(refused.exception)
 
 
 def test_of_a_paper_without_records_the_page_says_so_in_a_line() -> None:

@@ -45,6 +45,11 @@ def test_the_last_record_of_a_key_counts() -> None:
     assert latest([first, record(1), second])[first.key] is second
 
 
+def test_what_was_tried_again_stands_where_it_ended() -> None:
+    failed, between, again = record(0, Status.FAILED), record(1), record(0)
+    assert [*latest([failed, between, again]).values()] == [between, again]
+
+
 def test_a_record_that_did_not_end_well_hides_none_that_did(tmp_path: Path) -> None:
     good, again, failed = record(0), record(0), record(0, Status.CRASHED)
     assert latest([good, failed])[good.key] is good

@@ -108,6 +108,14 @@ def test_of_a_network_on_which_nothing_keeps_within_the_loss_that_is_said() -> N
     assert line[2:4] == ["2 points", "none"]
 
 
+def test_where_nobody_knows_whether_what_loses_so_little_is_faster_that_is_said() -> None:
+    dense, of = trial("identity"), trial("tucker", 4)
+    records = [trial_record(dense), measurement_record(dense, finished="2026-05-01T10:00:00+00:00")]
+    late = {"runtime": "eager-nhwc", "finished": "2026-05-09T10:00:00+00:00"}
+    records += [trial_record(of), measurement_record(of, 9.0, **late)]
+    assert "| none |" in summary(records) and "whether it is faster is not known" in summary(records)
+
+
 def test_a_control_without_low_rank_is_marked_wherever_a_method_is_named() -> None:
     records = [*sweep(), *timed("narrow", 5.2, 0.9, ratio=8, options={"align": 16}), *alone("vgg16", "narrow", 3.0)]
     text = summary(records)
@@ -145,7 +153,7 @@ def test_a_loss_that_nobody_knows_is_said_to_be_so_and_is_no_large_one() -> None
 def test_lines_of_decision_that_say_the_same_are_one() -> None:
     records = [trial_record(trial("identity")), measurement_record(trial("identity")), *timed("tucker", 3.0)]
     assert [line[2] for line in lines_of(summary(records), "Network")[1:]] == ["0.5 to 2 points"]
-    records += timed("denton", 4.0, loss=1.5)
+    records += timed("denton", 4.0, loss=1.9)
     assert [line[2] for line in lines_of(summary(records), "Network")[1:]] == ["0.5 to 1 point", "2 points"]
 
 

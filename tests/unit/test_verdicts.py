@@ -56,6 +56,38 @@ def test_of_every_model_one_that_could_not_be_made_leaves_it_undecided() -> None
     assert best.verdict == "confirmed"
 
 
+def test_of_every_model_one_that_could_not_be_timed_leaves_it_undecided() -> None:
+    asked = paper_of("tucker", {"metric": "speedup", "at_least": 1.5}, target=None, every=True)
+    assert outcome(asked, sweep()).verdict == "confirmed"
+    lost = measurement_record(trial("tucker", 8), status=Status.CRASHED, timing=None, reason="killed")
+    found = outcome(asked, [record for record in sweep() if record.key != lost.key] + [lost])
+    assert found.verdict == "undecided" and found.detail.endswith(": 1 of 2 models failed")
+
+
+def test_the_closest_model_is_the_one_whose_least_met_condition_is_met_best() -> None:
+    fast, lossless = {"metric": "speedup", "at_least": 3.1}, {"metric": "loss", "at_most": 0.9}
+    # macs/4 is 2.4 times as fast and surely loses less; macs/8 is 3.1 times as fast and may lose as little
+    records: list[Any] = [trial_record(trial("identity")), measurement_record(trial("identity"), 1.0)]
+    for ratio, loss, speedup in ((4, 0.1, 2.4), (8, 1.1, 3.09)):
+        of = trial("tucker", ratio)
+        records += [trial_record(of, loss), measurement_record(of, speedup)]
+    models = {"experiment": "net", "method": "tucker", "runtime": "onnxruntime"}
+    found = outcome(paper_of("tucker", fast, lossless, models=models), records)
+    assert found.verdict == "undecided" and "tucker macs/8" in found.here
+
+
+def test_a_practical_speedup_whose_interval_nobody_knows_confirms_nothing() -> None:
+    day = "2026-05-0{}T10:00:00+00:00"
+    records = [
+        *(trial_record(of) for of in (trial("identity"), trial("tucker", 4))),
+        measurement_record(trial("identity"), 1.0, finished=day.format(1)),
+        measurement_record(trial("tucker", 4), 9.0, runtime="eager-nhwc", finished=day.format(9)),
+    ]
+    models = {"experiment": "net", "method": "tucker", "budget": {"macs": 4}, "runtime": "eager-nhwc"}
+    found = outcome(paper_of("tucker", {"metric": "practical", "at_least": 2.0}, models=models), records)
+    assert found.verdict == "undecided" and "[0.00, inf]" in found.here
+
+
 def test_two_conditions_of_one_number_show_it_once() -> None:
     asked = ({"metric": "speedup", "at_least": 2.0}, {"metric": "speedup", "at_most": 3.0})
     found = outcome(paper_of("tucker", *asked), sweep())
