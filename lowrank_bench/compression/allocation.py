@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor, nn
 
-from lowrank_bench.compression.budget import Choice, LayerRanks, allocate, check_reach, spent
+from lowrank_bench.compression.budget import allocate, check_reach, spent
 from lowrank_bench.compression.chain import Chain
+from lowrank_bench.compression.choices import Choice, LayerRanks
 from lowrank_bench.compression.cost import Cost, Site, count, first_convolution
 from lowrank_bench.compression.latency import LayerTimes, meet_latency
 from lowrank_bench.compression.norms import output_scale, weigh_rows

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 
+from lowrank_bench.compression.choices import Choice, Ladder, LayerRanks, make_ladder
+from lowrank_bench.compression.coarse import choose_within
 from lowrank_bench.compression.cost import Cost
 from lowrank_bench.errors import InvalidBudget
 from lowrank_bench.trial import Budget
@@ -17,32 +17,7 @@ TOLERANCE = 0.05
 
 BISECTIONS = 60
 
-LEAST_ENERGY = 1e-12
-"""Below this a layer keeps nothing: bounds on errors may reach 1."""
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One way to run a layer: its ranks (None: dense), its cost in the budget's metric, its squared relative error."""
-
-    ranks: tuple[int, ...] | None
-    cost: int
-    error: float | None
-
-    @cached_property
-    def loss(self) -> float:
-        """What is added up over layers, -log(1 - error); 0 where the error is not known."""
-        return -math.log(max(1 - (self.error or 0.0), LEAST_ENERGY))
-
-
-def error_of(loss: float) -> float:
-    """The error of a choice that is to count as much as ``loss``."""
-    return -math.expm1(-loss)
-
-
-Ladder = list[Choice]
-LayerRanks = dict[str, tuple[int, ...] | None]
-Picks = dict[str, Choice]
+_Picks = dict[str, Choice]
 
 
 def spent(cost: Cost, budget: Budget) -> int:
@@ -63,20 +38,24 @@ def allocate(budget: Budget, total: int, choices: Mapping[str, Sequence[Choice]]
     the responses and these are of the kernels, whatever the metric of the factors; by Lagrangian relaxation:
     every layer takes the choice with the least -log(1 - error) + price * cost, and the price is bisected. Where errors
     are unknown, every layer gets the same fraction of its dense cost instead. What is then left of the target goes to
-    the largest layers. No layer is made dearer than dense. Raises InvalidBudget, naming the largest reachable ratio.
+    the largest layers. Where choices are so few that this misses the budget, an integer program looks for those that do
+    not. No layer is made dearer than dense. Raises InvalidBudget, naming the largest reachable ratio.
     """
     check_reach(budget, total, choices)
     ranks, reached = come_close(budget.ratio, total, choices)
-    if abs(reached / budget.ratio - 1) > TOLERANCE:
-        nearest = f"the nearest that these layers and this method allow is {reached:.4g}"
+    if abs(reached / budget.ratio - 1) <= TOLERANCE:
+        return ranks
+    found = choose_within(TOLERANCE, budget.ratio, total, {name: make_ladder(some) for name, some in choices.items()})
+    if found is None:
+        nearest = f"the nearest that was found for these layers and this method is {reached:.4g}"
         raise InvalidBudget(f"budget {budget} cannot be met within 5 %: {nearest}")
-    return ranks
+    return found
 
 
 def check_reach(budget: Budget, total: int, choices: Mapping[str, Sequence[Choice]]) -> None:
     """Raise InvalidBudget, naming the largest reachable ratio, where the cheapest choices do not meet the budget."""
     reachable = largest_ratio(total, choices)
-    if reachable * (1 + TOLERANCE) < budget.ratio:
+    if reachable < budget.ratio * (1 - TOLERANCE):
         raise InvalidBudget(
             f"budget {budget} is out of reach: the largest ratio that these layers and this method allow is "
             f"{reachable:.4g}"
@@ -85,13 +64,13 @@ def check_reach(budget: Budget, total: int, choices: Mapping[str, Sequence[Choic
 
 def largest_ratio(total: int, choices: Mapping[str, Sequence[Choice]]) -> float:
     """The ratio, dense over compressed, of every layer's cheapest choice."""
-    ladders = [_ladder(options) for options in choices.values()]
+    ladders = [make_ladder(options) for options in choices.values()]
     return total / (total - sum(ladder[-1].cost - ladder[0].cost for ladder in ladders))
 
 
 def come_close(ratio: float, total: int, choices: Mapping[str, Sequence[Choice]]) -> tuple[LayerRanks, float]:
     """What ``allocate`` does, without judging it: ranks per layer, and the ratio that they reach."""
-    ladders = {name: _ladder(options) for name, options in choices.items()}
+    ladders = {name: make_ladder(options) for name, options in choices.items()}
     fixed = total - sum(ladder[-1].cost for ladder in ladders.values())
     target = total / ratio
     known = all(choice.error is not None for ladder in ladders.values() for choice in ladder)
@@ -102,11 +81,11 @@ def come_close(ratio: float, total: int, choices: Mapping[str, Sequence[Choice]]
 
 
 def _bisect(
-    ladders: Mapping[str, Ladder], pick: Callable[[Ladder, float], Choice], fits: Callable[[Picks], bool]
-) -> Picks:
+    ladders: Mapping[str, Ladder], pick: Callable[[Ladder, float], Choice], fits: Callable[[_Picks], bool]
+) -> _Picks:
     """The dearest picks that fit, over a price from 0 (all dense) upwards; all cheapest where nothing else fits."""
 
-    def at(price: float) -> Picks:
+    def at(price: float) -> _Picks:
         return {name: pick(ladder, price) for name, ladder in ladders.items()}
 
     best = {name: ladder[0] for name, ladder in ladders.items()}
@@ -123,7 +102,7 @@ def _bisect(
     return best
 
 
-def _use_up(picks: Picks, ladders: Mapping[str, Ladder], target: float) -> Picks:
+def _use_up(picks: _Picks, ladders: Mapping[str, Ladder], target: float) -> _Picks:
     """Give what is left of the target to the layers, the largest first; then the one change that comes nearest."""
     picks = dict(picks)
     for name in sorted(ladders, key=lambda name: -ladders[name][-1].cost):
@@ -149,15 +128,8 @@ def _least_fraction(ladder: Ladder, price: float) -> Choice:
     return _costliest(ladder, ladder[-1].cost / (1 + price))
 
 
-def _spent(picks: Picks) -> int:
+def _spent(picks: _Picks) -> int:
     return sum(choice.cost for choice in picks.values())
-
-
-def _ladder(options: Sequence[Choice]) -> Ladder:
-    """The choices cheaper than dense, cheapest first, dense last; of equal cost the one with the larger ranks."""
-    dense = next(choice for choice in options if choice.ranks is None)
-    by_cost = {choice.cost: choice for choice in options if choice.cost < dense.cost}
-    return [*(by_cost[cost] for cost in sorted(by_cost)), dense]
 
 
 def _costliest(ladder: Ladder, limit: float) -> Choice:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from torch import nn
 
-from lowrank_bench.compression.budget import TOLERANCE, Choice, LayerRanks, come_close, largest_ratio
+from lowrank_bench.compression.budget import TOLERANCE, come_close, largest_ratio
 from lowrank_bench.compression.chain import Chain
+from lowrank_bench.compression.choices import Choice, LayerRanks
 from lowrank_bench.compression.cost import Site
 from lowrank_bench.compression.drawing import draw_factored
 from lowrank_bench.compression.surgery import named_layer, swap

@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from lowrank_bench.compression.allocation import ranks_for_budget
-from lowrank_bench.compression.budget import LayerRanks
 from lowrank_bench.compression.chain import Chain
+from lowrank_bench.compression.choices import LayerRanks
 from lowrank_bench.compression.compose import chain_error
 from lowrank_bench.compression.cost import Site, count, first_convolution, trace
 from lowrank_bench.compression.drawing import draw_factored

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lowrank_bench.compression.budget import Choice, error_of
 from lowrank_bench.compression.calibration import first_images
+from lowrank_bench.compression.choices import Choice, error_of
 from lowrank_bench.compression.cost import Site
 from lowrank_bench.compression.geometry import build
 from lowrank_bench.compression.means import centred_bias

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from toys import SIZE, toy_batches, toy_net
 
 import lowrank_bench as lrb
-from lowrank_bench.compression.budget import Choice
+from lowrank_bench.compression.choices import Choice
 from lowrank_bench.compression.cost import trace
 from lowrank_bench.compression.method import Job
 from lowrank_bench.compression.sensitivity import LEAST, VERSION, Sensitivity
