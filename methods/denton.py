@@ -54,6 +54,11 @@ class Denton(LayerMethod):
     options: DentonOptions
 
     @property
+    def versions(self) -> dict[str, int]:
+        """Its own, and that of the cuts that data weigh, where they do."""
+        return super().versions | ({"weighed_cuts": 2} if self.options.metric != "frobenius" else {})
+
+    @property
     def first_only(self) -> bool:
         """The monochromatic approximation is made for first layers, whose inputs are colours."""
         return self.options.variant == "monochromatic"

@@ -144,7 +144,7 @@ def _given_ranks(
     method: LayerMethod, model: nn.Module, job: Job, sites: dict[str, Site], skipped: dict[str, str]
 ) -> LayerRanks:
     """Ranks by name, or by one rule for all; a rule that reads ranks off the weights leaves a layer dense where its
-    chain has no fewer MACs.
+    chain would have more MACs, or as many and no fewer parameters.
     """
     if job.ranks is None:
         raise InvalidInput(f"{method.name} needs a budget or ranks: e.g. budget=Budget(macs=4) or ranks='evbmf'")
@@ -154,16 +154,14 @@ def _given_ranks(
         layer = named_layer(model, name)
         if name not in sites:
             raise UnsupportedLayer(f"layer {name!r}: {skipped[name]}")
-        target = method.target_geometry(sites[name].geometry)
+        site, target = sites[name], method.target_geometry(sites[name].geometry)
         ranks = resolve_ranks(method, kernel_of(layer, target.groups), target.groups, rule, f"layer {name!r}")
         if ranks is None:
             skipped[name] = f"{rule}: rank 0, nothing in this kernel stands out from noise"
-        elif (
-            isinstance(rule, str)
-            and rule != "full"
-            and sites[name].macs(method.structure_layer(target.kernel, target.groups, ranks)) >= sites[name].dense_macs
-        ):
-            skipped[name] = f"{rule}: ranks {ranks} would not be cheaper than dense"
-            ranks = None
+        elif isinstance(rule, str) and rule != "full":
+            chain = method.structure_layer(target.kernel, target.groups, ranks)
+            if (site.macs(chain), site.params(chain)) >= (site.dense_macs, site.dense_params):
+                skipped[name] = f"{rule}: ranks {ranks} would not be cheaper than dense"
+                ranks = None
         chosen[name] = ranks
     return chosen

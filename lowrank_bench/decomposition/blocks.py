@@ -89,13 +89,17 @@ def double_svd(blocks: Tensor, in_rank: int, out_rank: int, covariance: Tensor |
     else:
         sigma = as_float64(covariance, "covariance").unflatten(-1, (s, taps)).unflatten(-3, (s, taps))
         wide, input_ = weighted_svd(by_input, torch.einsum("...axbx->...ab", sigma), in_rank)
-    by_output = wide.reshape(*lead, t, taps, in_rank).mT.flatten(-2)
+    by_output = wide.reshape(*lead, t, taps, in_rank).mT
     if covariance is None:
-        output, s_out, vh = truncated_svd(by_output, out_rank)
+        output, s_out, vh = truncated_svd(by_output.flatten(-2), out_rank)
         core = s_out.unsqueeze(-1) * vh
     else:
-        sigma = torch.einsum("...ka,...axby,...lb->...kxly", input_, sigma, input_)
-        output, core = weighted_svd(by_output, sigma.flatten(-4, -3).flatten(-2), out_rank)
+        with_maps = torch.einsum("...axby,...lb->...axly", sigma, input_).flatten(-2)
+        of_maps = torch.einsum("...ka,...axm->...kxm", input_, with_maps).flatten(-3, -2)
+        # the first cut weighs the sum over taps: what the maps, tap by tap, tell of its residual is added to them
+        residual = (blocks.flatten(-2) - torch.einsum("...tkx,...ka->...tax", by_output, input_)).flatten(-2)
+        told = residual @ with_maps.flatten(-3, -2) @ torch.linalg.pinv(of_maps, hermitian=True)
+        output, core = weighted_svd(by_output.flatten(-2) + told, of_maps, out_rank)
     input_, core, output = balance_factors([input_, core.reshape(*lead, out_rank, in_rank, dh, dw), output])
     rebuilt = torch.einsum("...tp,...pqij,...qs->...tsij", output, core, input_)
     return DoubleSVD(input_, core, output, relative_error(rebuilt, blocks))

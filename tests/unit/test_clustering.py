@@ -188,6 +188,19 @@ def test_double_svd_in_the_norm_of_the_data_is_the_pca_of_the_responses():
     torch.testing.assert_close(vector_norm(lost), svdvals(block.flatten(1) @ x)[3:].norm())
 
 
+@pytest.mark.parametrize("samples", [20, 200])
+def test_the_second_cut_is_the_exact_minimum_that_the_inputs_leave(samples):
+    """Of all maps from the kept inputs, tap by tap, to K2 outputs: the truncated projection of the responses."""
+    block, x = normal(7, 5, 3, 3), normal(45, samples, seed=1)
+    result = double_svd(block, 3, 2, x @ x.T)
+    kept = torch.einsum("ks,sxn->kxn", result.input, x.unflatten(0, (5, 9))).flatten(0, 1)
+    rows = torch.linalg.svd(kept, full_matrices=False).Vh[: min(27, samples)]
+    wanted = block.flatten(1) @ x
+    told = wanted @ rows.T
+    least = wanted.square().sum() - svdvals(told)[:2].square().sum()
+    torch.testing.assert_close(((block - double_blocks(result)).flatten(1) @ x).square().sum(), least)
+
+
 def test_the_norm_of_the_data_lowers_the_error_of_responses_in_every_block():
     blocks = split_blocks(normal(12, 8, 3, 3), 2, 3)
     x = normal(2, 36, 60, seed=1) * torch.logspace(0, -2, 36, dtype=torch.float64).unsqueeze(1)

@@ -272,6 +272,18 @@ def test_energy_and_evbmf_read_ranks_off_the_weights() -> None:
     assert "cheaper" in compressed.skipped["1"]
 
 
+def test_a_rule_keeps_what_saves_parameters_alone() -> None:
+    """A rebuilt train runs the dense convolution: as many MACs, fewer parameters where its ranks are low."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(16, 32, 3, padding=1, bias=False)).eval()
+    rebuilt = {"mode": "rebuild"}
+    compressed = lrb.compress(model, "tt_conv", ranks="energy:0.5", options=rebuilt, input_size=(16, 8, 8))
+    layer = compressed.plan.layers["0"]
+    assert (layer.macs, layer.params < layer.dense_params) == (layer.dense_macs, True)
+    dense = lrb.compress(model, "tt_conv", ranks="energy:0.9999", options=rebuilt, input_size=(16, 8, 8))
+    assert "cheaper" in dense.skipped["0"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "words"),
     [
