@@ -173,11 +173,14 @@ def _order(board: Board) -> tuple[bool, bool, int]:
 def _board(
     scope: tuple[str, ...], machine: str, records: pd.DataFrame, everywhere: pd.DataFrame, max_loss: float
 ) -> Board:
-    """``everywhere``: the same models on other machines too, where those of further seeds may have been timed."""
+    """``everywhere``: the same models on other machines too, where those of further seeds may have been timed; of two
+    networks of one seed that was trained here counts.
+    """
     task, model, recipe = scope
     place = {"task": task, "model": model, "recipe": recipe, "machine": machine}
     timed = records[records["speedup"].notna()]
-    models = {of: group.drop_duplicates("seed") for of, group in as_made(everywhere).groupby(WHAT)}
+    made = as_made(everywhere).sort_values("machine", key=lambda names: names != machine, kind="stable")
+    models = {of: group.drop_duplicates("seed") for of, group in made.groupby(WHAT)}
     timings = {of: best_evidence(group) for of, group in timed.groupby([*WHAT, *SETTING])}
     rows = [
         place | pooled_row(group, group if _fewer_bits(of[3]) else models.get(of[:3], group))

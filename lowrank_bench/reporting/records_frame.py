@@ -20,7 +20,7 @@ from lowrank_bench.reporting.columns import COLUMNS, EMPTY, SETTING
 from lowrank_bench.reporting.dense_times import DENSE, with_dense_times
 from lowrank_bench.reporting.pooling import best_of
 from lowrank_bench.reporting.practical import BOUNDS, with_practical
-from lowrank_bench.trial import CONTROL, MACHINE, Measurement, Trial
+from lowrank_bench.trial import BROUGHT, CONTROL, MACHINE, Measurement, Trial
 
 _SAME_MACHINE = ["task", "model", "recipe", "machine", "threads", "batch"]
 
@@ -48,8 +48,8 @@ def load_records(folder: Path | str) -> pd.DataFrame:
     of conversion, and ``runtime_bytes``. ``pairs_least``, ``pairs`` (median) and ``pairs_most`` of a process; the share
     of processes ``stopped_by_time``; ``load_least`` and ``load_most`` at the start of one, or of the run. Text that
     does not apply is empty, numbers NA. Of what was recorded twice the last record that ended well counts, else the
-    last, and of what was recorded under several declared versions the last version. Raises InvalidRecord where there is
-    no readable record.
+    last, and of what was recorded under several declared versions the last version; of networks of one name that
+    several machines trained, each machine's last one. Raises InvalidRecord where there is no readable record.
     """
     return to_frame(read_records(folder))
 
@@ -84,10 +84,10 @@ def to_frame(records: Iterable[TrialRecord | MeasurementRecord]) -> pd.DataFrame
 
 
 def _last_version(records: Iterable[_Record]) -> dict[str, _Record]:
-    """By key, in order: of nouns that differ in declared versions only, the one that was recorded last; another
-    machine is no other version.
+    """By key, in order: of nouns that differ in declared versions only, the one that was recorded last. Another machine
+    is no other version, nor is a network that another machine trained: of each the last one stays.
     """
-    last: dict[str, _Record] = {}
+    alike: dict[str, list[_Record]] = {}
     for record in records:
         same: Trial | Measurement
         noun: Trial | Measurement = record.trial if isinstance(record, TrialRecord) else record.measurement
@@ -96,8 +96,21 @@ def _last_version(records: Iterable[_Record]) -> dict[str, _Record]:
             same = noun.model_copy(update={"versions": lasting})
         else:
             same = noun.model_copy(update={"version": 0})
-        last[same.key] = record
-    return {record.key: record for record in last.values()}
+        alike.setdefault(same.key, []).append(record)
+    return {record.key: record for group in alike.values() for record in _last_of_each_machine(group)}
+
+
+def _last_of_each_machine(records: Sequence[_Record]) -> Iterable[_Record]:
+    """Of each machine the last record that shares the declared versions of the very last one."""
+    last = _declared(records[-1])
+    return {record.environment.get("machine"): record for record in records if _declared(record) == last}.values()
+
+
+def _declared(record: TrialRecord | MeasurementRecord) -> dict[str, int] | int:
+    """The versions that the code declares, without the checksum of what the user brought."""
+    if isinstance(record, MeasurementRecord):
+        return record.measurement.version
+    return {name: number for name, number in record.trial.versions.items() if name != BROUGHT}
 
 
 def _trial_columns(record: TrialRecord, control: TrialRecord | None) -> dict[str, object]:

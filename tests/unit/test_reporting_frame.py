@@ -1,4 +1,5 @@
 import math
+from itertools import chain
 
 import numpy as np
 import pandas as pd
@@ -133,6 +134,30 @@ def test_a_raised_version_replaces_the_older_one_and_its_measurements():
     old = trial("tucker", 4, versions={"tucker": 1})
     records = [trial_record(old), measurement_record(old, 9.0), trial_record(new), measurement_record(new, 2.0)]
     assert row_of(to_frame(records))["speedup"] == 2.0
+
+
+def test_networks_of_one_name_that_two_machines_trained_keep_their_rows():
+    """Merged, each machine's board has the models of its own network; trained again on one machine, the last counts."""
+
+    def made(number, machine, loss, version=1):
+        versions = {"method": version, "brought": number}
+        dense = trial("identity", versions={"method": 1, "brought": number})
+        here = {"environment": {"machine": machine}}
+        compressed = trial("tucker", 4, versions=versions)
+        timed = [measurement_record(of, 2.0 + number, machine=machine, **here) for of in (dense, compressed)]
+        return [trial_record(dense, **here), trial_record(compressed, loss, **here), *timed]
+
+    def losses(*records):
+        boards = make_boards(to_frame([*chain.from_iterable(records)]))
+        return {
+            board.machine: [row.top1_drop for row in rows_of(board.rows) if row.method == "tucker"] for board in boards
+        }
+
+    first, second = made(1, "m1", 0.5), made(2, "m2", 1.5)
+    for records in ((first, second), (second, first)):
+        assert losses(*records) == {"m1": [pytest.approx(0.5)], "m2": [pytest.approx(1.5)]}
+    assert losses(first, made(2, "m1", 1.5)) == {"m1": [pytest.approx(1.5)]}
+    assert losses(first, made(2, "m2", 1.5, version=2))["m1"] == []
 
 
 def test_no_loss_is_counted_from_a_control_of_other_versions():
