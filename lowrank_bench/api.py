@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from itertools import chain
 from typing import Any
@@ -24,7 +25,7 @@ from lowrank_bench.compression.surgery import check_finite, kernel_of
 from lowrank_bench.errors import InvalidBudget, InvalidInput, InvalidOptions, InvalidRanks, UnsupportedLayer
 from lowrank_bench.measurement.clock import Clock
 from lowrank_bench.measurement.speedup import Speedup, Yardstick
-from lowrank_bench.running.locks import timing_lock
+from lowrank_bench.running.locks import say_waiting, timing_lock
 from lowrank_bench.training.batches import rebatched
 from lowrank_bench.training.recalibrate import RECALIBRATION_IMAGES, recalibrate
 from lowrank_bench.training.recipes import Recipe, get_recipe
@@ -74,6 +75,7 @@ def compress(
     data: Batches | Callable[[int], Batches] | None = None,
     recipe: str | None = None,
     seed: int = 0,
+    speed_only: bool = False,
 ) -> Compressed:
     """A compressed copy of a model, which itself is not changed: on the CPU, and as a sweep makes it, factored, with
     batch norms that know it, and tuned.
@@ -89,6 +91,9 @@ def compress(
     one of the recipe's, mostly 256 images, so that with batches as large an epoch is as long as the recipe says.
     None of ``data`` is held out: no accuracy is measured, every epoch is run whatever the recipe's patience, and the
     last one counts. ``history`` of what comes back has the epochs of the method's own training, then those of tuning.
+
+    ``speed_only``: the model's weights mean nothing, as those of a network that is not trained: every layer gets one
+    fraction of its cost, and the factors are drawn, not fitted, as on task ``speed``.
 
     A budget in latency is met by timing on this machine, which no run of lowrank-bench uses meanwhile. Raises
     InvalidInput, also for a recipe that trains without ``data``, InvalidBudget, InvalidRanks, InvalidData, Diverged,
@@ -120,7 +125,7 @@ def compress(
         batches = checked(data if callable(data) else lambda _epoch: data, input_size, dtype)
     instance = cls(seed=seed, **options)
     check_recipe(instance, tuning)
-    job = Job(input_size, budget, ranks, batches, recipe, timer=Clock(timing_lock))
+    job = Job(input_size, budget, ranks, batches, recipe, speed_only=speed_only, timer=Clock(_alone))
     return _finished(instance.compress(model, job), model, instance, job, tuning)
 
 
@@ -145,8 +150,12 @@ def measure_speedup(
     Raises InvalidInput, UnknownName, RuntimeMissing and ExportFailed.
     """
     yardstick = Yardstick(dense, input_size, batch, runtime, threads, precision, max_seconds, calibration=calibration)
-    with timing_lock():
+    with _alone():
         return yardstick.speedup(compressed)
+
+
+def _alone() -> AbstractContextManager[None]:
+    return timing_lock(waiting=say_waiting)
 
 
 def _finished(compressed: Compressed, dense: nn.Module, method: Method, job: Job, recipe: Recipe) -> Compressed:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ from lowrank_bench.measurement.runtimes import inference_state, prepare
 from lowrank_bench.measurement.speedup import check_setting, random_input
 from lowrank_bench.measurement.statistics import RatioInterval, Verdict, noise_floor, verdict
 from lowrank_bench.measurement.timing import no_garbage_collection
-from lowrank_bench.running.locks import timing_lock
+from lowrank_bench.running.locks import preparation_lock, say_waiting, timing_lock
 from lowrank_bench.tasks.catalog import TASKS, get_task
 from lowrank_bench.tasks.open_task import ANY_MODEL, is_code, split_model
 from lowrank_bench.tasks.speed import Speed
@@ -73,18 +74,31 @@ class LowRank:
         """Compress a model without tuning it, and time it in rounds on pinned cores, with the dense model around each.
 
         ``model``: the name of a task's model, such as "charnet", or a module with its ``input_size`` (C, H, W), or any
-        other network's name in a sweep: "timm:NAME", "torchvision:NAME" or "PACKAGE.MODULE:FACTORY", each alone, with
-        random weights where it is a library's, or as "NAME@FILE"; its ``input_size`` is by default that of task
-        ``speed``: what the factory has, else 3x224x224. The other arguments are those of ``lowrank_bench.compress`` and
+        other network's name in a sweep: "timm:NAME", "torchvision:NAME" or "PACKAGE.MODULE:FACTORY", each alone or as
+        "NAME@FILE"; its ``input_size`` is by default that of task ``speed``: what the factory has, else 3x224x224. A
+        library's network without a file has random weights, so that its ranks are chosen and its factors drawn as that
+        task does it. The other arguments are those of ``lowrank_bench.compress`` and
         ``measure_speedup``. pytest-benchmark's table shows the compressed model's time per call; ``extra_info`` holds
         the rest, under the names that ``load_records`` uses. While it is timed, no run of lowrank-bench uses this
         machine; what runs now is waited for. Raises InvalidInput, UnknownName and what ``compress`` and ``prepare``
         raise.
         """
-        task, name, dense, size = _network(model, input_size)
+        network = _network(model, input_size)
+        name, size = network.name, network.size
         check_setting(size, batch, threads)
         check_rounds(rounds)
-        compressed = compress(dense, method, budget, ranks, options, size, _data(task), recipe="none")
+        with self._preparing(times_itself=budget is not None and budget.metric == "latency"):
+            compressed = compress(
+                network.dense,
+                method,
+                budget,
+                ranks,
+                options,
+                size,
+                _data(network.task),
+                recipe="none",
+                speed_only=network.random,
+            )
         plan, cost, dense_cost = compressed.plan, compressed.cost, compressed.dense_cost
         self.benchmark.extra_info |= {
             "model": name,
@@ -101,17 +115,27 @@ class LowRank:
             "params_dense": dense_cost.params,
             "params_ratio": dense_cost.params / cost.params,
         }
-        top1 = None if task is None else self._judge(task, name, compressed.model)
         self.benchmark.group = self.benchmark.group or name
-        images = random_input(dense, (batch, *size))
-        ours, theirs = (prepare(runtime, each, images, threads).run for each in (dense, compressed.model))
-        with pinned(threads), inference_state(threads), no_garbage_collection():
+        with self._preparing():
+            top1 = None if network.task is None else self._judge(network.task, name, compressed.model)
+            images = random_input(network.dense, (batch, *size))
+            both = (network.dense, compressed.model)
+            ours, theirs = (prepare(runtime, each, images, threads).run for each in both)
+        with self._alone(), pinned(threads), inference_state(threads), no_garbage_collection():
             if not self.benchmark.enabled:
                 self.benchmark(theirs)
                 return Outcome(compressed, None, None, top1)
-            with timing_lock():
-                timed = self._time(Rounds(ours, theirs), rounds)
+            timed = self._time(Rounds(ours, theirs), rounds)
         return Outcome(compressed, timed.speedup, self._tell(timed), top1)
+
+    def _preparing(self, *, times_itself: bool = False) -> AbstractContextManager[None]:
+        """Not while others time; what is not timed afterwards need not wait, and what times by itself cannot."""
+        if times_itself or not self.benchmark.enabled:
+            return nullcontext()
+        return preparation_lock(waiting=say_waiting)
+
+    def _alone(self) -> AbstractContextManager[None]:
+        return timing_lock(waiting=say_waiting) if self.benchmark.enabled else nullcontext()
 
     def _judge(self, task: Task, name: str, model: nn.Module) -> float:
         hits, dense_hits = _hits(task, model), _dense_hits(task.name, name)
@@ -155,23 +179,36 @@ class LowRank:
         return called
 
 
-def _network(
-    model: str | nn.Module, input_size: tuple[int, int, int] | None
-) -> tuple[Task | None, str, nn.Module, tuple[int, int, int]]:
-    """The task whose model it is, None for any other; its name, the network, and the size of its images."""
-    if isinstance(model, str):
-        if (task := _task_of(model)) is not None:
-            if input_size not in (None, task.input_size):
-                raise InvalidInput(
-                    f"input_size = {input_size}: the images of {model!r} on {task.name} are {task.input_size}; a "
-                    f"library's network of that name would be 'torchvision:{model}' or 'timm:{model}'"
-                )
-            return task, model, task.load(model), task.input_size
-        speed = get_task(Speed.name, model)
-        return None, model, speed.load(model), input_size or speed.input_size
-    if input_size is None or not isinstance(model, nn.Module):
+class _Network(NamedTuple):
+    """A network, the task whose model it is (None for any other), its name, and the size of its images; ``random``:
+    whether its weights mean nothing.
+    """
+
+    task: Task | None
+    name: str
+    dense: nn.Module
+    size: tuple[int, int, int]
+    random: bool = False
+
+
+def _network(model: str | nn.Module, input_size: tuple[int, int, int] | None) -> _Network:
+    if isinstance(model, nn.Module) and input_size is not None:
+        return _Network(None, type(model).__name__, model, input_size)
+    if not isinstance(model, str):
         raise InvalidInput("a model that is not a task's needs input_size = (channels, height, width)")
-    return None, type(model).__name__, model, input_size
+    if (task := _task_of(model)) is not None:
+        if input_size is not None and tuple(input_size) != task.input_size:
+            raise InvalidInput(
+                f"input_size = {input_size}: the images of {model!r} on {task.name} are {task.input_size}; a "
+                f"library's network of that name would be 'torchvision:{model}' or 'timm:{model}'"
+            )
+        return _Network(task, model, task.load(model), task.input_size)
+    if input_size is not None:
+        check_setting(input_size, 1, 1)
+    asked = "" if input_size is None else ":" + "x".join(map(str, input_size))
+    speed = get_task(f"{Speed.name}{asked}", model)
+    name, file = split_model(model)
+    return _Network(None, model, speed.load(model), speed.input_size, random=in_zoo(name) and file is None)
 
 
 def _task_of(model: str) -> Task | None:

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from lowrank_bench.cli_inspect import doctor, profile, say_waiting
+from lowrank_bench.cli_inspect import doctor, profile
 from lowrank_bench.cli_list import escape, list_
 from lowrank_bench.cli_records import compare, merge, report
 from lowrank_bench.cli_reproduce import reproduce
@@ -59,7 +59,7 @@ def train(
     """Train a task's own network by its recipe, once; of seed 0, tasks load it from the cache. Goes on where it was cut
     short. What comes with the package, such as charnet, is there already.
     """
-    from lowrank_bench.running.locks import preparation_lock
+    from lowrank_bench.running.locks import preparation_lock, say_waiting
     from lowrank_bench.training.baselines import task_of_baseline, train_model
 
     task = task_of_baseline(model)

@@ -25,6 +25,7 @@ def doctor(
 ) -> None:
     """Tell what would make timings on this machine untrustworthy, and what to do about it."""
     from lowrank_bench.running.inspect import inspect_machine
+    from lowrank_bench.running.locks import say_waiting
 
     diagnosis = inspect_machine(seconds, say_waiting)
     console = Console()
@@ -50,6 +51,7 @@ def profile(
     """Show where the time goes, layer by layer: dense against compressed, each beside what the machine can do."""
     from lowrank_bench.reporting.profile_report import profile_facts, profile_table, write_profile
     from lowrank_bench.running.inspect import find_trial, inspect_trial
+    from lowrank_bench.running.locks import say_waiting
 
     chosen = find_trial(out, trial)
     found = inspect_trial(out, chosen, runtime, threads, batch, seconds, model, say_waiting)
@@ -59,11 +61,6 @@ def profile(
     console.print(Text(profile_facts(found)))
     paths = write_profile(found, chosen, out)  # what was measured is shown, wherever it can be written
     console.print(Text("written: " + ", ".join(str(path) for path in paths)), soft_wrap=True)
-
-
-def say_waiting() -> None:
-    """On standard error, for timing_lock and preparation_lock."""
-    Console(stderr=True).print("waiting for the machine: another lowrank-bench is using it")
 
 
 def _checks_table(diagnosis: Diagnosis) -> Table:

@@ -125,6 +125,9 @@ class UnknownName(LowRankBenchError):
         hint = f"did you mean {near[0]!r}? " if near else ""
         super().__init__(f"unknown {kind} {name!r}: {hint}known are {', '.join(known) or 'none'}")
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return UnknownName.__new__, (type(self), *self.args)  # the message is made: other processes get it as it is
+
 
 def explain(error: ValidationError, place: str) -> str:
     """One line per mistake that pydantic found: place, field, value, and what would be right."""

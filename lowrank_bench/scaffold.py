@@ -95,7 +95,11 @@ def _check(name: str) -> None:
 def _unfit(name: str) -> str | None:
     if not name.isidentifier() or keyword.iskeyword(name) or name.startswith("_"):
         return "is not a public Python identifier"
-    return "would be taken for a test" if name.startswith("test_") else None
+    cls = _class_name(name)
+    if keyword.iskeyword(cls) or re.search(rf"^from .* import .*\b{cls}\b", METHOD.template, re.MULTILINE):
+        return f"makes a class {cls!r}, which is a name that the file needs"
+    tests = name.startswith("test_") or name.endswith("_test") or name == "conftest"
+    return "would be taken by pytest for its own" if tests else None
 
 
 def _taken(name: str) -> str | None:
@@ -106,7 +110,10 @@ def _taken(name: str) -> str | None:
 
 def _suggestion(name: str) -> str:
     """The nearest name that is free."""
-    words = re.findall(r"[a-z0-9]+", re.sub(r"^(test_)+", "", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()))
+    words = re.findall(
+        r"[a-z0-9]+",
+        re.sub(r"^(test_)+|(_test)+$|^conftest$", "", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()),
+    )
     base = "_".join(words) or "method"
     candidates = [base, f"my_{base}", *(f"my_{base}_{number}" for number in range(2, 100))]
     return next(candidate for candidate in candidates if not _unfit(candidate) and not _taken(candidate))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import zlib
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -31,6 +32,11 @@ Positive = Annotated[int, Field(ge=1, lt=2**63)]
 Metric = Literal["params", "macs", "latency"]
 Scope = Literal["all", "convs"]
 Ranks = int | str | tuple[int, ...]
+
+
+def machine_version(machine: str) -> int:
+    """The number under MACHINE that stands for a machine."""
+    return zlib.crc32(machine.encode())
 
 
 class Noun(BaseModel):

@@ -32,7 +32,7 @@ def choose_within(tolerance: float, ratio: float, total: int, ladders: Mapping[s
     least, most = 1 / (ratio * (1 + tolerance)), 1 / (ratio * (1 - tolerance))
     found = milp(
         losses,
-        integrality=np.ones(len(flat)),
+        integrality=np.ones(len(flat), int),
         bounds=Bounds(0, 1),
         constraints=[LinearConstraint(one_each, 1, 1), LinearConstraint(shares, least - fixed, most - fixed)],
         options={"time_limit": SECONDS},

@@ -18,6 +18,7 @@ from lowrank_bench.compression.compose import compose
 from lowrank_bench.compression.geometry import Geometry
 from lowrank_bench.compression.method import LayerMethod, Method
 from lowrank_bench.compression.model import load
+from lowrank_bench.compression.modules import Factored
 from lowrank_bench.compression.registry import method_class
 from lowrank_bench.conformance.convolutions import CONVOLUTIONS, convolution, drawn_attributes
 from lowrank_bench.errors import InvalidRanks, InvalidWeights, LowRankBenchError, NonConforming, UnsupportedLayer
@@ -32,17 +33,16 @@ DRAWN_GEOMETRIES = 25
 
 def check_exact(method: AnyMethod, tolerance: float = EXACT, **attributes: Any) -> None:
     """At full rank a convolution's outputs agree and the chain composes back to its kernel, within ``tolerance`` of the
-    largest value; or the method refuses the layer, with a reason. Raises NonConforming.
+    largest value; or ``refuse`` gives a reason why the method does not take it. Raises NonConforming.
     """
     conv = convolution(**attributes)
-    try:
-        factored = factorize(conv, method, "full")
-    except UnsupportedLayer as refusal:
-        _require(bool(str(refusal).strip()), f"a refused layer comes with a reason; {attributes} came without")
+    what = f"a convolution with {attributes}"
+    if _refused(conv, method, what):
         return
+    factored = _exact(conv, method, what)
     x = torch.randn(2, conv.in_channels, 17, 16, dtype=conv.weight.dtype)
-    _require_close(factored(x), conv(x), tolerance, f"the output of a convolution with {attributes}")
-    _require_close(compose(factored), conv.weight.double(), tolerance, f"the kernel of a convolution with {attributes}")
+    _require_close(factored(x), conv(x), tolerance, f"the output of {what}")
+    _require_close(compose(factored), conv.weight.double(), tolerance, f"the kernel of {what}")
 
 
 def check_drawn_geometries(method: AnyMethod) -> None:
@@ -119,16 +119,21 @@ def check_linear(method: AnyMethod) -> None:
     """Linear layers are exact at full rank, on inputs with and without further axes, or refused. Raises
     NonConforming.
     """
-    torch.manual_seed(0)
-    linear = nn.Linear(12, 8, dtype=torch.float64)
-    try:
-        factored = factorize(linear, method, "full")
-    except UnsupportedLayer as refusal:
-        _require("linear" in str(refusal), f"the refusal of a linear layer says so, unlike: {refusal}")
+    linear = _linear()
+    if refusal := _refused(linear, method, "a linear layer"):
+        _require("linear" in refusal, f"the refusal of a linear layer says so, unlike: {refusal}")
         return
+    factored = _exact(linear, method, "a linear layer")
     for shape in ((3, 12), (2, 5, 12)):
         x = torch.randn(shape, dtype=torch.float64)
         _require_close(factored(x), linear(x), EXACT, f"the output of a linear layer for an input {shape}")
+
+
+def check_takes_something(method: AnyMethod) -> None:
+    """Some of the layers that are tried here are not refused. Raises NonConforming."""
+    tried = [*(convolution(**attributes) for attributes in CONVOLUTIONS.values()), _linear()]
+    refusals = [_instance(method).refuse(Geometry.of(layer)) for layer in tried]
+    _require(not all(refusals), f"there is a layer that the method takes; all are refused, the first as: {refusals[0]}")
 
 
 def check_gradients(method: AnyMethod) -> None:
@@ -163,18 +168,33 @@ def _instance(method: AnyMethod) -> LayerMethod:
     return instance
 
 
+def _refused(layer: nn.Conv2d | nn.Linear, method: AnyMethod, what: str) -> str | None:
+    """Why the method does not take the layer, None where it does."""
+    reason = _instance(method).refuse(Geometry.of(layer))
+    _require(reason is None or bool(reason.strip()), f"a refused layer comes with a reason; {what} came without")
+    return reason
+
+
+def _exact(layer: nn.Conv2d | nn.Linear, method: AnyMethod, what: str) -> Factored:
+    try:
+        return factorize(layer, method, "full")
+    except UnsupportedLayer as refusal:
+        raise NonConforming(f"refuse says of {what} what factorize raises for it, not None: {refusal}") from None
+
+
+def _linear() -> nn.Linear:
+    torch.manual_seed(0)
+    return nn.Linear(12, 8, dtype=torch.float64)
+
+
 def _taken(method: AnyMethod, dtype: torch.dtype = torch.float64, **preferred: Any) -> nn.Conv2d:
     """A convolution that the method takes: with these attributes, else the first of CONVOLUTIONS that it does; where it
     takes none, the check is skipped.
     """
-    _instance(method)
     for attributes in (preferred, *CONVOLUTIONS.values()):
         conv = convolution(**attributes | {"dtype": dtype})
-        try:
-            factorize(conv, method, "full")
-        except UnsupportedLayer:
-            continue
-        return conv
+        if _instance(method).refuse(Geometry.of(conv)) is None:
+            return conv
     pytest.skip("the method refuses every convolution that is tried here")
 
 
@@ -219,6 +239,7 @@ CHECKS: dict[str, Callable[[AnyMethod], None]] = {
         for name in ("plain", "everything")
     },
     "exact-drawn-geometries": check_drawn_geometries,
+    "takes-something": check_takes_something,
     "structure": partial(check_structure, groups=1),
     "structure-groups": partial(check_structure, groups=2),
     "error-falls": check_error_falls,

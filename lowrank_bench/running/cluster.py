@@ -31,7 +31,7 @@ from lowrank_bench.running.code import code_fingerprint
 from lowrank_bench.running.crew import Timed, Told
 from lowrank_bench.running.host import RUN_LOCK, Host
 from lowrank_bench.running.slurm import slurm_cluster
-from lowrank_bench.trial import Measurement, Trial
+from lowrank_bench.trial import MACHINE, Measurement, Trial, machine_version
 
 PERCENT = "lowrank-host"
 RESOURCES = {PERCENT: 100}
@@ -168,20 +168,25 @@ def _record_of(future: Any, what: Trial | Measurement, host: Host) -> Record:
 
 
 def _prepare(host: Host, trial: Trial, jobs: int) -> TrialRecord:
+    here = _here(host)
+    machine = here.environment.machine
+    if trial.versions.get(MACHINE, machine_version(machine)) != machine_version(machine):
+        raise _another_machine(machine, "this run meets budgets in latency on another machine")
     with _wanted() as family:
-        return _here(host).prepare(trial, max(1, usable_cores() // jobs), _untold, family)
+        return here.prepare(trial, max(1, usable_cores() // jobs), _untold, family)
 
 
 def _time(host: Host, trial: Trial, measurement: Measurement) -> MeasurementRecord:
     here = _here(host)
     if here.environment.machine != measurement.machine:
-        raise InvalidInput(
-            f"{socket.gethostname()} is {here.environment.machine}, and this run times {measurement.machine}: run each "
-            "kind of machine on its own"
-        )
+        raise _another_machine(here.environment.machine, f"this run times {measurement.machine}")
     with _wanted() as family:
         (record,) = here.measure([(trial, measurement, _untold)], family)
         return record
+
+
+def _another_machine(machine: str, wanted: str) -> InvalidInput:
+    return InvalidInput(f"{socket.gethostname()} is {machine}, and {wanted}: run each kind of machine on its own")
 
 
 def _here(host: Host) -> Host:

@@ -4,6 +4,7 @@ it, however it ends.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import tempfile
@@ -31,6 +32,11 @@ SHARED = Path("/tmp")
 
 Waiting = Callable[[], object]
 """What is called once where somebody else has the machine, so that whoever waits can say so."""
+
+
+def say_waiting() -> None:
+    """On standard error, or where the program's own logging goes."""
+    logging.getLogger("lowrank_bench").warning("waiting for the machine: another lowrank-bench is using it")
 
 
 class Stopped(Exception):

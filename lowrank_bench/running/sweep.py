@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tomllib
-import zlib
 from collections.abc import Iterable
 from contextlib import suppress
 from itertools import product
@@ -25,7 +24,7 @@ from lowrank_bench.tasks.catalog import get_task
 from lowrank_bench.tasks.open_task import spelled
 from lowrank_bench.tasks.task import Task
 from lowrank_bench.training.recipes import get_recipe
-from lowrank_bench.trial import BROUGHT, CONTROL, MACHINE, Budget, Measurement, Positive, Ranks, Trial
+from lowrank_bench.trial import BROUGHT, CONTROL, MACHINE, Budget, Measurement, Positive, Ranks, Trial, machine_version
 
 Parsed = TypeVar("Parsed", bound=BaseModel)
 
@@ -104,7 +103,7 @@ class Sweep(_Table):
         brought = {model: _brought(task, model) for model in models}
         here = {}
         if any(map(_timed, table.budgets)):
-            here = {MACHINE: zlib.crc32((machine or fingerprint().machine).encode())}
+            here = {MACHINE: machine_version(machine or fingerprint().machine)}
         trials = []
         for model, seed, method in product(models, table.seeds, [MethodChoice(name=CONTROL), *table.methods]):
             cls = method_class(method.name)

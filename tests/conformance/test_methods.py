@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import lowrank_bench as lrb
 from lowrank_bench.compression.chain import Chain, Factor, KernelShape
+from lowrank_bench.compression.geometry import Geometry
 from lowrank_bench.compression.method import Job, LayerMethod
 from lowrank_bench.conformance import CHECKS, checks
 from lowrank_bench.conformance.convolutions import convolution
@@ -19,19 +20,18 @@ LAYER_METHODS = [name for name, cls in lrb.methods().items() if issubclass(cls, 
 OTHER_METHODS = sorted(set(lrb.methods()) - set(LAYER_METHODS))
 
 
-def factorize_unrefused(conv: nn.Conv2d, *arguments: Any) -> nn.Module:
+def not_refused(conv: nn.Conv2d, method: str, what: str) -> None:
     """No method of ours is exact by refusing."""
-    try:
-        return lrb.factorize(conv, *arguments)
-    except lrb.UnsupportedLayer as refusal:
-        pytest.fail(f"{conv} was refused: {refusal}")
+    instance = lrb.methods()[method]()
+    assert isinstance(instance, LayerMethod)
+    assert instance.refuse(Geometry.of(conv)) is None, what
 
 
 @pytest.mark.parametrize("check", CHECKS)
 @pytest.mark.parametrize("method", LAYER_METHODS)
 def test_every_method_keeps_its_promises(method: str, check: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if check.startswith("exact-"):
-        monkeypatch.setattr(checks, "factorize", factorize_unrefused)
+        monkeypatch.setattr(checks, "_refused", not_refused)
     CHECKS[check](method)
 
 
@@ -85,6 +85,20 @@ class Moody(Whole):
         return " "
 
 
+class Sudden(Whole):
+    """Refuses depthwise kernels when it is too late: a budget over a whole network has been shared out by then."""
+
+    def factorize(self, weight: Tensor, ranks: tuple[int, ...], statistics: Tensor | None = None) -> Chain:
+        if weight.shape[:2] == (1, 1):
+            raise lrb.UnsupportedLayer("depthwise kernels have no channels to share")
+        return super().factorize(weight, ranks)
+
+
+class Hermit(Whole):
+    def refuse(self, geometry: Any) -> str | None:
+        return "linear or not, no layer is good enough"
+
+
 class Dead(Whole):
     def factorize(self, weight: Tensor, ranks: tuple[int, ...], statistics: Tensor | None = None) -> Chain:
         T, S = weight.shape[:2]
@@ -127,7 +141,9 @@ def test_a_method_that_refuses_by_name_keeps_its_promises_on_what_it_takes(check
         (Moody, "exact-drawn-geometries", "with a reason"),
         (Boastful, "structure", "structure promises"),
         (Moody, "exact-plain", "with a reason"),
-        (Moody, "linear", "says so"),
+        (Moody, "linear", "with a reason"),
+        (Sudden, "exact-depthwise", "refuse says of"),
+        (Hermit, "takes-something", "all are refused"),
         (Dead, "gradients", "a gradient reaches"),
         (Careless, "zero-kernel", "stays zero"),
         (Lenient, "ranks-out-of-range", "InvalidRanks"),

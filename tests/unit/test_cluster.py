@@ -21,7 +21,7 @@ from lowrank_bench.record import Status, TrialRecord
 from lowrank_bench.running.code import code_fingerprint
 from lowrank_bench.running.engine import Engine
 from lowrank_bench.running.host import Host
-from lowrank_bench.trial import Trial
+from lowrank_bench.trial import Trial, machine_version
 
 distributed = pytest.importorskip("distributed", reason="the extra 'cluster' is not installed")
 cluster = pytest.importorskip("lowrank_bench.running.cluster")
@@ -105,6 +105,14 @@ def test_a_machine_of_another_kind_times_nothing(client: distributed.Client, tmp
         Engine(tmp_path, ENVIRONMENT, crew=NoopCrew(cluster.ClusterCrew(client, JOBS))).run(
             made, measurements(made, "another-machine")
         )
+
+
+def test_a_budget_in_latency_is_met_on_the_machine_that_it_was_planned_for(
+    client: distributed.Client, tmp_path: Path
+) -> None:
+    elsewhere = trials(1)[0].model_copy(update={"versions": {"machine": machine_version("another-machine")}})
+    with pytest.raises(lrb.InvalidInput, match="each kind of machine on its own"):
+        Engine(tmp_path, ENVIRONMENT, crew=NoopCrew(cluster.ClusterCrew(client, JOBS))).run([elsewhere], [])
 
 
 class FakeFuture:

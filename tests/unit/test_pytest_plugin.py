@@ -160,32 +160,60 @@ def test_networks_that_are_no_tasks_are_known_by_the_names_that_a_sweep_gives_th
         net.input_size = (8, 16, 16)
         """,
         test_names="""
+        import threading
         from contextlib import contextmanager
+        from time import sleep
 
         import lowrank_bench as lrb
         from lowrank_bench import benchmarking
+        from lowrank_bench.compression.method import Job
+        from lowrank_bench.running.locks import timing_lock
+        from lowrank_bench.tasks.catalog import get_task
 
         def test_library(lowrank, monkeypatch):
             held = []
 
-            @contextmanager
-            def lock():
-                held.append(True)
-                yield
-                held.append(False)
+            def holding(name):
+                @contextmanager
+                def lock(waiting):
+                    held.append(name)
+                    yield
+                    held.append(f"no {name}")
 
-            monkeypatch.setattr(benchmarking, "timing_lock", lock)
-            outcome = lowrank("timm:test_resnet", "channel_svd", lrb.Budget(macs=2), input_size=(3, 32, 32), rounds=6)
+                return lock
+
+            monkeypatch.setattr(benchmarking, "timing_lock", holding("timing"))
+            monkeypatch.setattr(benchmarking, "preparation_lock", holding("preparation"))
+            outcome = lowrank("timm:test_resnet", "channel_svd", lrb.Budget(macs=2), input_size=[1, 32, 32], rounds=6)
             assert outcome.top1 is None and outcome.speedup.low > 0
-            assert held == [True, False]
+            assert held == 2 * ["preparation", "no preparation"] + ["timing", "no timing"]
             assert lowrank.benchmark.extra_info["model"] == "timm:test_resnet"
+
+            task = get_task("speed:1x32x32", "timm:test_resnet")
+            job = Job(task.input_size, lrb.Budget(macs=2), speed_only=True)
+            by_a_sweep = lrb.methods()["channel_svd"]().compress(task.load("timm:test_resnet"), job).plan
+            assert outcome.compressed.plan == by_a_sweep
 
         def test_own(lowrank):
             outcome = lowrank("own_net:net", "tucker", lrb.Budget(macs=3), rounds=6)
             assert outcome.compressed.dense_cost == lrb.count(__import__("own_net").net(), (8, 16, 16))
+            assert all(layer.error is not None for layer in outcome.compressed.plan.layers.values())
+
+        def test_whoever_waits_says_so(lowrank, caplog):
+            begun = threading.Event()
+
+            def time():
+                with timing_lock():
+                    begun.set()
+                    sleep(1)
+
+            threading.Thread(target=time).start()
+            begun.wait()
+            lowrank("own_net:net", "tucker", lrb.Budget(macs=3), rounds=6)
+            assert "waiting for the machine" in caplog.text
         """,
     )
-    pytester.runpytest_subprocess(*QUIET, "--benchmark-only").assert_outcomes(passed=2)
+    pytester.runpytest_subprocess(*QUIET, "--benchmark-only").assert_outcomes(passed=3)
 
 
 @pytest.mark.parametrize("options", [(), ("-p", "no:benchmark"), ("-p", "no:lowrank_bench")])

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import importlib.metadata
+import pickle
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 import lowrank_bench as lrb
 from lowrank_bench.compression import registry
+from lowrank_bench.compression.method import LayerMethod
 
 PLUG_IN = """
 import copy
@@ -86,3 +91,60 @@ def test_an_abstract_base_without_a_name_is_no_method_and_not_broken(tmp_path: P
 def test_an_unknown_method_suggests_the_nearest() -> None:
     with pytest.raises(lrb.UnknownName, match="did you mean 'jaderberg'"):
         registry.method_class("jaderburg")
+
+
+def test_a_name_that_two_methods_have_stands_for_neither_where_the_user_named_the_second(tmp_path: Path) -> None:
+    """An edited copy of a built-in would be recorded with the built-in's numbers."""
+    (tmp_path / "copied.py").write_text(PLUG_IN.replace('"mine", 1', '"tucker", 99'))
+    registry.add_methods_folder(tmp_path)
+    with pytest.raises(lrb.InvalidInput, match=r"lowrank_bench.methods.tucker and of copied.py"):
+        registry.method_class("tucker")
+    assert registry.method_class("jaderberg").name == "jaderberg"
+
+
+def test_a_file_that_fails_is_run_once_and_again_when_it_changed(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text("with open(__file__ + '.ran', 'a') as told: told.write('once ')\nraise SystemExit")
+    registry.add_methods_folder(tmp_path)
+    assert "script.py" in registry.broken() and "script.py" in registry.broken() and "tucker" in registry.methods()
+    assert (tmp_path / "script.py.ran").read_text() == "once "
+    (tmp_path / "script.py").write_text(PLUG_IN.replace("mine", "mended"))
+    assert "mended" in registry.methods()
+
+
+def test_a_plug_in_imports_what_lies_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "helpers_beside.py").write_text("VERSION = 7")
+    (tmp_path / "helped.py").write_text(
+        "from helpers_beside import VERSION" + PLUG_IN.replace('"mine", 1', '"helped", VERSION')
+    )
+    registry.add_methods_folder(tmp_path)
+    assert registry.method_class("helped").version == 7
+    assert str(tmp_path) not in sys.path
+
+
+class Nameless(lrb.methods()["tucker"]):  # type: ignore[misc]
+    name = None
+
+
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        (Nameless, "does not set 'name'"),
+        (LayerMethod, "does not set 'name'"),
+        (torch.nn.Conv2d, "does not derive"),
+        (lrb.methods()["tucker"](), "its class is wanted"),
+        (None, "its class is wanted"),
+    ],
+)
+def test_what_is_no_method_is_refused_with_what_is_wanted(method: Any, words: str) -> None:
+    layer = torch.nn.Conv2d(4, 4, 3)
+    with pytest.raises(lrb.InvalidInput, match=words):
+        lrb.factorize(layer, method, 2)
+    with pytest.raises(lrb.InvalidInput, match=words):
+        lrb.compress(torch.nn.Sequential(layer), method, ranks=2, input_size=(4, 8, 8))
+
+
+def test_an_error_of_a_name_crosses_processes_as_it_is() -> None:
+    with pytest.raises(lrb.UnknownName) as raised:
+        registry.method_class("tukker")
+    again = pickle.loads(pickle.dumps(raised.value))
+    assert (type(again), str(again)) == (lrb.UnknownName, str(raised.value))
