@@ -103,7 +103,8 @@ def test_a_name_that_two_methods_have_stands_for_neither_where_the_user_named_th
 
 
 def test_a_file_that_fails_is_run_once_and_again_when_it_changed(tmp_path: Path) -> None:
-    (tmp_path / "script.py").write_text("with open(__file__ + '.ran', 'a') as told: told.write('once ')\nraise SystemExit")
+    ran = "with open(__file__ + '.ran', 'a') as told: told.write('once ')"
+    (tmp_path / "script.py").write_text(f"{ran}\nraise SystemExit")
     registry.add_methods_folder(tmp_path)
     assert "script.py" in registry.broken() and "script.py" in registry.broken() and "tucker" in registry.methods()
     assert (tmp_path / "script.py.ran").read_text() == "once "
