@@ -5,6 +5,7 @@ place.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -44,8 +45,8 @@ class Cost:
 
 @dataclass
 class Site:
-    """A layer where it stands: its geometry, and the size (H, W) of the maps that reach it in each of its calls
-    (linear: (rows, 1)).
+    """A layer where it stands: its geometry, and the size (H, W) of the maps that reach it in each of its calls, as
+    often as a network puts parts of one image, such as tiles, into a batch (linear: (rows, 1)).
     """
 
     geometry: Geometry
@@ -133,9 +134,10 @@ def _recorder(name: str, site: Site, called: dict[str, None]) -> Any:
     def record(_layer: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
         x = input_of(inputs, named)
         called[name] = None
-        site.sizes.append(
-            (x.shape[-2], x.shape[-1]) if site.geometry.kind == "conv2d" else (x.numel() // x.shape[-1], 1)
-        )
+        if site.geometry.kind == "conv2d":
+            site.sizes += [(x.shape[-2], x.shape[-1])] * math.prod(x.shape[:-3])
+        else:
+            site.sizes.append((x.numel() // x.shape[-1], 1))
 
     return record
 

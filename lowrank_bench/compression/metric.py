@@ -68,7 +68,9 @@ def weighted_metric(importance: Tensor) -> Metric:
 
 
 def reconstruct(chain: Chain, target: Target, groups: int) -> Chain:
-    """The chain with all its factors moved together, by L-BFGS, to where the metric of W - W^ is least nearby.
+    """The chain with all its factors moved together, by L-BFGS, towards where the metric of W - W^ is least nearby: at
+    most MAX_ITER steps, with which moments of a large condition number leave methods of many factors, CP first, some
+    way off.
 
     ``chain`` is the start, mostly the optimum in the Frobenius norm; what comes back is never worse in the metric. Its
     note ``data_error`` is the root of what is left over what no approximation at all would leave, both as differences

@@ -27,7 +27,8 @@ LEAST_SCALE = 1e-3
 
 def following_norms(model: nn.Module, input_size: tuple[int, ...], names: Iterable[str]) -> dict[str, str | None]:
     """For each of these layers whose very output a normalisation takes in a forward pass, the name of that; None where
-    the network gives the output back. The model is not touched. Raises InvalidInput as ``count`` does.
+    the network gives the output back. A layer that is called more than once, with another one behind each call, is left
+    out. The model is not touched. Raises InvalidInput as ``count`` does.
     """
     made: list[tuple[str, Any, int]] = []  # held, so that no two have one identity
     taken: list[tuple[str | None, Any, int]] = []
@@ -45,12 +46,12 @@ def following_norms(model: nn.Module, input_size: tuple[int, ...], names: Iterab
             )
     model.register_forward_hook(lambda _model, _inputs, output: taken.append((None, *_now(output))))
     run_on_zeros(model, input_size)
-    return {
-        name: norm
-        for name, output, version in made
-        for norm, tensor, now in taken
-        if tensor is output and version == now
-    }
+    found: dict[str, set[str | None]] = {}
+    for name, output, version in made:
+        for norm, tensor, now in taken:
+            if tensor is output and version == now:
+                found.setdefault(name, set()).add(norm)
+    return {name: norms.pop() for name, norms in found.items() if len(norms) == 1}
 
 
 def _now(value: Any) -> tuple[Any, int]:

@@ -31,8 +31,7 @@ def resize(layer: nn.Module, width: Width, name: str = "layer") -> None:
     Raises UnsupportedLayer, naming it, for other modules, and for groups that do not divide the channels.
     """
     if isinstance(layer, nn.Conv2d):
-        depthwise = layer.groups == layer.in_channels > 1
-        groups = width.inputs if depthwise else layer.groups
+        groups = width.inputs if _is_depthwise(layer) else layer.groups
         if width.inputs % groups or width.outputs % groups:
             raise UnsupportedLayer(f"{name}: {groups} groups do not divide {width.inputs} to {width.outputs} channels")
         layer.in_channels, layer.out_channels, layer.groups = width.inputs, width.outputs, groups
@@ -139,10 +138,16 @@ def _fitting(
         if isinstance(layer, nn.Conv2d | nn.Linear):
             dense = layer.weight.shape[0]
             outputs = dense if last else max(multiple, round(share * dense / multiple) * multiple)
+            if isinstance(layer, nn.Conv2d) and _is_depthwise(layer) and not last:
+                outputs = dense // layer.groups * reaching
         widths[name] = Width(inputs=reaching, outputs=outputs)
         resize(layer, widths[name], f"layer {name!r}")
 
     return fit
+
+
+def _is_depthwise(layer: nn.Conv2d) -> bool:
+    return layer.groups == layer.in_channels > 1
 
 
 def _resize_each(module: nn.Module, channels: int) -> None:

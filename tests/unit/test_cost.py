@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torchvision
-from torch import nn
+from torch import Tensor, nn
 
 import lowrank_bench as lrb
 from lowrank_bench.compression.chain import KernelShape
@@ -121,6 +121,26 @@ def test_a_shared_layer_is_one_site_with_two_calls() -> None:
     conv = nn.Conv2d(4, 4, 3, padding=1)
     sites = trace(nn.Sequential(conv, nn.ReLU(), conv), (4, 8, 8))
     assert [site.sizes for site in sites.values()] == [[(8, 8), (8, 8)]]
+
+
+class Tiled(nn.Module):
+    """Sees its image as four tiles in the batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 32, 3, padding=1), nn.Conv2d(32, 32, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tiles = torch.cat([part for half in x.chunk(2, -1) for part in half.chunk(2, -2)])
+        return self.second(self.first(tiles).relu())
+
+
+def test_tiles_in_the_batch_count_each() -> None:
+    model = Tiled().eval()
+    sites = trace(model, (3, 16, 16))
+    assert sum(site.dense_macs for site in sites.values()) == lrb.count(model, (3, 16, 16)).macs
+    compressed = lrb.compress(model, "tucker", lrb.Budget(macs=3), input_size=(3, 16, 16))
+    assert compressed.dense_cost.macs / compressed.cost.macs == pytest.approx(3, rel=0.05)
 
 
 def test_kernel_shape_reads_as_the_papers_write_it() -> None:

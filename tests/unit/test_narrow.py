@@ -46,6 +46,14 @@ def test_the_networks_that_are_trained_here_meet_budgets(name: str, budget: lrb.
     assert made.model(torch.zeros(2, 1, 32, 32)).shape == (2, 10)
 
 
+@pytest.mark.parametrize("ratio", [1.3, 1.5, 2, 4])
+def test_a_depthwise_convolution_keeps_its_outputs_per_channel(ratio: float) -> None:
+    layers = [nn.Conv2d(3, 24, 3), nn.Conv2d(24, 48, 3, groups=24), nn.Conv2d(48, 32, 1), nn.Flatten()]
+    made = narrow(nn.Sequential(*layers, nn.Linear(32 * 12 * 12, 10)), (3, 16, 16), lrb.Budget(macs=ratio))
+    assert made.dense_cost.macs / made.cost.macs == pytest.approx(ratio, rel=0.05)
+    assert made.model[1].out_channels == 2 * made.model[1].in_channels == 2 * made.model[1].groups
+
+
 @pytest.mark.parametrize("name", ["torchvision:convnext_tiny", "timm:convnextv2_atto"])
 @pytest.mark.parametrize("ratio", [2, 4])
 def test_layer_norms_and_values_per_channel_follow_the_channels(name: str, ratio: int, tmp_path: Path) -> None:

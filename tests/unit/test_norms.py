@@ -45,6 +45,22 @@ def test_only_a_norm_that_takes_the_very_output_counts() -> None:
     assert following_norms(block(), SIZE, names) == {"conv1": "norm1", "conv2": "norm2", "fc": None}
 
 
+class Twice(nn.Module):
+    """One convolution with a norm for each of its calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm1, self.norm2 = nn.Conv2d(6, 6, 3), nn.BatchNorm2d(6), nn.BatchNorm2d(6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.norm2(self.conv(self.norm1(self.conv(x))))
+        return out
+
+
+def test_no_norm_stands_for_another_behind_the_same_layer() -> None:
+    assert following_norms(Twice(), SIZE, ["conv"]) == {}
+
+
 @pytest.mark.parametrize("inplace", [False, True])
 def test_what_is_changed_in_place_before_the_norm_is_not_the_output_any_more(inplace: bool) -> None:
     model = nn.Sequential(nn.Conv2d(6, 8, 3), nn.ReLU(inplace=inplace), nn.BatchNorm2d(8))
