@@ -55,8 +55,9 @@ class Denton(LayerMethod):
 
     @property
     def versions(self) -> dict[str, int]:
-        """Its own, and that of the cuts that data weigh, where they do."""
-        return super().versions | ({"weighed_cuts": 2} if self.options.metric != "frobenius" else {})
+        """Its own, and those of the cuts that data weigh and of the clusters of colours, where there are any."""
+        weighed = {"weighed_cuts": 2} if self.options.metric != "frobenius" else {}
+        return super().versions | weighed | ({"colours": 2} if self.options.variant == "monochromatic" else {})
 
     @property
     def first_only(self) -> bool:

@@ -82,15 +82,16 @@ def monochromatic(kernel: Tensor, colours: int, components: int = 1, seed: int =
     """Every filter of a first layer reads one of C' = `colours` maps that a 1x1 makes of the inputs.
 
     Denton et al. 2014, monochromatic approximation of a kernel (T, S, dh, dw): the leading left singular vectors of the
-    filters W_f (S, dh dw), their signs fixed, form C' clusters of equal size. The paper's colour is a cluster's centre;
-    here it is the leading left singular vector of the cluster's filters side by side, the best colour once each filter
-    is projected on it. `components` = q > 1 gives a cluster q maps; q = S is exact, while one map is exact only for
-    filters of rank 1, however many the colours. Raises InvalidRanks and InvalidWeights.
+    filters W_f (S, dh dw) form C' clusters of equal size, as lines: u and -u are one colour, so that what is clustered
+    is u u^T. The paper's colour is a cluster's centre; here it is the leading left singular vector of the cluster's
+    filters side by side, the best colour once each filter is projected on it. `components` = q > 1 gives a cluster q
+    maps; q = S is exact, while one map is exact only for filters of rank 1, however many the colours. Raises
+    InvalidRanks and InvalidWeights.
     """
     kernel = as_float64(kernel)
     t, s, dh, dw = kernel.shape
     filters = kernel.flatten(2)
-    outputs = balanced_kmeans(truncated_svd(filters, 1)[0].squeeze(-1), colours, seed).argsort(stable=True)
+    outputs = balanced_kmeans(_as_lines(truncated_svd(filters, 1)[0].squeeze(-1)), colours, seed).argsort(stable=True)
     size = t // colours
     check_rank("components per colour", components, min(s, size * dh * dw))
     # One cluster's filters side by side: (C', S, size dh dw).
@@ -103,3 +104,9 @@ def monochromatic(kernel: Tensor, colours: int, components: int = 1, seed: int =
         outputs,
         relative_error(left @ right, clusters),
     )
+
+
+def _as_lines(units: Tensor) -> Tensor:
+    """Points (T, T) as far from each other as the projectors u u^T of the unit vectors (T, S), whatever S is."""
+    values, vectors = torch.linalg.eigh((units @ units.mT).square())
+    return vectors * values.clamp(min=0).sqrt()

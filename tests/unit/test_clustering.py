@@ -268,3 +268,13 @@ def test_ranks_out_of_range_are_named():
         double_svd(kernel, 5, 1)
     with pytest.raises(InvalidRanks, match="output rank K2 is 10, but must be between 1 and 9"):
         double_svd(kernel, 1, 10)
+
+
+def test_a_colour_and_its_negative_are_one():
+    """Opponent colours, as first layers have them: their largest entry is positive as often as negative by noise."""
+    colours = torch.tensor([[1.0, -1, 0], [0, 1, -1], [1, 0, -1], [1, 1, 1]], dtype=torch.float64)
+    which = torch.arange(64) % 4
+    kernel = torch.einsum("ts,tij->tsij", colours[which], normal(64, 7, 7)) + 0.01 * normal(64, 3, 7, 7, seed=1)
+    found = monochromatic(kernel, 4)
+    assert found.error < 0.02
+    assert all(len(which[found.outputs][16 * c : 16 * (c + 1)].unique()) == 1 for c in range(4))
