@@ -109,4 +109,5 @@ def monochromatic(kernel: Tensor, colours: int, components: int = 1, seed: int =
 def _as_lines(units: Tensor) -> Tensor:
     """Points (T, T) as far from each other as the projectors u u^T of the unit vectors (T, S), whatever S is."""
     values, vectors = torch.linalg.eigh((units @ units.mT).square())
-    return vectors * values.clamp(min=0).sqrt()
+    points: Tensor = vectors * values.clamp(min=0).sqrt()
+    return points

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -97,13 +97,22 @@ def _last_version(records: Iterable[_Record]) -> dict[str, _Record]:
         else:
             same = noun.model_copy(update={"version": 0})
         alike.setdefault(same.key, []).append(record)
-    return {record.key: record for group in alike.values() for record in _last_of_each_machine(group)}
+    return {record.key: record for group in alike.values() for record in _last_of_each_network(group)}
 
 
-def _last_of_each_machine(records: Sequence[_Record]) -> Iterable[_Record]:
-    """Of each machine the last record that shares the declared versions of the very last one."""
-    last = _declared(records[-1])
-    return {record.environment.get("machine"): record for record in records if _declared(record) == last}.values()
+def _last_of_each_network(records: Sequence[_Record]) -> Collection[_Record]:
+    """The last record; of trials of a network that users brought, that of each machine which has the declared versions
+    of the last one.
+    """
+    last = records[-1]
+    if isinstance(last, MeasurementRecord) or BROUGHT not in last.trial.versions or not _machine_of(last):
+        return [last]
+    alike = [record for record in records if _machine_of(record) and _declared(record) == _declared(last)]
+    return {_machine_of(record): record for record in alike}.values()
+
+
+def _machine_of(record: TrialRecord | MeasurementRecord) -> str:
+    return str(record.environment.get("machine", ""))
 
 
 def _declared(record: TrialRecord | MeasurementRecord) -> dict[str, int] | int:
@@ -127,7 +136,7 @@ def _trial_columns(record: TrialRecord, control: TrialRecord | None) -> dict[str
         "target": trial.target,
         "recipe": trial.recipe,
         "seed": trial.seed,
-        "machine": str(record.environment.get("machine", "")) if MACHINE in trial.versions else "",
+        "machine": _machine_of(record) if MACHINE in trial.versions else "",
         **{name: record.seconds.get(name.removesuffix("_s")) for name in _SECONDS},
         **_outcome_columns(record),
         **_size_columns(record.size),

@@ -50,7 +50,7 @@ def test_the_machine_is_alone_while_it_times(monkeypatch):
     events = []
 
     @contextmanager
-    def lock():
+    def lock(waiting):
         events.append("alone")
         yield
         events.append("free")
