@@ -77,11 +77,10 @@ class LowRank:
         other network's name in a sweep: "timm:NAME", "torchvision:NAME" or "PACKAGE.MODULE:FACTORY", each alone or as
         "NAME@FILE"; its ``input_size`` is by default that of task ``speed``: what the factory has, else 3x224x224. A
         library's network without a file has random weights, so that its ranks are chosen and its factors drawn as that
-        task does it. The other arguments are those of ``lowrank_bench.compress`` and
-        ``measure_speedup``. pytest-benchmark's table shows the compressed model's time per call; ``extra_info`` holds
-        the rest, under the names that ``load_records`` uses. While it is timed, no run of lowrank-bench uses this
-        machine; what runs now is waited for. Raises InvalidInput, UnknownName and what ``compress`` and ``prepare``
-        raise.
+        task does it. The other arguments are those of ``lowrank_bench.compress`` and ``measure_speedup``.
+        pytest-benchmark's table shows the compressed model's time per call; ``extra_info`` holds the rest, under the
+        names that ``load_records`` uses. While it is timed, no run of lowrank-bench uses this machine; what runs now is
+        waited for. Raises InvalidInput, UnknownName and what ``compress`` and ``prepare`` raise.
         """
         network = _network(model, input_size)
         name, size = network.name, network.size

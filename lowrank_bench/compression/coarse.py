@@ -22,12 +22,12 @@ def choose_within(tolerance: float, ratio: float, total: int, ladders: Mapping[s
     from scipy.optimize import Bounds, LinearConstraint, milp  # half a second that most budgets do not need
 
     flat = [(name, choice, ladder[-1].cost) for name, ladder in ladders.items() for choice in ladder]
-    shares = np.array([choice.cost / max(1, total) for _, choice, _ in flat])  # the solver's tolerances are absolute
-    fixed = 1 - sum(ladder[-1].cost for ladder in ladders.values()) / max(1, total)
+    shares = np.array([choice.cost / total for _, choice, _ in flat])  # the solver's tolerances are absolute
+    fixed = 1 - sum(ladder[-1].cost for ladder in ladders.values()) / total
     if all(choice.error is not None for _, choice, _ in flat):
         losses = [choice.loss for _, choice, _ in flat]
     else:
-        losses = [(choice.cost / max(1, dense) - 1 / ratio) ** 2 for _, choice, dense in flat]
+        losses = [(choice.cost / dense - 1 / ratio) ** 2 for _, choice, dense in flat]
     one_each = np.array([[name == layer for name, *_ in flat] for layer in ladders], float)
     least, most = 1 / (ratio * (1 + tolerance)), 1 / (ratio * (1 - tolerance))
     found = milp(

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lowrank_bench.api import compress, factorize
 from lowrank_bench.compression.chain import KernelShape
@@ -21,7 +21,8 @@ from lowrank_bench.compression.model import load
 from lowrank_bench.compression.modules import Factored
 from lowrank_bench.compression.registry import method_class
 from lowrank_bench.conformance.convolutions import CONVOLUTIONS, convolution, drawn_attributes
-from lowrank_bench.errors import InvalidRanks, InvalidWeights, LowRankBenchError, NonConforming, UnsupportedLayer
+from lowrank_bench.conformance.require import require, require_close, require_raises
+from lowrank_bench.errors import InvalidRanks, InvalidWeights, NonConforming, UnsupportedLayer
 from lowrank_bench.trial import Budget
 
 AnyMethod = str | type[Method]
@@ -41,8 +42,8 @@ def check_exact(method: AnyMethod, tolerance: float = EXACT, **attributes: Any) 
         return
     factored = _exact(conv, method, what)
     x = torch.randn(2, conv.in_channels, 17, 16, dtype=conv.weight.dtype)
-    _require_close(factored(x), conv(x), tolerance, f"the output of {what}")
-    _require_close(compose(factored), conv.weight.double(), tolerance, f"the kernel of {what}")
+    require_close(factored(x), conv(x), tolerance, f"the output of {what}")
+    require_close(compose(factored), conv.weight.double(), tolerance, f"the kernel of {what}")
 
 
 def check_drawn_geometries(method: AnyMethod) -> None:
@@ -60,7 +61,7 @@ def check_structure(method: AnyMethod, groups: int) -> None:
     for ranks in _some_candidates(instance, shape):
         promised = str(instance.structure_layer(shape, groups, ranks))
         delivered = str(instance.factorize_layer(weight, groups, ranks))
-        _require(promised == delivered, f"structure promises {promised} at ranks {ranks}, factorize gives {delivered}")
+        require(promised == delivered, f"structure promises {promised} at ranks {ranks}, factorize gives {delivered}")
 
 
 def check_error_falls(method: AnyMethod) -> None:
@@ -72,9 +73,9 @@ def check_error_falls(method: AnyMethod) -> None:
         float((compose(factorize(conv, method, ranks)).detach() - kernel).norm() / kernel.norm()) for ranks in chosen
     ]
     falls = all(more > less for more, less in pairwise(errors))
-    _require(falls, f"the error falls with the rank: at {chosen} it is {errors}")
+    require(falls, f"the error falls with the rank: at {chosen} it is {errors}")
     last = errors[-1]
-    _require(last <= EXACT, f"at the last candidate, {chosen[-1]}, the error is rounding only, not {last:.1e}")
+    require(last <= EXACT, f"at the last candidate, {chosen[-1]}, the error is rounding only, not {last:.1e}")
 
 
 def check_layer_unchanged(method: AnyMethod) -> None:
@@ -82,9 +83,9 @@ def check_layer_unchanged(method: AnyMethod) -> None:
     conv = _taken(method, dtype=torch.float32)
     before = conv.weight.detach().clone()
     factored = factorize(conv, method, "full")
-    _require(torch.equal(conv.weight, before), "the layer that is factored is not changed")
+    require(torch.equal(conv.weight, before), "the layer that is factored is not changed")
     found = {parameter.dtype for parameter in factored.parameters()}
-    _require(found == {torch.float32}, f"the factors are in the layer's dtype, not {found}")
+    require(found == {torch.float32}, f"the factors are in the layer's dtype, not {found}")
 
 
 def check_not_finite(method: AnyMethod, value: float) -> None:
@@ -92,10 +93,10 @@ def check_not_finite(method: AnyMethod, value: float) -> None:
     conv = _taken(method)
     conv.weight.data[0, 0, 0, 0] = value
     for ranks in ("full", "energy:0.9"):
-        _require_raises(InvalidWeights, "not finite", f"ranks {ranks!r}", partial(factorize, conv, method, ranks))
+        require_raises(InvalidWeights, "not finite", f"ranks {ranks!r}", partial(factorize, conv, method, ranks))
     budget = Budget(params=2)
     compressed = partial(compress, nn.Sequential(conv), method, budget, input_size=(conv.in_channels, 9, 9))
-    _require_raises(InvalidWeights, "not finite", f"budget {budget}", compressed)
+    require_raises(InvalidWeights, "not finite", f"budget {budget}", compressed)
 
 
 def check_zero_kernel(method: AnyMethod) -> None:
@@ -104,7 +105,7 @@ def check_zero_kernel(method: AnyMethod) -> None:
     nn.init.zeros_(conv.weight)
     for ranks in _some_candidates(_instance(method), _shape(conv)):
         kernel = compose(factorize(conv, method, ranks))
-        _require(not kernel.any(), f"a kernel of zeros stays zero at ranks {ranks}")  # NaN is not zero
+        require(not kernel.any(), f"a kernel of zeros stays zero at ranks {ranks}")  # NaN is not zero
 
 
 def check_ranks_out_of_range(method: AnyMethod) -> None:
@@ -112,7 +113,7 @@ def check_ranks_out_of_range(method: AnyMethod) -> None:
     conv = _taken(method)
     wrong: list[Any] = [0, -1, 10**6, 1.5, None, (), (1.5,), (1,) * 9]
     for ranks in wrong:
-        _require_raises(InvalidRanks, "wanted", f"ranks {ranks!r}", partial(factorize, conv, method, ranks))
+        require_raises(InvalidRanks, "wanted", f"ranks {ranks!r}", partial(factorize, conv, method, ranks))
 
 
 def check_linear(method: AnyMethod) -> None:
@@ -121,19 +122,19 @@ def check_linear(method: AnyMethod) -> None:
     """
     linear = _linear()
     if refusal := _refused(linear, method, "a linear layer"):
-        _require("linear" in refusal, f"the refusal of a linear layer says so, unlike: {refusal}")
+        require("linear" in refusal, f"the refusal of a linear layer says so, unlike: {refusal}")
         return
     factored = _exact(linear, method, "a linear layer")
     for shape in ((3, 12), (2, 5, 12)):
         x = torch.randn(shape, dtype=torch.float64)
-        _require_close(factored(x), linear(x), EXACT, f"the output of a linear layer for an input {shape}")
+        require_close(factored(x), linear(x), EXACT, f"the output of a linear layer for an input {shape}")
 
 
 def check_takes_something(method: AnyMethod) -> None:
     """Some of the layers that are tried here are not refused. Raises NonConforming."""
     tried = [*(convolution(**attributes) for attributes in CONVOLUTIONS.values()), _linear()]
     refusals = [_instance(method).refuse(Geometry.of(layer)) for layer in tried]
-    _require(not all(refusals), f"there is a layer that the method takes; all are refused, the first as: {refusals[0]}")
+    require(not all(refusals), f"there is a layer that the method takes; all are refused, the first as: {refusals[0]}")
 
 
 def check_gradients(method: AnyMethod) -> None:
@@ -145,7 +146,7 @@ def check_gradients(method: AnyMethod) -> None:
     for name, parameter in factored.named_parameters():
         gradient = parameter.grad
         reached = gradient is not None and bool(gradient.isfinite().all() and gradient.any())
-        _require(reached, f"a gradient reaches {name}, so that it can be tuned")
+        require(reached, f"a gradient reaches {name}, so that it can be tuned")
 
 
 def check_saved_and_loaded(method: AnyMethod) -> None:
@@ -158,12 +159,12 @@ def check_saved_and_loaded(method: AnyMethod) -> None:
     with tempfile.TemporaryDirectory() as folder:
         compressed.save(folder)
         again = load(folder, model).model(x)
-    _require(torch.equal(again, compressed.model(x)), "a model that was saved and loaded again computes the same")
+    require(torch.equal(again, compressed.model(x)), "a model that was saved and loaded again computes the same")
 
 
 def _instance(method: AnyMethod) -> LayerMethod:
     instance = method_class(method)()
-    _require(isinstance(instance, LayerMethod), f"{instance.name} derives from LayerMethod: these checks are for those")
+    require(isinstance(instance, LayerMethod), f"{instance.name} derives from LayerMethod: these checks are for those")
     assert isinstance(instance, LayerMethod)
     return instance
 
@@ -171,7 +172,7 @@ def _instance(method: AnyMethod) -> LayerMethod:
 def _refused(layer: nn.Conv2d | nn.Linear, method: AnyMethod, what: str) -> str | None:
     """Why the method does not take the layer, None where it does."""
     reason = _instance(method).refuse(Geometry.of(layer))
-    _require(reason is None or bool(reason.strip()), f"a refused layer comes with a reason; {what} came without")
+    require(reason is None or bool(reason.strip()), f"a refused layer comes with a reason; {what} came without")
     return reason
 
 
@@ -207,27 +208,6 @@ def _some_candidates(method: LayerMethod, shape: KernelShape) -> list[tuple[int,
     """The least ranks, those in the middle, and the full ones; fewer where there are fewer."""
     candidates = [tuple(ranks) for ranks in method.candidates(shape)]
     return [*dict.fromkeys((candidates[0], candidates[len(candidates) // 2], candidates[-1]))]
-
-
-def _require(holds: bool, promise: str) -> None:
-    if not holds:
-        raise NonConforming(promise)
-
-
-def _require_close(found: Tensor, expected: Tensor, tolerance: float, what: str) -> None:
-    _require(found.shape == expected.shape, f"{what} has shape {tuple(expected.shape)}, not {tuple(found.shape)}")
-    found, expected = found.detach(), expected.detach()
-    error = float((found - expected).abs().max() / expected.abs().max())
-    _require(error <= tolerance, f"{what} is exact at full rank: off by {error:.1e}, at most {tolerance:g} is allowed")
-
-
-def _require_raises(kind: type[LowRankBenchError], words: str, what: str, call: Callable[[], object]) -> None:
-    said = "nothing"
-    try:
-        call()
-    except kind as error:
-        said = str(error)
-    _require(words in said, f"{kind.__name__} that says {words!r} is raised for {what}, not {said}")
 
 
 CHECKS: dict[str, Callable[[AnyMethod], None]] = {

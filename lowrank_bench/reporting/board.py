@@ -14,7 +14,7 @@ from lowrank_bench.measurement.runtimes import arithmetic_of
 from lowrank_bench.record import TrialRecord
 from lowrank_bench.reporting.columns import SETTING, WHAT, Setting, What, setting_of, what_of
 from lowrank_bench.reporting.pareto import pareto_front
-from lowrank_bench.reporting.pooling import as_made, best_evidence, pooled_row
+from lowrank_bench.reporting.pooling import as_made, best_evidence, one_of_each_seed, pooled_row
 from lowrank_bench.reporting.practical import with_practical
 from lowrank_bench.reporting.unranked import NOT_TIMED, UNRANKED_COLUMNS, unranked_rows, without_time
 from lowrank_bench.trial import CONTROL, is_met_by_timing
@@ -173,14 +173,11 @@ def _order(board: Board) -> tuple[bool, bool, int]:
 def _board(
     scope: tuple[str, ...], machine: str, records: pd.DataFrame, everywhere: pd.DataFrame, max_loss: float
 ) -> Board:
-    """``everywhere``: the same models on other machines too, where those of further seeds may have been timed; of two
-    networks of one seed that was trained here counts.
-    """
+    """``everywhere``: the same models on other machines too, where those of further seeds may have been timed."""
     task, model, recipe = scope
     place = {"task": task, "model": model, "recipe": recipe, "machine": machine}
     timed = records[records["speedup"].notna()]
-    made = as_made(everywhere).sort_values("machine", key=lambda names: names != machine, kind="stable")
-    models = {of: group.drop_duplicates("seed") for of, group in made.groupby(WHAT)}
+    models = {of: one_of_each_seed(group, machine) for of, group in as_made(everywhere).groupby(WHAT)}
     timings = {of: best_evidence(group) for of, group in timed.groupby([*WHAT, *SETTING])}
     rows = [
         place | pooled_row(group, group if _fewer_bits(of[3]) else models.get(of[:3], group))

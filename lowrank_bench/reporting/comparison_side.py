@@ -8,7 +8,7 @@ from lowrank_bench.record import MeasurementRecord, Status, TrialRecord
 from lowrank_bench.reporting.board import SCOPE, Row, make_boards, rows_of
 from lowrank_bench.reporting.cells import method_text, where_text
 from lowrank_bench.reporting.columns import WHAT
-from lowrank_bench.reporting.pooling import as_made, over_seeds
+from lowrank_bench.reporting.pooling import as_made, one_of_each_seed, over_seeds
 from lowrank_bench.reporting.records_frame import to_frame
 from lowrank_bench.trial import CONTROL, is_met_by_timing
 
@@ -39,7 +39,7 @@ class Side:
         frame.loc[bound, "target"] += " on " + frame.loc[bound, "machine"]
         made = as_made(frame)
         for _, group in made[made["method"] != CONTROL].groupby([*SCOPE, *WHAT]):
-            models = group.drop_duplicates("seed")
+            models = one_of_each_seed(group)
             self.models[(*_key(rows_of(models)[0]), "")] = SimpleNamespace(**over_seeds(models))
         for row in rows_of(frame.drop_duplicates("trial")):
             end = OK if row.kind == "measurement" else _end(row)  # only what was made is measured

@@ -16,7 +16,7 @@ from lowrank_bench.reading import latest
 from lowrank_bench.record import LayerSize, MeasurementRecord, TrialRecord
 from lowrank_bench.reporting.columns import SETTING, WHAT
 from lowrank_bench.reporting.paper import COMPARED, TIMED, Check, Claim, Planned
-from lowrank_bench.reporting.pooling import as_made, best_evidence, pooled_speedup
+from lowrank_bench.reporting.pooling import as_made, best_evidence, one_of_each_seed, pooled_speedup
 from lowrank_bench.reporting.practical import BOUNDS, with_practical
 from lowrank_bench.reporting.records_frame import judged_alike, to_frame
 from lowrank_bench.running.sweep import MeasureTable
@@ -77,7 +77,7 @@ class Evidence:
             against = self.rows([] if other is None else claim.against.of(other.trials))
         for (model, *_), group in rows[rows["macs_ratio"].notna()].groupby(["model", *WHAT]):
             beside = None if against is None else against[against["model"] == model]
-            models = as_made(group).drop_duplicates("seed").sort_values("seed")
+            models = one_of_each_seed(as_made(group), machine).sort_values("seed")
             if not claim.timed:
                 yield Candidate(models, group[:0], beside)
                 continue
@@ -165,11 +165,11 @@ class Evidence:
         """
         for own in (self.trials[key] for key in candidate.models["trial"]):
             assert candidate.others is not None  # a claim with such a check names them
-            others = candidate.others[candidate.others["seed"] == own.trial.seed].drop_duplicates("trial")
-            alike = others[others["target"] == own.trial.target]
-            chosen = alike if len(alike) else others
-            if len(chosen) == 1 and _of_one_network(own, other := self.trials[chosen["trial"].iloc[0]]):
-                yield own, other
+            others = [self.trials[key] for key in candidate.others["trial"].unique()]
+            others = [other for other in others if other.trial.seed == own.trial.seed and _of_one_network(own, other)]
+            alike = [other for other in others if other.trial.target == own.trial.target]
+            if len(chosen := alike or others) == 1:
+                yield own, chosen[0]
 
     def _loss_ratio(self, own: TrialRecord, other: TrialRecord) -> Estimate | None:
         control = self._controls.get(own.trial.control)

@@ -80,6 +80,12 @@ def as_made(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[rows["macs_ratio"].notna() & rows["arithmetic"].isin(["", "float32"])]
 
 
+def one_of_each_seed(models: pd.DataFrame, machine: str = "") -> pd.DataFrame:
+    """A row for each seed; where several machines trained networks of their own, of that which the machine timed."""
+    here = models["machine"] == machine
+    return pd.concat([models[here], models[~here]]).drop_duplicates("seed")
+
+
 def best_evidence(group: pd.DataFrame) -> pd.DataFrame:
     """One row per seed, the seeds in order: see ``best_of``."""
     return best_of(group, ["seed"]).sort_values("seed")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,16 +18,15 @@ from lowrank_bench.record import MeasurementRecord, Quality, RuntimeQuality, Siz
 from lowrank_bench.reporting.clocked import timing_columns
 from lowrank_bench.reporting.columns import COLUMNS, EMPTY, SETTING
 from lowrank_bench.reporting.dense_times import DENSE, with_dense_times
+from lowrank_bench.reporting.last_version import last_measurements, last_trials, machine_of
 from lowrank_bench.reporting.pooling import best_of
 from lowrank_bench.reporting.practical import BOUNDS, with_practical
-from lowrank_bench.trial import BROUGHT, CONTROL, MACHINE, Measurement, Trial
+from lowrank_bench.trial import CONTROL, MACHINE
 
 _SAME_MACHINE = ["task", "model", "recipe", "machine", "threads", "batch"]
 
 _SECONDS = ("decompose_s", "finetune_s")
 _PASSING = ("machine", "load", "torch_threads", "variables")  # machine and threads have columns of their own
-
-_Record = TypeVar("_Record", TrialRecord, MeasurementRecord)
 
 
 def load_records(folder: Path | str) -> pd.DataFrame:
@@ -57,8 +56,8 @@ def load_records(folder: Path | str) -> pd.DataFrame:
 def to_frame(records: Iterable[TrialRecord | MeasurementRecord]) -> pd.DataFrame:
     """The frame of ``load_records``, of records at hand."""
     counting = latest(records).values()
-    trials = _last_version([r for r in counting if isinstance(r, TrialRecord)])
-    measured = _last_version([r for r in counting if isinstance(r, MeasurementRecord)])
+    trials = last_trials([r for r in counting if isinstance(r, TrialRecord)])
+    measured = last_measurements([r for r in counting if isinstance(r, MeasurementRecord)])
     outdated = {r.key for r in counting if isinstance(r, TrialRecord)} - trials.keys()
     controls = {r.trial.control: r for r in counting if isinstance(r, TrialRecord) and r.trial.method == CONTROL}
 
@@ -83,45 +82,6 @@ def to_frame(records: Iterable[TrialRecord | MeasurementRecord]) -> pd.DataFrame
     return _typed(rows)
 
 
-def _last_version(records: Iterable[_Record]) -> dict[str, _Record]:
-    """By key, in order: of nouns that differ in declared versions only, the one that was recorded last. Another machine
-    is no other version, nor is a network that another machine trained: of each the last one stays.
-    """
-    alike: dict[str, list[_Record]] = {}
-    for record in records:
-        same: Trial | Measurement
-        noun: Trial | Measurement = record.trial if isinstance(record, TrialRecord) else record.measurement
-        if isinstance(noun, Trial):
-            lasting = {name: number for name, number in noun.versions.items() if name == MACHINE}
-            same = noun.model_copy(update={"versions": lasting})
-        else:
-            same = noun.model_copy(update={"version": 0})
-        alike.setdefault(same.key, []).append(record)
-    return {record.key: record for group in alike.values() for record in _last_of_each_network(group)}
-
-
-def _last_of_each_network(records: Sequence[_Record]) -> Collection[_Record]:
-    """The last record; of trials of a network that users brought, that of each machine which has the declared versions
-    of the last one.
-    """
-    last = records[-1]
-    if isinstance(last, MeasurementRecord) or BROUGHT not in last.trial.versions or not _machine_of(last):
-        return [last]
-    alike = [record for record in records if _machine_of(record) and _declared(record) == _declared(last)]
-    return {_machine_of(record): record for record in alike}.values()
-
-
-def _machine_of(record: TrialRecord | MeasurementRecord) -> str:
-    return str(record.environment.get("machine", ""))
-
-
-def _declared(record: TrialRecord | MeasurementRecord) -> dict[str, int] | int:
-    """The versions that the code declares, without the checksum of what the user brought."""
-    if isinstance(record, MeasurementRecord):
-        return record.measurement.version
-    return {name: number for name, number in record.trial.versions.items() if name != BROUGHT}
-
-
 def _trial_columns(record: TrialRecord, control: TrialRecord | None) -> dict[str, object]:
     trial = record.trial
     return {
@@ -136,7 +96,7 @@ def _trial_columns(record: TrialRecord, control: TrialRecord | None) -> dict[str
         "target": trial.target,
         "recipe": trial.recipe,
         "seed": trial.seed,
-        "machine": _machine_of(record) if MACHINE in trial.versions else "",
+        "machine": machine_of(record) if MACHINE in trial.versions else "",
         **{name: record.seconds.get(name.removesuffix("_s")) for name in _SECONDS},
         **_outcome_columns(record),
         **_size_columns(record.size),

@@ -6,7 +6,7 @@ import pandas as pd
 
 from lowrank_bench.record import Status
 from lowrank_bench.reporting.columns import SETTING, WHAT
-from lowrank_bench.reporting.pooling import over_seeds
+from lowrank_bench.reporting.pooling import one_of_each_seed, over_seeds
 
 # fmt: off
 UNRANKED_COLUMNS = [
@@ -31,6 +31,6 @@ def unranked_rows(place: dict[str, str], records: pd.DataFrame) -> list[dict[str
     records = records.assign(status=records["status"].mask(untimed, NOT_TIMED))
     alike = [*WHAT, *SETTING, "status", "reason"]
     return [
-        place | dict(zip(alike, values, strict=True)) | over_seeds(group.drop_duplicates("seed"))
+        place | dict(zip(alike, values, strict=True)) | over_seeds(one_of_each_seed(group))
         for values, group in records.groupby(alike, dropna=False)
     ]

@@ -114,11 +114,11 @@ def test_a_folder_that_may_not_be_looked_into_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refused(*_: object, **__: object) -> None:
-        raise PermissionError(errno.EACCES, "Permission denied", "/root/results")
+        raise PermissionError(errno.EACCES, "Permission denied", "/locked/results")
 
     monkeypatch.setattr("lowrank_bench.reporting.report.write_report", refused)
-    assert call(monkeypatch, "report", "--out", "/root/results") == 2
-    assert "/root/results cannot be reached (Permission denied)" in capsys.readouterr().err
+    assert call(monkeypatch, "report", "--out", "/locked/results") == 2
+    assert "/locked/results cannot be reached (Permission denied)" in capsys.readouterr().err
 
 
 def test_every_list_shows_what_there_is(

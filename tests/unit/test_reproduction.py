@@ -282,6 +282,18 @@ def test_models_of_two_trainings_of_a_network_are_not_compared_image_by_image() 
     assert found.verdict == "not measured" and "another network" in found.here
 
 
+def test_models_of_networks_that_two_machines_trained_are_each_compared_with_their_own() -> None:
+    against = {"experiment": "net", "method": "jaderberg"}
+    paper = paper_of("tucker", {"metric": "loss", "at_most": 0}, against=against)
+
+    def made(number: int) -> list[TrialRecord]:
+        pair = (trial(method, 4, versions={"brought": number}) for method in ("tucker", "jaderberg"))
+        here = {"environment": {"machine": f"m{number}"}}
+        return [trial_record(of, loss, **here) for of, loss in zip(pair, (0.4, 0.2), strict=True)]
+
+    assert outcome(paper, made(1) + made(2)).verdict == "not confirmed"
+
+
 def test_records_of_an_older_declared_version_still_count() -> None:
     of = trial("tucker", 4, versions={"method": 1})
     records = [trial_record(of), measurement_record(of, 3.0)]
