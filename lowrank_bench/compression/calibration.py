@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from lowrank_bench.compression.geometry import Geometry
 from lowrank_bench.compression.given_data import Batch, check_labels, check_size
 from lowrank_bench.compression.watching import evaluating, input_of
+from lowrank_bench.decomposition.shrinkage import shrinkage
 from lowrank_bench.errors import InvalidData, InvalidInput
 
 PATCHES_PER_IMAGE = 16  # per call of a layer; Zhang et al. 2016 draw 10 from each of 3,000 images
@@ -28,8 +29,8 @@ class PatchMoments:
 
     ``inputs``: E[y y^T] of the patches y that reach the layer now; ``cross``: E[x y^T] with the patches x that reached
     it in the dense network, which are the same ones until a layer before it is compressed. Both are shrunk alike
-    towards a multiple of the unit matrix, by the oracle approximating shrinkage (Chen et al. 2010, eq. 23). ``means``:
-    E[x] and E[y], (groups, n), of moments about these; None of moments about zero.
+    towards a multiple of the unit matrix, see shrinkage. ``means``: E[x] and E[y], (groups, n), of moments about these;
+    None of moments about zero.
     """
 
     inputs: Tensor
@@ -222,13 +223,7 @@ def _moments(squares: Tensor, crossed: Tensor | None, sums: tuple[Tensor, Tensor
     means = None if sums is None else (sums[0] / count, sums[1] / count)
     inputs = _about(squares / count, means and (means[1], means[1]))
     cross = None if crossed is None else _about(crossed / count, means)
-    n = inputs.shape[-1]
-    trace = inputs.diagonal(dim1=-2, dim2=-1).sum(-1)
-    square = inputs.square().sum((-2, -1))
-    share = ((1 - 2 / n) * square + trace.square()) / ((count + 1 - 2 / n) * (square - trace.square() / n))
-    share = share.nan_to_num(nan=1.0, posinf=1.0).clamp(0, 1)[:, None, None]
-    # nothing but zeros ever reaches a dead group: every direction counts alike there
-    unit = torch.eye(n, dtype=inputs.dtype) * torch.where(trace > 0, trace / n, 1.0)[:, None, None]
+    share, unit = shrinkage(inputs, count)
     inputs = (1 - share) * inputs + share * unit
     return PatchMoments(inputs, inputs if cross is None else (1 - share) * cross + share * unit, means)
 

@@ -167,9 +167,16 @@ class Chain:
     @property
     def params(self) -> int:
         """Weights stored, without the bias; a Permute stores an index, which is no parameter."""
-        return sum(
-            tensor.numel() for stage in self.stages if not isinstance(stage, Permute) for tensor in stage.tensors
-        )
+        return sum(tensor.numel() for tensor in self.tensors)
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All weights and cores, those of the first stage first."""
+        return tuple(tensor for stage in self.stages if not isinstance(stage, Permute) for tensor in stage.tensors)
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Chain:
+        """The chain with other weights and cores, each changed in the order of ``tensors`` to one of its shape."""
+        return Chain([with_tensors(stage, change) for stage in self.stages], self.notes)
 
     @property
     def last(self) -> int:

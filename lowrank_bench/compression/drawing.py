@@ -28,9 +28,8 @@ def draw_chain(structure: Chain, shape: KernelShape, groups: int = 1) -> Chain:
     drawn = Chain([_gather(s) if isinstance(s, Permute) else with_tensors(s, _unit) for s in structure.stages])
     kernel = compose_chain(drawn, groups)
     wanted = math.sqrt(kernel.numel() * 2 / shape.patch)
-    tensors = sum(len(stage.tensors) for stage in drawn.stages if not isinstance(stage, Permute))
-    factor = float((wanted / torch.linalg.vector_norm(kernel)) ** (1 / tensors))
-    return Chain([with_tensors(stage, lambda tensor: factor * tensor) for stage in drawn.stages])
+    factor = float((wanted / torch.linalg.vector_norm(kernel)) ** (1 / len(drawn.tensors)))
+    return drawn.map(lambda tensor: factor * tensor)
 
 
 def draw_factored(

@@ -17,8 +17,10 @@ from lowrank_bench.compression.chain import Chain, KernelShape, stack_groups
 from lowrank_bench.compression.geometry import Geometry
 from lowrank_bench.compression.job import Batches, Job
 from lowrank_bench.compression.layerwise import compress_layers
-from lowrank_bench.compression.metric import Target, reconstruct
+from lowrank_bench.compression.metric import Target
 from lowrank_bench.compression.model import Compressed
+from lowrank_bench.compression.reconstruct import VERSION as RECONSTRUCT_VERSION
+from lowrank_bench.compression.reconstruct import reconstruct
 from lowrank_bench.compression.sensitivity import VERSION as SENSITIVITY_VERSION
 from lowrank_bench.compression.surgery import check_finite
 from lowrank_bench.decomposition.matrix import cut_errors
@@ -135,9 +137,10 @@ class LayerMethod(Method):
 
     @property
     def versions(self) -> dict[str, int]:
-        """Its own, and that of the measuring of sensitivities where its ranks depend on it."""
+        """Its own, and those of the measuring of sensitivities and of the fit in a metric where options want them."""
         measured = {"sensitivity": SENSITIVITY_VERSION} if self.options.allocation == "sensitivity" else {}
-        return super().versions | measured
+        fitted = {"reconstruct": RECONSTRUCT_VERSION} if self.options.metric != "frobenius" else {}
+        return super().versions | measured | fitted
 
     @abstractmethod
     def candidates(self, shape: KernelShape) -> Sequence[tuple[int, ...]]:

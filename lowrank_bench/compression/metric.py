@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from lowrank_bench.compression.chain import Chain, with_tensors
+from lowrank_bench.compression.chain import Chain
 from lowrank_bench.compression.compose import compose_chain
 
-Metric = Callable[[Tensor], Tensor]
-"""Squared norm of a difference of kernels, (T, S / groups, dh, dw)."""
+FLOOR = 1e-3
 
-MAX_ITER = 100
+
+class Metric(Protocol):
+    """A norm of differences of kernels, (T, S / groups, dh, dw)."""
+
+    def __call__(self, difference: Tensor) -> Tensor:
+        """Its square."""
+        ...
+
+    def draw(self, kernel: Tensor, generator: torch.Generator) -> Tensor:
+        """A random tensor of a kernel's shape whose inner products with differences have, on average, their squared
+        norms as squares.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -49,56 +61,43 @@ class Target:
     means: Means | None = None
 
 
-def response_metric(moments: Tensor) -> Metric:
-    """||D Sigma^(1/2)||^2: what the layer's responses differ by on average (Denton et al. 2014, section 3.1; the data
-    reconstruction of Jaderberg et al. 2014, eq. 7). ``moments``: (groups, n, n).
+@dataclass(frozen=True)
+class ResponseMetric:
+    """||D Sigma^(1/2)||: what the layer's responses differ by on average (Denton et al. 2014, section 3.1; the data
+    reconstruction of Jaderberg et al. 2014, eq. 7). ``moments``: Sigma, (groups, n, n).
     """
 
-    def squared_norm(difference: Tensor) -> Tensor:
-        rows = difference.reshape(len(moments), -1, moments.shape[-1])
-        product = rows.detach() @ moments  # moments are symmetric: this one product is half of the gradient, too
+    moments: Tensor
+
+    def __call__(self, difference: Tensor) -> Tensor:
+        """tr(D Sigma D^T)."""
+        rows = difference.reshape(len(self.moments), -1, self.moments.shape[-1])
+        product = rows.detach() @ self.moments  # they are symmetric: this one product is half of the gradient, too
         return 2 * (rows * product).sum() - (rows.detach() * product).sum()
 
-    return squared_norm
+    def draw(self, kernel: Tensor, generator: torch.Generator) -> Tensor:
+        """Rows of covariance Sigma, but for a thousandth of its mean, which makes it definite in any rounding."""
+        shape = kernel.reshape(len(self.moments), -1, self.moments.shape[-1]).shape
+        noise = torch.randn(shape, dtype=torch.float64, generator=generator)
+        return (noise @ self._root.mT).reshape(kernel.shape)
+
+    @cached_property
+    def _root(self) -> Tensor:
+        mean = self.moments.diagonal(dim1=-2, dim2=-1).mean(-1)[:, None, None]
+        root: Tensor = torch.linalg.cholesky(self.moments + FLOOR * mean * torch.eye(self.moments.shape[-1]))
+        return root
 
 
-def weighted_metric(importance: Tensor) -> Metric:
-    """||alpha o D||^2, a weight for every entry (Denton et al. 2014's Mahalanobis metric)."""
-    return lambda difference: (importance * difference).square().sum()
+@dataclass(frozen=True)
+class WeightedMetric:
+    """||alpha o D||, a weight for every entry, of the kernel's shape (Denton et al. 2014's Mahalanobis metric)."""
 
+    importance: Tensor
 
-def reconstruct(chain: Chain, target: Target, groups: int) -> Chain:
-    """The chain with all its factors moved together, by L-BFGS, towards where the metric of W - W^ is least nearby: at
-    most MAX_ITER steps, with which moments of a large condition number leave methods of many factors, CP first, some
-    way off.
+    def __call__(self, difference: Tensor) -> Tensor:
+        """The sum of (alpha D)^2."""
+        return (self.importance * difference).square().sum()
 
-    ``chain`` is the start, mostly the optimum in the Frobenius norm; what comes back is never worse in the metric. Its
-    note ``data_error`` is the root of what is left over what no approximation at all would leave, both as differences
-    from the target's kernel. With ``sequential`` that is the kernel whose responses come nearest to the dense
-    network's, so that what even this one misses of them is not in it.
-    """
-    scale = float(target.metric(target.kernel))
-    leaves: list[Tensor] = []
-
-    def free(tensor: Tensor) -> Tensor:
-        copied = tensor.detach().double().clone(memory_format=torch.contiguous_format)
-        leaves.append(copied.requires_grad_())
-        return leaves[-1]
-
-    stages = [with_tensors(stage, free) for stage in chain.stages]
-    best: tuple[float, list[Tensor]] = (float("inf"), [])
-    optimizer = torch.optim.LBFGS(leaves, max_iter=MAX_ITER, history_size=20, line_search_fn="strong_wolfe")
-
-    def loss() -> Tensor:
-        nonlocal best
-        optimizer.zero_grad()
-        value = target.metric(target.kernel - compose_chain(Chain(stages), groups)) / (scale or 1.0)
-        value.backward()
-        if (left := float(value.detach())) < best[0]:
-            best = left, [leaf.detach().clone() for leaf in leaves]
-        return value
-
-    optimizer.step(loss)
-    values = iter(best[1])
-    notes = (chain.notes or {}) | {"data_error": max(best[0], 0.0) ** 0.5}
-    return Chain([with_tensors(stage, lambda _: next(values)) for stage in chain.stages], notes)
+    def draw(self, kernel: Tensor, generator: torch.Generator) -> Tensor:
+        """Entries of deviation alpha."""
+        return self.importance * torch.randn(kernel.shape, dtype=torch.float64, generator=generator)

@@ -18,7 +18,7 @@ from lowrank_bench.compression.calibration import (
 from lowrank_bench.compression.geometry import Geometry
 from lowrank_bench.compression.given_data import Batch
 from lowrank_bench.compression.means import takers_of_means
-from lowrank_bench.compression.metric import Means, Target, response_metric, weighted_metric
+from lowrank_bench.compression.metric import Means, ResponseMetric, Target, WeightedMetric
 from lowrank_bench.compression.surgery import kernel_of, named_layer
 from lowrank_bench.errors import InvalidInput
 
@@ -66,12 +66,12 @@ class Targets:
             return None
         kernel = kernel_of(named_layer(self.dense, name), self.sites[name].groups).double()
         if name in self.importance:
-            return Target(kernel, weighted_metric(self.importance[name].reshape(kernel.shape)))
+            return Target(kernel, WeightedMetric(self.importance[name].reshape(kernel.shape)))
         if name in self.magnitudes:
             magnitudes = self.magnitudes[name]
             roots = magnitudes.sqrt()[:, None]  # ASVD's S = diag(mean |x|)^alpha, alpha = 1/2
             rows = kernel.reshape(len(magnitudes), -1, magnitudes.shape[-1])
-            return Target(kernel, weighted_metric(roots.expand_as(rows).reshape(kernel.shape)), magnitudes)
+            return Target(kernel, WeightedMetric(roots.expand_as(rows).reshape(kernel.shape)), magnitudes)
         moments = self.moments.get(name) or self._moments(model, {name: self.sites[name]})[name]
         rows = kernel.reshape(len(moments.inputs), -1, self.sites[name].kernel.patch)
         means = None
@@ -79,10 +79,10 @@ class Targets:
             response = (rows @ moments.means[0][..., None]).flatten()
             means = Means(response, moments.means[1], self.takers[name])
         if not self.options.sequential:
-            return Target(kernel, response_metric(moments.inputs), moments.inputs, means)
+            return Target(kernel, ResponseMetric(moments.inputs), moments.inputs, means)
         # the kernel whose responses to the inputs as they are now come nearest to those of the dense network
         best = torch.linalg.solve(moments.inputs, rows @ moments.cross, left=False)
-        return Target(best.reshape(kernel.shape), response_metric(moments.inputs), moments.inputs, means)
+        return Target(best.reshape(kernel.shape), ResponseMetric(moments.inputs), moments.inputs, means)
 
     def _moments(self, model: nn.Module, sites: Mapping[str, Geometry]) -> dict[str, PatchMoments]:
         return patch_moments(self.dense, model, sites, self._images(MOMENT_IMAGES), centred=self.takers)

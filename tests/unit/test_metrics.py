@@ -16,7 +16,8 @@ from lowrank_bench.compression.compose import compose_chain
 from lowrank_bench.compression.geometry import Geometry
 from lowrank_bench.compression.job import Job
 from lowrank_bench.compression.method import LayerOptions
-from lowrank_bench.compression.metric import Target, reconstruct, response_metric, weighted_metric
+from lowrank_bench.compression.metric import ResponseMetric, Target, WeightedMetric
+from lowrank_bench.compression.reconstruct import reconstruct
 from lowrank_bench.compression.surgery import kernel_of
 from lowrank_bench.compression.targets import Targets
 
@@ -97,7 +98,7 @@ def _planted_target() -> Target:
     kernel = torch.randn(8, 6, 3, 3, dtype=torch.float64, generator=generator)
     roots = torch.randn(54, 54, dtype=torch.float64, generator=generator) * torch.logspace(0, -1.5, 54)[:, None]
     moments = (roots @ roots.T)[None]
-    return Target(kernel, response_metric(moments), moments)
+    return Target(kernel, ResponseMetric(moments), moments)
 
 
 def test_reconstruction_of_a_channel_svd_ends_at_its_closed_form() -> None:
@@ -108,6 +109,36 @@ def test_reconstruction_of_a_channel_svd_ends_at_its_closed_form() -> None:
     found = float(target.metric(target.kernel - compose_chain(reconstruct(plain, target, 1))))
     assert errors[1] < 0.9 * errors[0]
     assert errors[1] * (1 - 1e-9) <= found <= 1.01 * errors[1]
+
+
+@pytest.mark.parametrize(
+    ("method", "ranks"), [("cp_nls", (4,)), ("tucker", (4, 3)), ("jaderberg", (4,)), ("tt_conv", (3, 3, 3))]
+)
+def test_a_planted_kernel_is_found_below_what_hardly_any_patch_shows(method: str, ranks: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(1)
+    chosen, n = lrb.methods()[method](), 90
+    drawn = torch.randn(12, 10, 3, 3, dtype=torch.float64, generator=generator)
+    planted = compose_chain(chosen.factorize(drawn, ranks))  # type: ignore[attr-defined]
+    basis = torch.linalg.qr(torch.randn(n, n, dtype=torch.float64, generator=generator)).Q
+    moments = (basis * torch.logspace(0, -8, n, dtype=torch.float64) @ basis.T)[None]
+    hidden = torch.randn(12, n // 3, dtype=torch.float64, generator=generator) @ basis[:, -(n // 3) :].T
+    hidden = 0.7 * (hidden * planted.norm() / hidden.norm()).reshape(planted.shape)
+    target = Target(planted + hidden, ResponseMetric(moments), moments)
+    start = chosen.factorize(target.kernel, ranks)  # type: ignore[attr-defined]
+    left = [target.metric(target.kernel - compose_chain(c)) for c in (start, reconstruct(start, target, 1))]
+    least = target.metric(hidden)
+    assert left[0] > 1000 * least
+    assert left[1] < 1.01 * least
+
+
+@pytest.mark.parametrize("metric", ["moments", "weights"])
+def test_draws_of_a_metric_are_as_long_as_it_says(metric: str) -> None:
+    target, generator = _planted_target(), torch.Generator().manual_seed(0)
+    if metric == "weights":
+        target = replace(target, metric=WeightedMetric(target.kernel.abs()))
+    difference = torch.randn(target.kernel.shape, dtype=torch.float64, generator=generator)
+    inner = [(target.metric.draw(target.kernel, generator) * difference).sum() for _ in range(4000)]
+    assert float(torch.stack(inner).square().mean() / target.metric(difference)) == pytest.approx(1, abs=0.1)
 
 
 def test_reconstruction_is_never_worse_than_its_start_and_says_what_is_left() -> None:
@@ -121,7 +152,7 @@ def test_reconstruction_is_never_worse_than_its_start_and_says_what_is_left() ->
 
 def test_weights_of_equal_importance_are_the_frobenius_norm() -> None:
     target = _planted_target()
-    target = replace(target, metric=weighted_metric(torch.full_like(target.kernel, 3.0)), statistics=None)
+    target = replace(target, metric=WeightedMetric(torch.full_like(target.kernel, 3.0)), statistics=None)
     start = lrb.methods()["jaderberg"]().factorize(target.kernel, (5,))  # type: ignore[attr-defined]
     moved = reconstruct(start, target, 1)
     assert torch.allclose(compose_chain(moved), compose_chain(start), atol=1e-6)
@@ -130,7 +161,7 @@ def test_weights_of_equal_importance_are_the_frobenius_norm() -> None:
 def test_a_zero_kernel_stays_zero() -> None:
     zero = torch.zeros(4, 3, 3, 3, dtype=torch.float64)
     chain = Chain([Factor(zero[:2], "hw"), Factor(torch.zeros(4, 2, 1, 1, dtype=torch.float64))])
-    moved = reconstruct(chain, Target(zero, response_metric(torch.eye(27, dtype=torch.float64)[None])), 1)
+    moved = reconstruct(chain, Target(zero, ResponseMetric(torch.eye(27, dtype=torch.float64)[None])), 1)
     assert not compose_chain(moved).any()
 
 
@@ -180,7 +211,7 @@ def test_the_activation_metric_is_that_of_its_diagonal_matrix_and_holds_no_matri
     assert target is not None and target.statistics is not None and target.statistics.shape == (groups, 54 // groups)
     matrices = torch.diag_embed(input_magnitudes(model, sites, batches)["0"])
     difference = torch.randn(model[0].weight.shape, dtype=torch.float64)
-    torch.testing.assert_close(target.metric(difference), response_metric(matrices)(difference))
+    torch.testing.assert_close(target.metric(difference), ResponseMetric(matrices)(difference))
 
 
 def test_magnitudes_are_means_over_the_patches_and_never_zero() -> None:
@@ -269,7 +300,12 @@ def test_a_layer_that_values_out_of_range_reach_is_named(options: dict[str, obje
 
 def test_a_fit_at_rounding_leaves_no_error_rather_than_a_complex_one() -> None:
     kernel = torch.eye(3, dtype=torch.float64)[:, :, None, None]
-    target = Target(kernel, lambda difference: difference.square().sum() - 1e-18)
+
+    class Rounded(WeightedMetric):
+        def __call__(self, difference: Tensor) -> Tensor:
+            return super().__call__(difference) - 1e-18
+
+    target = Target(kernel, Rounded(torch.ones_like(kernel)))
     assert (reconstruct(Chain([Factor(kernel, "hw")]), target, 1).notes or {})["data_error"] == 0
 
 
