@@ -65,7 +65,8 @@ def escape(text: object) -> str:
 
 def _methods_table() -> Table:
     from lowrank_bench.compression import registry
-    from lowrank_bench.compression.method import LayerMethod, LayerOptions
+    from lowrank_bench.compression.method import LayerMethod
+    from lowrank_bench.compression.options import LayerOptions
 
     table = plain_table("method", "version", "linear layers", "what it is", "options")
     for name, cls in registry.methods().items():

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
 
 import torch
-from pydantic import BaseModel as PydanticModel
-from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from lowrank_bench.compression.chain import Chain, KernelShape, stack_groups
 from lowrank_bench.compression.geometry import Geometry
+from lowrank_bench.compression.grids import fillable_pair, grid, grid_of_pairs
 from lowrank_bench.compression.job import Batches, Job
 from lowrank_bench.compression.layerwise import compress_layers
 from lowrank_bench.compression.metric import Target
 from lowrank_bench.compression.model import Compressed
+from lowrank_bench.compression.options import LayerOptions, Options
 from lowrank_bench.compression.reconstruct import VERSION as RECONSTRUCT_VERSION
 from lowrank_bench.compression.reconstruct import reconstruct
 from lowrank_bench.compression.sensitivity import VERSION as SENSITIVITY_VERSION
@@ -38,50 +38,6 @@ __all__ = [
     "grid",
     "grid_of_pairs",
 ]
-
-
-class Options(PydanticModel):
-    """Base of a method's options: frozen, validated, no unknown names."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class LayerOptions(Options):
-    """What every layer-wise method can be asked for: in which ``metric`` its factors are close to the dense kernel.
-
-    "frobenius": of the kernel (filter reconstruction in Jaderberg et al. 2014). "covariance": of the responses to
-    calibration images (data reconstruction; the data covariance of Denton et al. 2014); with ``sequential``, to what
-    reaches the layer once those before it are compressed, and with ``centred`` about their mean (Zhang et al. 2016,
-    section 3.1), whose error the layer's bias takes or else the batch norm behind it; where there is neither, as
-    without. "mahalanobis": weighted by how far a weight pulls images to wrong labels (Denton et al. 2014, section 3.1).
-    "activation": every input channel weighted by the root of its mean absolute value (ASVD, Yuan et al. 2023, alpha =
-    1/2). All but the first need data, start from its factors or from a closed form and move all of a layer's factors
-    together; layers with more than 8,192 weights per filter stay with it.
-    ``align``: a budget is met with ranks in multiples of it, which vector units like; a layer whose ranks cannot be so
-    large is free of it. ``allocation``: a budget is shared at one "price" for all layers, weighed by their errors, or
-    as the same "uniform" fraction of each one's cost. "sensitivity": at one price, weighed by what the output loses
-    when only this layer is cut, measured on training images at a few ranks of every layer; no more of them are tried
-    once a layer took ``probe_seconds``, so that on a slow machine fewer are, and other ranks may come of it.
-    ``batch_norm``: errors count as they leave the batch norm behind the layer ("folded"), or as they enter it
-    ("ignored"); metric "mahalanobis" knows what it does to the output anyhow.
-    """
-
-    metric: Literal["frobenius", "covariance", "mahalanobis", "activation"] = "frobenius"
-    sequential: bool = False
-    centred: bool = False
-    align: int = Field(1, ge=1)
-    allocation: Literal["price", "uniform", "sensitivity"] = "price"
-    probe_seconds: float = Field(60.0, gt=0)
-    batch_norm: Literal["folded", "ignored"] = "folded"
-
-    @model_validator(mode="after")
-    def _nothing_without_effect(self) -> Self:
-        for name in ("sequential", "centred"):
-            if getattr(self, name) and self.metric != "covariance":
-                raise ValueError(f"{name} belongs to metric='covariance': set that, or leave {name} out")
-        if "probe_seconds" in self.model_fields_set and self.allocation != "sensitivity":
-            raise ValueError("probe_seconds would do nothing without allocation='sensitivity': leave it out")
-        return self
 
 
 class Method(ABC):
@@ -273,27 +229,3 @@ class LayerMethod(Method):
 
 def _as_matrix(moments: Tensor) -> Tensor:
     return torch.diag(moments) if moments.dim() == 1 else moments
-
-
-def grid_of_pairs(full_out: int, full_in: int) -> list[tuple[int, int]]:
-    """Candidate pairs (R_out, R_in) in the proportion of the full ranks, as ``grid`` has them for the larger one."""
-    largest = max(full_out, full_in)
-    return [(max(1, round(r * full_out / largest)), max(1, round(r * full_in / largest))) for r in grid(largest)]
-
-
-def fillable_pair(ranks: tuple[int, int], taps: int) -> tuple[int, int]:
-    """The ranks up to (R_out, R_in) that a core R_in -> R_out of so many ``taps`` can fill: R_out maps need R_in times
-    the taps of inputs, and the other way round.
-    """
-    out, inputs = ranks
-    return min(out, inputs * taps), min(inputs, out * taps)
-
-
-def grid(full: int) -> list[int]:
-    """Candidate ranks from 1 to ``full``, both included: every rank up to 50, then in steps of 2 %, so that a budget
-    can be met closely.
-    """
-    ranks = [1]
-    while ranks[-1] < full:
-        ranks.append(min(full, max(ranks[-1] + 1, math.ceil(1.02 * ranks[-1]))))
-    return ranks

@@ -23,7 +23,8 @@ from lowrank_bench.compression.surgery import kernel_of, named_layer
 from lowrank_bench.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from lowrank_bench.compression.method import Job, LayerOptions
+    from lowrank_bench.compression.job import Job
+    from lowrank_bench.compression.options import LayerOptions
 
 MOMENT_IMAGES = 2048
 GRADIENT_IMAGES = 256

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from lowrank_bench.compression.cost import count, trace
 from lowrank_bench.compression.folding import fold_norm
 from lowrank_bench.compression.layerwise import compress_layers, planned
-from lowrank_bench.compression.method import Job, LayerMethod, LayerOptions, Options
+from lowrank_bench.compression.method import Job, LayerMethod
 from lowrank_bench.compression.model import Compressed
 from lowrank_bench.compression.modules import Factored, RebuiltLinear
 from lowrank_bench.compression.norms import following_norms
+from lowrank_bench.compression.options import LayerOptions, Options
 from lowrank_bench.compression.surgery import swap
 from lowrank_bench.errors import InvalidInput, UnsupportedLayer
 from lowrank_bench.recipe import Recipe

@@ -15,8 +15,8 @@ from lowrank_bench.compression.chain import Chain, Factor
 from lowrank_bench.compression.compose import compose_chain
 from lowrank_bench.compression.geometry import Geometry
 from lowrank_bench.compression.job import Job
-from lowrank_bench.compression.method import LayerOptions
 from lowrank_bench.compression.metric import ResponseMetric, Target, WeightedMetric
+from lowrank_bench.compression.options import LayerOptions
 from lowrank_bench.compression.reconstruct import reconstruct
 from lowrank_bench.compression.surgery import kernel_of
 from lowrank_bench.compression.targets import Targets
