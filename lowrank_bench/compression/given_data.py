@@ -43,7 +43,7 @@ def _pair(batch: Any, size: tuple[int, int, int], dtype: torch.dtype, place: str
             f"{place} holds images in {images.dtype}, and the model computes in {dtype}: give images.to({dtype}), "
             "normalised as the model was trained"
         )
-    return images, labels
+    return images, labels if labels.is_floating_point() else labels.long()
 
 
 def check_size(images: Tensor, size: tuple[int, int, int], place: str) -> None:

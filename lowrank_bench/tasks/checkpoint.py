@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,10 @@ from lowrank_bench.errors import DataMissing, InvalidWeights
 
 SHOWN = 3
 NAME_ANOTHER = "name another file"
+WRAPPERS = "module.", "_orig_mod."
+"""What DataParallel and torch.compile put before the names of a network's weights."""
+COUNTER = "num_batches_tracked"
+"""Of a batch norm; files of old releases have none, and a trained network does not read it."""
 
 
 def round_to_half(network: nn.Module) -> None:
@@ -50,7 +55,7 @@ def load_checkpoint(model: nn.Module, path: Path, remedy: str = NAME_ANOTHER, sp
     Raises DataMissing, with the ``remedy``, where there is none, and InvalidWeights where the file is not of that
     format, holds values that are not finite, or belongs to another architecture.
     """
-    state = _read(path, remedy)
+    state = _unwrapped(_read(path, remedy), model.state_dict())
     idle = [module for module in spare if getattr(model, module, None) is None]
     state = {
         name: value.float() if value.is_floating_point() else value
@@ -63,13 +68,18 @@ def load_checkpoint(model: nn.Module, path: Path, remedy: str = NAME_ANOTHER, sp
 
 
 def weights_checksum(path: Path) -> int:
-    """CRC-32 of names, types, shapes and values: that of every file with the same weights, whatever else it tells of
-    them. Raises as ``load_checkpoint`` does.
+    """See state_checksum: that of every file with the same weights, whatever else it tells of them. Raises as
+    ``load_checkpoint`` does.
     """
+    return state_checksum(_read(path, NAME_ANOTHER))
+
+
+def state_checksum(state: Mapping[str, Tensor]) -> int:
+    """CRC-32 of names, types, shapes and values."""
     found = 0
-    for name, value in sorted(_read(path, NAME_ANOTHER).items()):
+    for name, value in sorted(state.items()):
         found = zlib.crc32(f"{name} {value.dtype} {tuple(value.shape)}".encode(), found)
-        found = zlib.crc32(value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes(), found)
+        found = zlib.crc32(value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes(), found)
     return found
 
 
@@ -101,9 +111,21 @@ def _read(path: Path, remedy: str) -> dict[str, Tensor]:
         ) from None
 
 
+def _unwrapped(state: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Without the prefixes of wrappers that every name has."""
+    for prefix in WRAPPERS:
+        if (
+            state
+            and all(name.startswith(prefix) for name in state)
+            and not any(name.startswith(prefix) for name in own)
+        ):
+            return _unwrapped({name.removeprefix(prefix): value for name, value in state.items()}, own)
+    return state
+
+
 def _check_fit(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
     own = model.state_dict()
-    wrong = [f"{name} is missing" for name in own if name not in state]
+    wrong = [f"{name} is missing" for name in own if name not in state and not name.endswith(COUNTER)]
     wrong += [f"{name} has no place in it" for name in state if name not in own]
     wrong += [
         f"{name} has shape {tuple(state[name].shape)} in the file and {tuple(value.shape)} in the network"

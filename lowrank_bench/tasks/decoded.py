@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 THREADS = 8
 AT_A_TIME = 4096  # images between two looks at how far it came
 
+DEEP = "I", "F"  # PIL's modes of whole numbers of 16 or 32 bits, and of floating point
+LOOK = 2  # raised where more is looked at, so that what passed before is looked at again
+
 Marks = NDArray[np.uint64]
 
 
@@ -69,6 +72,11 @@ def _problem(path: str) -> InvalidData | None:
         with opened(path) as image:
             image.draft(None, (1, 1))  # a JPEG is then read whole, and computed at an eighth
             image.load()
+            if image.mode.startswith(DEEP) or image.mode == "LAB":
+                return InvalidData(
+                    f"{path} holds pixels of mode {image.mode}, which would be cut off at 255 or cannot be made red, "
+                    "green and blue: save it with 8 bits a channel, scaled as the network was trained"
+                )
     except InvalidData as error:
         return error
     return None
@@ -79,7 +87,7 @@ def _mark(path: str) -> int:
         facts = Path(path).stat()
     except OSError as error:
         raise InvalidData(f"{path} cannot be read ({error.strerror}): remove it, or get it again") from None
-    said = f"{os.path.abspath(path)} {facts.st_size} {facts.st_mtime_ns}"
+    said = f"{LOOK} {os.path.abspath(path)} {facts.st_size} {facts.st_mtime_ns}"
     return int.from_bytes(hashlib.blake2b(os.fsencode(said), digest_size=8).digest(), "little")
 
 

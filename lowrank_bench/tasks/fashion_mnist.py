@@ -104,9 +104,11 @@ def read_idx(path: Path) -> Tensor:
             content = file.read()
     except (OSError, EOFError, zlib.error) as error:
         raise InvalidData(f"{path} cannot be read ({error}): get the file again") from None
-    start = 4 + 4 * (content[3] if len(content) > 3 else 0)
-    shape = tuple(int(size) for size in np.frombuffer(content[4:start], ">u4"))
-    if content[:3] != b"\0\0\x08" or len(content) != start + math.prod(shape):
+    dimensions = content[3] if len(content) > 3 else 0
+    start = 4 + 4 * dimensions
+    whole = content[:3] == b"\0\0\x08" and 1 <= dimensions <= 3 and len(content) >= start
+    shape = tuple(int(size) for size in np.frombuffer(content[4:start], ">u4")) if whole else ()
+    if not whole or len(content) != start + math.prod(shape):
         raise InvalidData(f"{path} is not a whole file of MNIST's format: get the file again")
     return torch.from_numpy(np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy())
 
@@ -135,6 +137,6 @@ def _torchvision(folder: Path, training: bool) -> tuple[Tensor, Tensor]:
 
     try:
         made = FashionMNIST(str(folder), train=training)
-    except (OSError, RuntimeError, ValueError, IndexError, AssertionError) as error:
+    except (OSError, RuntimeError, ValueError, LookupError, AssertionError) as error:
         raise InvalidData(f"{folder / 'FashionMNIST'} cannot be read ({error}): get the files again") from None
     return made.data, made.targets

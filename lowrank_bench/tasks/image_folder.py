@@ -35,6 +35,7 @@ REMEDY = (
 )
 PARTS, TEST = ("train", "val"), "test"
 CALIBRATION_BATCH = 256
+UNCOMPRESSED = ".bmp", ".ppm", ".pgm", ".pbm", ".pnm", ".tif", ".tiff"
 Sample = tuple[str, int]
 
 
@@ -53,7 +54,7 @@ class ImageFolder(OpenTask):
     are taken on training images prepared as test images are; those of a network that no method changed stay.
     """
 
-    name, version = "image_folder", 2
+    name, version = "image_folder", 3
     timing_reads_brought = False
     settles_unchanged = False
     classes, input_size = 0, (3, 224, 224)
@@ -83,14 +84,15 @@ class ImageFolder(OpenTask):
 
     def brought(self, model: str) -> int:
         """Checksum of the weights and code, of which weights the library has where it gives them, and of the names and
-        sizes of all images. Raises InvalidData for one that cannot be looked at.
+        sizes of all images, and of the content of those whose size says nothing of it. Raises InvalidData for one that
+        cannot be looked at.
         """
         name, weights = split_model(model)
         found = super().brought(model)
         if in_zoo(name) and weights is None:
             found = zlib.crc32(pretrained_weights(name).encode(), found)
         with _readable(self._folder):
-            facts = [f"{os.path.relpath(path, self._folder)} {os.path.getsize(path)}" for path, _ in self._all]
+            facts = [f"{os.path.relpath(path, self._folder)} {_size(path)}" for path, _ in self._all]
         return zlib.crc32("\n".join(facts).encode(), found)
 
     def batches(
@@ -224,6 +226,12 @@ def _readable(place: Path) -> Iterator[None]:
             f"{error.filename or place} cannot be read ({error.strerror}): let this user read it, mend the link that "
             "leads nowhere, or remove it"
         ) from None
+
+
+def _size(path: str) -> str:
+    """In bytes; with a checksum in formats that do not compress, where all images of as many pixels are as large."""
+    size = os.path.getsize(path)
+    return f"{size} {zlib.crc32(Path(path).read_bytes())}" if path.lower().endswith(UNCOMPRESSED) else f"{size}"
 
 
 def _hidden(name: str) -> bool:

@@ -10,7 +10,7 @@ from typing import ClassVar
 from torch import nn
 
 from lowrank_bench.errors import DataMissing, InvalidInput
-from lowrank_bench.tasks.checkpoint import load_checkpoint, weights_checksum
+from lowrank_bench.tasks.checkpoint import load_checkpoint, state_checksum, weights_checksum
 from lowrank_bench.tasks.own_model import find_factory, make_own_model, source_checksum
 from lowrank_bench.tasks.task import Task
 from lowrank_bench.tasks.zoo import HEADS, Wanted, build_zoo_model, check_zoo_model, in_zoo
@@ -46,8 +46,8 @@ class OpenTask(Task):
             super().check_model(name)
 
     def brought(self, model: str) -> int:
-        """Checksum of the weights and of the user's own module; of the task's own network that of the weights
-        trained on this machine, and of their recipe.
+        """Checksum of the weights and of the user's own module, of the weights that its factory gives where images are
+        judged; of the task's own network that of the weights trained on this machine, and of their recipe.
         """
         name, weights = split_model(model)
         said = b""
@@ -58,6 +58,8 @@ class OpenTask(Task):
             said += self.baselines[name].hash(self.name, self.version, name).encode()
         elif not in_zoo(name):
             said += str(source_checksum(name)).encode()
+            if weights is None and self.scored:
+                said += str(state_checksum(make_own_model(name).state_dict())).encode()
         if weights is not None:
             said += str(weights_checksum(weights)).encode()
         return zlib.crc32(said) if said else 0
@@ -79,7 +81,7 @@ class OpenTask(Task):
             return load_checkpoint(self._build(name), path, f"make it with `lowrank-bench train {name}`")
         if in_zoo(name):
             return build_zoo_model(name, Wanted(channels=self._channels, pretrained=self.scored))
-        return self._build(name).float().eval()
+        return self._build(name).cpu().float().eval()
 
     @property
     def _channels(self) -> int | None:

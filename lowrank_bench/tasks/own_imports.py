@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 
-def imported_files(module: Path) -> list[Path]:
-    """The module's file and those of its folder, or below it, that its import statements name, wherever they stand, and
-    those that these name; sorted. Nothing is run, so that the answer is the same whatever was imported before; what is
-    imported by a name that is only known then is not seen.
+def imported_files(modules: Iterable[Path], folder: Path) -> list[Path]:
+    """The modules' files and those of the ``folder`` that they are imported from, or below it, that their import
+    statements name, wherever they stand, and those that these name; sorted. Nothing is run, so that the answer is the
+    same whatever was imported before; what is imported by a name that is only known then is not seen.
     """
-    folder, found, waiting = module.parent, set[Path](), [module]
+    found, waiting = set[Path](), [*modules]
     while waiting:
         if (file := waiting.pop()) not in found:
             found.add(file)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import random
 import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -31,8 +34,7 @@ def make_own_model(name: str) -> nn.Module:
     UnknownName, with the nearest, for a name that the module does not have.
     """
     factory = find_factory(name)
-    with torch.random.fork_rng():
-        torch.manual_seed(SEED)
+    with _seeded():
         try:
             model = factory()
         except (Exception, SystemExit) as error:  # whatever the user's code raises
@@ -42,6 +44,21 @@ def make_own_model(name: str) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise InvalidInput(f"model {name!r}: its factory gives a {type(model).__name__}, a torch.nn.Module is wanted")
     return model
+
+
+@contextmanager
+def _seeded() -> Iterator[None]:
+    """The random numbers of torch, numpy and Python within are the same ones at every time."""
+    ours, numpys = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(SEED)
+            np.random.seed(SEED)
+            random.seed(SEED)
+            yield
+    finally:
+        random.setstate(ours)
+        np.random.set_state(numpys)
 
 
 def find_factory(name: str) -> Callable[[], Any]:
@@ -65,13 +82,18 @@ def find_factory(name: str) -> Callable[[], Any]:
 
 def source_checksum(name: str) -> int:
     """Checksum of the code that may make the network: all Python files of the outermost package that the name's module
-    is in; of a module that is in none its own and those of its folder that it imports, see imported_files; 0 where it
-    has no file.
+    is in, or its own; and those beside and below that these import, see imported_files; 0 where it has no file. Raises
+    InvalidInput for a file that cannot be read.
     """
     _look_in_current_folder()
     said = 0
-    for file in _source_files(name.partition(":")[0]):
-        said = zlib.crc32(file.read_bytes(), said)
+    try:
+        for file in _source_files(name.partition(":")[0]):
+            said = zlib.crc32(file.read_bytes(), said)
+    except OSError as error:
+        raise InvalidInput(
+            f"model {name!r}: {error.filename} cannot be read ({error.strerror}): let this user read it, or remove it"
+        ) from None
     return said
 
 
@@ -81,11 +103,13 @@ def _source_files(module: str) -> list[Path]:
     if found is None:
         return []
     if found.submodule_search_locations is not None:
-        return sorted(file for place in found.submodule_search_locations for file in Path(place).rglob("*.py"))
-    alone = Path(found.origin or "")
-    if not alone.is_file():
-        return []
-    return [alone] if outermost == OURS or alone.parent.name in INSTALLED else imported_files(alone)
+        places = [Path(place) for place in found.submodule_search_locations]
+        files = [file for place in places for file in place.rglob("*.py") if not file.name.startswith(".")]
+        folder = places[0].parent if places else Path()
+    else:
+        alone = Path(found.origin or "")
+        files, folder = [alone] if alone.is_file() else [], alone.parent
+    return sorted(files) if outermost == OURS or folder.name in INSTALLED else imported_files(files, folder)
 
 
 def _look_in_current_folder() -> None:

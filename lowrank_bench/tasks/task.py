@@ -37,6 +37,8 @@ class Task(ABC):
     """Whether there are images to score on; a task without is for timing alone."""
     settles_unchanged: ClassVar[bool] = True
     """Whether the statistics of batch norms are estimated anew also where a method changed no layer."""
+    size_remedy: ClassVar[str] = ""
+    """What a user can do about a network that does not take images of this size."""
     timing_reads_brought: ClassVar[bool] = True
     """Whether each process of a timing makes sure of what ``brought`` tells; not where that looks at many images, which
     do not change a time.
@@ -71,6 +73,7 @@ class Task(ABC):
             size, reason = tuple(images.shape[1:]), next(iter(str(error).splitlines()), "")
             raise InvalidInput(
                 f"model {model!r} does not take images of size {size}, (C, H, W): {type(error).__name__}: {reason}"
+                + self.size_remedy
             ) from error
         if not isinstance(outputs, Tensor):
             raise InvalidInput(f"model {model!r} gives a {type(outputs).__name__}, and one tensor of logits is wanted")

@@ -173,6 +173,11 @@ def _step(
     images, labels = batch
     with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=_fast_bfloat16(images.device)):
         logits = model(images)
+        if not isinstance(logits, Tensor):
+            raise InvalidInput(
+                f"in training mode the model gives a {type(logits).__name__}, and one tensor of logits is wanted: "
+                "build it without auxiliary outputs, as torchvision's with aux_logits=False"
+            )
         with torch.no_grad():
             wanted = None if teacher is None else teacher(images)
     alone = recipe.unlabelled and regularizer is not None

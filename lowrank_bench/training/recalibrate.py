@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from lowrank_bench.compression.watching import input_of
 from lowrank_bench.errors import InvalidInput
 from lowrank_bench.tasks.task import Batch
 from lowrank_bench.training.batches import trainable
@@ -18,8 +20,8 @@ RECALIBRATION_IMAGES = 2048
 
 
 def recalibrate(model: nn.Module, batches: Iterable[Batch], device: torch.device | None = None) -> int:
-    """Re-estimate the running statistics of every batch norm as the plain average over ``batches``, but for those of a
-    single image; returns how many there are. Raises InvalidInput where no batch is left.
+    """Re-estimate the running statistics of every batch norm as the average over ``batches``, each weighed by its
+    images, but for those of a single one; returns how many norms there are. Raises InvalidInput where no batch is left.
 
     Nothing else changes: weights stay, and the model ends on its device in eval mode. Without a batch norm nothing is
     run.
@@ -30,9 +32,16 @@ def recalibrate(model: nn.Module, batches: Iterable[Batch], device: torch.device
     device, home = device or pick_device(), device_of(model)
     momenta = [norm.momentum for norm in norms]
     model.to(device).eval()
+    passed = dict.fromkeys(norms, 0)
+
+    def weigh(norm: _BatchNorm, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        count = len(input_of(inputs, named))
+        passed[norm] += count
+        norm.momentum = count / passed[norm]
+
+    hooks = [norm.register_forward_pre_hook(weigh, with_kwargs=True) for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # a cumulative average
         norm.train()
     seen = 0
     try:
@@ -41,6 +50,8 @@ def recalibrate(model: nn.Module, batches: Iterable[Batch], device: torch.device
                 model(images.to(device))
                 seen += len(images)
     finally:
+        for hook in hooks:
+            hook.remove()
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
         model.to(home).eval()

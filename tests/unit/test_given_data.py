@@ -59,5 +59,13 @@ def test_labels_that_are_no_classes_of_the_model_are_named(
         )  # fmt: skip
 
 
+@pytest.mark.parametrize("dtype", [torch.int32, torch.uint8])
+def test_whole_numbers_of_any_kind_are_labels(dtype: torch.dtype) -> None:
+    made = lrb.compress(
+        toy_net(), "tucker", ranks=2, recipe="short", input_size=SIZE, data=[(IMAGES, LABELS.to(dtype))]
+    )
+    assert made.history is not None
+
+
 def test_labels_that_nothing_reads_may_be_anything() -> None:
     lrb.compress(toy_net(), "tucker", data=[(IMAGES, torch.rand(len(IMAGES)))], **RUN)

@@ -155,6 +155,23 @@ def test_another_image_is_another_trial(folder: Path) -> None:
     assert len({before, renamed, get_task(f"image_folder:{folder}").brought("torchvision:resnet18")}) == 3
 
 
+@pytest.mark.parametrize("name", ["new.bmp", "new.TIFF", "new.ppm"])
+def test_another_image_of_the_same_size_in_bytes_is_another_trial(folder: Path, name: str) -> None:
+    file = folder / "val" / "dog" / name
+    Image.new("L", (41, 31), 20).save(file)
+    before, size = get_task(f"image_folder:{folder}").brought("torchvision:resnet18"), file.stat().st_size
+    Image.new("L", (41, 31), 30).save(file)
+    assert file.stat().st_size == size
+    assert before != get_task(f"image_folder:{folder}").brought("torchvision:resnet18")
+
+
+@pytest.mark.parametrize(("mode", "suffix"), [("I;16", "png"), ("I", "tif"), ("F", "tif"), ("LAB", "tif")])
+def test_pixels_that_would_be_cut_off_are_named(folder: Path, mode: str, suffix: str) -> None:
+    Image.new(mode, (40, 30)).save(folder / "train" / "dog" / f"deep.{suffix}")
+    with pytest.raises(lrb.InvalidData, match=rf"deep.{suffix} holds pixels of mode {mode}.*8 bits a channel"):
+        get_task(f"image_folder:{folder}", SMALL).check_ready(SMALL)
+
+
 def test_images_that_changed_since_a_run_was_planned_stop_a_trial_and_no_timing(folder: Path) -> None:
     task = get_task(f"image_folder:{folder}")
     versions = {"brought": task.brought("torchvision:resnet18")}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
 import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import stand_ins
 import torch
@@ -122,6 +124,22 @@ def test_weights_that_do_not_fit_are_named(here: Path) -> None:
         get_task("fashion_mnist").load(f"{SMALL}@nan.safetensors")
 
 
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "_orig_mod.module."])
+def test_weights_that_a_wrapper_named_or_that_count_no_batches_are_taken(here: Path, prefix: str) -> None:
+    state = build_zoo_model(SMALL, Wanted(classes=10, channels=1)).state_dict()
+    told = {prefix + name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
+    save_file(told, "wrapped.safetensors")
+    found = get_task("fashion_mnist").load(f"{SMALL}@wrapped.safetensors").state_dict()
+    assert len(told) < len(state)
+    assert all(torch.equal(found[name], value) for name, value in state.items())
+
+
+def test_weights_of_other_classes_can_be_left_out_where_only_time_counts(here: Path) -> None:
+    save_file(build_zoo_model(SMALL, Wanted(classes=10)).state_dict(), "ten.safetensors")
+    with pytest.raises(lrb.InvalidWeights, match="time does not depend on the values of weights: leave @FILE out"):
+        get_task("speed:3x32x32").load(f"{SMALL}@ten.safetensors")
+
+
 def test_pretrained_weights_that_cannot_be_had_name_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     def offline(*_: object, **__: object) -> None:
         raise OSError("no network")
@@ -166,6 +184,29 @@ def test_other_weights_or_other_code_are_another_trial(here: Path) -> None:
     assert not before & keys(f"{SMALL}@w.safetensors")
 
 
+@pytest.mark.parametrize(
+    "draw", ["torch.rand(1)", "torch.tensor([random.random()])", "torch.rand(1) * numpy.random.rand()"]
+)
+def test_other_weights_from_the_factory_are_another_trial_where_images_are_judged(here: Path, draw: str) -> None:
+    (here / "own_nets.py").write_text(
+        f"import random\nimport numpy\n{OWN}\n"
+        "def filled():\n"
+        "    model = net()\n"
+        f"    nn.init.constant_(model[0].bias, float(open('w.txt').read()) + float({draw}))\n"
+        "    return model\n"
+    )
+    Path("w.txt").write_text("1")
+    tasks = get_task("fashion_mnist"), get_task("speed:1x32x32")
+    state = random.getstate(), np.random.get_state()[1].tolist()
+    before = [task.brought("own_nets:filled") for task in tasks]
+    assert before == [task.brought("own_nets:filled") for task in tasks]
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == state
+    Path("w.txt").write_text("2")
+    scored, timed = (task.brought("own_nets:filled") for task in tasks)
+    assert scored != before[0]
+    assert timed == before[1]
+
+
 def test_the_code_of_a_network_is_its_file_and_what_of_its_folder_it_imports(here: Path) -> None:
     helper, deep, unrelated = here / "helpers.py", here / "blocks" / "deep.py", here / "plot.py"
     deep.parent.mkdir()
@@ -179,7 +220,7 @@ def test_the_code_of_a_network_is_its_file_and_what_of_its_folder_it_imports(her
         unrelated: "import own_nets\n",
     }.items():
         file.write_text(text)
-    made_of = [path.relative_to(here).as_posix() for path in imported_files(here / "own_nets.py")]
+    made_of = [path.relative_to(here).as_posix() for path in imported_files([here / "own_nets.py"], here)]
     assert made_of == ["blocks/__init__.py", "blocks/deep.py", "blocks/deeper.py", "helpers.py", "own_nets.py"]
     before = source_checksum("own_nets:net")
     unrelated.write_text("# edited\n")
@@ -188,7 +229,7 @@ def test_the_code_of_a_network_is_its_file_and_what_of_its_folder_it_imports(her
     deep.write_text("from . import deeper\nWIDTH = 9\n")
     assert source_checksum("own_nets:net") != before
     (here / "own_nets.py").write_text("def\n")
-    assert imported_files(here / "own_nets.py") == [here / "own_nets.py"]
+    assert imported_files([here / "own_nets.py"], here) == [here / "own_nets.py"]
 
 
 def test_a_file_of_weights_is_one_however_it_is_spelt(here: Path) -> None:
@@ -228,7 +269,17 @@ def test_the_code_of_a_network_is_that_of_its_whole_package(here: Path) -> None:
     (inner / "nets.py").write_text(OWN)
     before = source_checksum("own_nets_package.inner.nets:net")
     (inner.parent / "layers.py").write_text("WIDTH = 8\n")
-    assert before != source_checksum("own_nets_package.inner.nets:net") != 0
+    (inner / ".#nets.py").symlink_to("editor@host")  # an editor's lock, which leads nowhere
+    whole = source_checksum("own_nets_package.inner.nets:net")
+    assert before != whole != 0
+    (inner / "nets.py").write_text(f"from beside_the_package import WIDTH\n{OWN}")
+    (here / "beside_the_package.py").write_text("WIDTH = 8\n")
+    before = source_checksum("own_nets_package.inner.nets:net")
+    (here / "beside_the_package.py").write_text("WIDTH = 9\n")
+    assert before != source_checksum("own_nets_package.inner.nets:net")
+    (inner / "nowhere.py").symlink_to("gone.py")
+    with pytest.raises(lrb.InvalidInput, match=r"nowhere.py cannot be read"):
+        source_checksum("own_nets_package.inner.nets:net")
 
 
 def test_the_code_of_a_network_that_comes_with_the_suite_is_its_own_file() -> None:
@@ -255,7 +306,7 @@ def test_whatever_the_forward_pass_of_ones_own_network_raises_is_named(here: Pat
 def test_speed_names_a_wrong_part_and_a_network_of_one_size_before_any_work(here: Path) -> None:
     with pytest.raises(lrb.InvalidInput, match="has no part 'feature'; its parts are features"):
         get_task("speed").check_ready("torchvision:squeezenet1_1/feature")
-    with pytest.raises(lrb.InvalidInput, match=r"_384.*does not take images of size \(3, 224, 224\)"):
+    with pytest.raises(lrb.InvalidInput, match=r"_384.*of size \(3, 224, 224\).*as speed:3x384x384"):
         get_task("speed").check_ready("timm:vit_tiny_patch16_384")
     get_task("speed").check_ready("torchvision:squeezenet1_1/features")
 

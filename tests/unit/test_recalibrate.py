@@ -28,6 +28,30 @@ def test_running_statistics_become_those_of_the_data() -> None:
     assert norm.momentum == 0.1 and not model.training
 
 
+def test_every_image_counts_alike_however_the_batches_are_cut() -> None:
+    images = torch.cat([x for x, _ in batches()])
+    images[256:] += 5  # the last batch is unlike the others, and small
+    norm = nn.BatchNorm2d(4)
+    recalibrate(nn.Sequential(norm), [(part, torch.zeros(len(part))) for part in images[:260].split([256, 4])])
+    torch.testing.assert_close(norm.running_mean, images[:260].mean((0, 2, 3)))
+    assert norm.momentum == 0.1
+
+
+def test_a_norm_that_is_called_twice_counts_both() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm2d(4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.norm(x) + self.norm(input=x + 1)
+
+    model = Twice()
+    recalibrate(model, batches())
+    images = torch.cat([x for x, _ in batches()])
+    torch.testing.assert_close(model.norm.running_mean, images.mean((0, 2, 3)) + 0.5)
+
+
 def test_weights_stay_and_layers_behind_see_recalibrated_inputs() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(4, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8))

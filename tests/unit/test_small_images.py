@@ -118,6 +118,8 @@ def test_missing_data_say_how_to_get_them(tmp_path: Path, monkeypatch: pytest.Mo
     [
         (IMAGES, b"no gzip", "cannot be read"),
         (IMAGES, gzip.compress(b"\0\0\x08", mtime=0), "not a whole file"),
+        (IMAGES, gzip.compress(b"\0\0\x08\x03\0", mtime=0), "not a whole file"),
+        (IMAGES, gzip.compress(b"\0\0\x08\x46" + 70 * b"\0\0\0\1" + b"\0", mtime=0), "not a whole file"),
         (IMAGES, packed(200, 28, 28)[:-9], "cannot be read"),
         (IMAGES, packed(200, 20, 20), r"\(200, 20, 20\)"),
         (LABELS, packed(199), "200 training images and 199"),

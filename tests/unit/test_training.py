@@ -48,6 +48,19 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not():
     assert not torch.equal(weights(3), weights(4))
 
 
+def test_outputs_beside_the_logits_in_training_mode_are_named():
+    class Headed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = toy_model()
+
+        def forward(self, x):
+            return (self.net(x), self.net(x)) if self.training else self.net(x)
+
+    with pytest.raises(InvalidInput, match="in training mode the model gives a tuple"):
+        train(Headed(), toy_batches, TOY, device=CPU)
+
+
 def test_training_leaves_the_callers_random_state_alone():
     model = toy_model()
     before = torch.get_rng_state()
