@@ -76,8 +76,8 @@ class Evidence:
             other = plans.get(claim.against.experiment)
             against = self.rows([] if other is None else claim.against.of(other.trials))
         for (model, *_), group in rows[rows["macs_ratio"].notna()].groupby(["model", *WHAT]):
-            beside = None if against is None else against[against["model"] == model]
             models = one_of_each_seed(as_made(group), machine).sort_values("seed")
+            beside = None if against is None else self._beside(models, against[against["model"] == model])
             if not claim.timed:
                 yield Candidate(models, group[:0], beside)
                 continue
@@ -87,6 +87,14 @@ class Evidence:
             timed = timed[timed["headline"] if runtime is None else timed["runtime"] == runtime]
             for _, setting in timed.groupby(SETTING):
                 yield Candidate(models, best_evidence(setting), beside)
+
+    def _beside(self, models: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+        """Those of the rows whose networks are the models' own: of one name, two machines may have trained one each."""
+        wanted = {self._network(key) for key in models["trial"]}
+        return rows[[self._network(key) in wanted for key in rows["trial"]]]
+
+    def _network(self, trial: str) -> int | None:
+        return self.trials[trial].trial.versions.get(BROUGHT)
 
     def unfinished(self, claim: Claim, plans: Mapping[str, Planned], machine: str = "") -> int:
         """Of how many models that a claim means the end is not known: no record, or, where it takes a clock, none of a

@@ -292,6 +292,8 @@ def test_models_of_networks_that_two_machines_trained_are_each_compared_with_the
         return [trial_record(of, loss, **here) for of, loss in zip(pair, (0.4, 0.2), strict=True)]
 
     assert outcome(paper, made(1) + made(2)).verdict == "not confirmed"
+    elsewhere = trial_record(trial("jaderberg", 4, versions={"brought": 2}), 40.0, environment={"machine": "m2"})
+    assert outcome(paper, [*made(1), elsewhere]) == outcome(paper, made(1))
 
 
 def test_records_of_an_older_declared_version_still_count() -> None:
