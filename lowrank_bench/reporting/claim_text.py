@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from lowrank_bench.reporting.cells import interval_text, where_text, with_unstable
-from lowrank_bench.reporting.evidence import Candidate, Estimate
+from lowrank_bench.reporting.estimates import Candidate, Estimate
 from lowrank_bench.reporting.paper import Check
 
 _SIGNS = {"at_least": "≥", "at_most": "≤", "not_below": "not below", "not_above": "not above"}

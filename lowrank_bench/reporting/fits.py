@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lowrank_bench.reporting.cells import interval_text
-from lowrank_bench.reporting.evidence import Candidate, Evidence
+from lowrank_bench.reporting.estimates import Candidate
+from lowrank_bench.reporting.evidence import Evidence
 from lowrank_bench.reporting.markdown import markdown_table
 from lowrank_bench.reporting.paper import Check
 from lowrank_bench.reporting.pooling import as_made
@@ -22,7 +23,7 @@ def fits_table(evidence: Evidence, trials: Sequence[Trial], layer: str) -> str:
     cells: dict[str, dict[str, str]] = {}
     for (target, method, options), group in rows.groupby(["target", "method", "options"], sort=False):
         candidate = Candidate(group, group[:0], None)
-        found, lost = evidence.estimate(error, candidate), evidence.estimate(loss, candidate)
+        found, lost = evidence.estimates.of(error, candidate), evidence.estimates.of(loss, candidate)
         if found is not None:
             points = f" ({interval_text(*lost, '+.2f')})" if lost is not None else ""
             cells.setdefault(str(target), {})[f"{method} {options}".strip()] = f"{found.value:.3f}{points}"

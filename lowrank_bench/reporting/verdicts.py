@@ -11,7 +11,8 @@ import pandas as pd
 
 from lowrank_bench.reporting.board import rows_of
 from lowrank_bench.reporting.claim_text import COUNT, candidate_text, condition_text, kind_text, number_text
-from lowrank_bench.reporting.evidence import Candidate, Estimate, Evidence
+from lowrank_bench.reporting.estimates import Candidate, Estimate
+from lowrank_bench.reporting.evidence import Evidence
 from lowrank_bench.reporting.paper import IN_POINTS, Check, Claim, Planned
 from lowrank_bench.trial import Trial
 
@@ -126,7 +127,7 @@ def _complete(
     claim: Claim, evidence: Evidence, candidates: Iterable[Candidate]
 ) -> Iterator[tuple[Candidate, list[Estimate]]]:
     for candidate in candidates:
-        estimates = [evidence.estimate(check, candidate) for check in claim.checks]
+        estimates = [evidence.estimates.of(check, candidate) for check in claim.checks]
         known = [estimate for estimate in estimates if estimate is not None]
         if len(known) == len(estimates):
             yield candidate, known
@@ -153,7 +154,7 @@ def _in_the_fastest(claim: Claim, evidence: Evidence, candidate: Candidate) -> t
     for check in claim.checks:
         if check.metric == "speedup" and check.conditions:
             free = Check.model_validate({"metric": "practical", **check.conditions})
-            estimate = evidence.estimate(free, candidate)
+            estimate = evidence.estimates.of(free, candidate)
             if estimate is None or math.isnan(estimate.value) or _grade(free, estimate) >= _ENOUGH:
                 continue
             shown = any(other.metric == "practical" for other in claim.checks)
