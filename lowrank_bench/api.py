@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -19,6 +18,7 @@ from lowrank_bench.compression.history import History
 from lowrank_bench.compression.method import Job, LayerMethod, Method
 from lowrank_bench.compression.model import Compressed
 from lowrank_bench.compression.modules import Factored
+from lowrank_bench.compression.passes import copy_of
 from lowrank_bench.compression.ranks import resolve_ranks
 from lowrank_bench.compression.registry import method_class
 from lowrank_bench.compression.surgery import check_finite, kernel_of
@@ -172,7 +172,7 @@ def _finished(compressed: Compressed, dense: nn.Module, method: Method, job: Job
         return compressed
     tuned, history = tune(
         compressed,
-        copy.deepcopy(dense).eval(),
+        copy_of(dense).eval(),
         method,
         job,
         lambda epoch: rebatched(data(epoch), recipe.batch_size),

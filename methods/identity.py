@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
-
 from torch import nn
 
 from lowrank_bench.compression.cost import count
 from lowrank_bench.compression.method import Job, Method
 from lowrank_bench.compression.model import Compressed
+from lowrank_bench.compression.passes import copy_of
 from lowrank_bench.compression.plan import Plan
 
 
@@ -22,4 +21,4 @@ class Identity(Method):
     def compress(self, model: nn.Module, job: Job) -> Compressed:
         """A copy of the model; budget and ranks do not touch it."""
         cost = count(model, job.input_size)
-        return Compressed(copy.deepcopy(model), Plan(method=self.name, version=self.version), cost, cost)
+        return Compressed(copy_of(model), Plan(method=self.name, version=self.version), cost, cost)

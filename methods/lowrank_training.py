@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import ClassVar, Literal
@@ -15,6 +14,7 @@ from lowrank_bench.compression.compose import compose
 from lowrank_bench.compression.layerwise import compress_layers
 from lowrank_bench.compression.method import Job, LayerMethod, Method
 from lowrank_bench.compression.model import Compressed
+from lowrank_bench.compression.passes import copy_of
 from lowrank_bench.compression.registry import method_class
 from lowrank_bench.compression.surgery import named_layer
 from lowrank_bench.errors import InvalidInput, InvalidOptions, UnsupportedLayer
@@ -103,7 +103,7 @@ class LowRankTraining(Method):
             )
         compressed = compress_layers(scheme, model, job)  # before training, so that a bad budget or rank costs no time
         if recipe.epochs:
-            trained, cut, skipped = copy.deepcopy(model), job, dict[str, str]()
+            trained, cut, skipped = copy_of(model), job, dict[str, str]()
             if self.options.regularizer == "lc" and job.budget is not None and job.budget.metric == "latency":
                 measured = {name: layer.ranks for name, layer in compressed.plan.layers.items()}
                 cut, skipped = replace(job, budget=None, ranks={**measured}), compressed.skipped
@@ -181,7 +181,7 @@ def _noted(compressed: Compressed, epochs: int, skipped: Mapping[str, str]) -> C
 
 def _cut(scheme: LayerMethod, model: nn.Module, job: Job, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The C step: the values that the layers have once a model that holds ``values`` is compressed."""
-    draft = copy.deepcopy(model).cpu()
+    draft = copy_of(model).cpu()
     for name, value in values.items():
         named_layer(draft, name).weight.data.copy_(value)
     compressed = compress_layers(scheme, draft, job)

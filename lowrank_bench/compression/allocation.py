@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from lowrank_bench.compression.budget import allocate, check_reach, spent
 from lowrank_bench.compression.chain import Chain
 from lowrank_bench.compression.choices import Choice, LayerRanks
-from lowrank_bench.compression.cost import Cost, Site, count, first_convolution
+from lowrank_bench.compression.cost import Cost, Site, count
 from lowrank_bench.compression.latency import LayerTimes, meet_latency
 from lowrank_bench.compression.norms import output_scale, weigh_rows
+from lowrank_bench.compression.passes import first_convolution
 from lowrank_bench.compression.sensitivity import Sensitivity
 from lowrank_bench.compression.surgery import kernel_of, named_layer
 from lowrank_bench.errors import InvalidBudget

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lowrank_bench.compression.cost import alias_of, run_on_zeros
+from lowrank_bench.compression.passes import alias_of, run_on_zeros
 
 
 def own_channels(module: nn.Module) -> int | None:

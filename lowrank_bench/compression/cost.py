@@ -4,12 +4,10 @@ place.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from numbers import Integral
 from typing import Any
 
 import torch
@@ -22,11 +20,23 @@ from torch.utils.flop_counter import flop_registry
 from lowrank_bench.compression.chain import Chain, Permute
 from lowrank_bench.compression.geometry import Geometry, Pair, refusal
 from lowrank_bench.compression.modules import RebuiltConv2d
+from lowrank_bench.compression.passes import alias_of, run_on_zeros
 from lowrank_bench.compression.watching import input_of
-from lowrank_bench.errors import InvalidInput, LowRankBenchError
 from lowrank_bench.trial import Scope
 
 _CONVOLUTIONS = (_ConvNd, RebuiltConv2d)
+_TENSORS = {"weight", "bias"}
+_SIZES = {
+    "in_channels",
+    "out_channels",
+    "in_features",
+    "out_features",
+    "kernel_size",
+    "stride",
+    "padding",
+    "dilation",
+    "groups",
+}
 
 
 @dataclass(frozen=True)
@@ -90,11 +100,12 @@ def count(model: nn.Module, input_size: tuple[int, ...], scope: Scope = "all") -
     kind: transposed, 1-D, 3-D and subclasses as well. The model is not touched. Raises InvalidInput where it does not
     take that size.
     """
+    alias = alias_of(model)
     part = model if scope == "all" else nn.ModuleList(m for m in model.modules() if isinstance(m, _CONVOLUTIONS))
     params = sum(p.numel() for p in part.parameters())
     size = sum(t.numel() * t.element_size() for t in [*part.parameters(), *part.buffers()])
     with _Multiplications() as counted:
-        run_on_zeros(alias_of(model), input_size)
+        run_on_zeros(alias, input_size)
     return Cost(params, (counted.flops if scope == "all" else counted.convolutions) // 2, size)
 
 
@@ -103,7 +114,7 @@ def trace(model: nn.Module, input_size: tuple[int, ...]) -> dict[str, Site]:
     does.
 
     A layer that is reached under several names stands under its first. One that is never called does not appear, nor
-    does one whose weight other code of the network reads as well: a factored layer has none to be read.
+    does one of which other code of the network reads what a factored layer has not: its weight, its bias, its sizes.
     """
     alias = alias_of(model)
     sites: dict[str, Site] = {}
@@ -116,18 +127,6 @@ def trace(model: nn.Module, input_size: tuple[int, ...]) -> dict[str, Site]:
             layer.__class__ = _telling_reads(type(layer), partial(read.add, name))
     run_on_zeros(alias, input_size)
     return {name: sites[name] for name in called if name not in read}
-
-
-def first_convolution(model: nn.Module, input_size: tuple[int, ...]) -> str | None:
-    """Name of the convolution, of any kind, that is called first and so reads the image; None where there is none.
-    Raises InvalidInput as ``count`` does.
-    """
-    alias, called = alias_of(model), list[str]()
-    for name, layer in alias.named_modules():
-        if isinstance(layer, _ConvNd):
-            layer.register_forward_pre_hook(lambda _layer, _inputs, name=name: called.append(name))
-    run_on_zeros(alias, input_size)
-    return next(iter(called), None)
 
 
 def _recorder(name: str, site: Site, called: dict[str, None]) -> Any:
@@ -143,7 +142,7 @@ def _recorder(name: str, site: Site, called: dict[str, None]) -> Any:
 
 
 def _telling_reads(kind: type[nn.Conv2d | nn.Linear], read: Callable[[], None]) -> type[nn.Conv2d | nn.Linear]:
-    """A kind of layer that calls ``read`` whenever its weight is read by any code but its own forward."""
+    """A kind of layer that calls ``read`` whenever its tensors or sizes are read by any code but its own forward."""
 
     class Telling(kind):  # type: ignore[misc, valid-type]
         computing = False
@@ -156,9 +155,14 @@ def _telling_reads(kind: type[nn.Conv2d | nn.Linear], read: Callable[[], None]) 
                 self.computing = False
 
         def __getattr__(self, name: str) -> Any:  # asked for what is no plain attribute: parameters, for instance
-            if name == "weight" and not self.computing:
+            if name in _TENSORS and not self.computing:
                 read()
             return super().__getattr__(name)
+
+        def __getattribute__(self, name: str) -> Any:
+            if name in _SIZES and not super().__getattribute__("computing"):
+                read()
+            return super().__getattribute__(name)
 
     return Telling
 
@@ -192,29 +196,6 @@ class _Multiplications(TorchDispatchMode):
         if formula is flop_registry[torch.ops.aten.convolution]:  # one formula for all of torch's convolutions
             self.convolutions += flops
         return out
-
-
-def alias_of(model: nn.Module) -> nn.Module:
-    """A copy of the model in eval mode that shares every weight and buffer with it."""
-    memo: dict[int, Any] = {id(t): t for t in [*model.parameters(), *model.buffers()]}
-    return copy.deepcopy(model, memo).eval()
-
-
-def run_on_zeros(alias: nn.Module, input_size: tuple[int, ...]) -> None:
-    """One forward pass over an empty image. Raises InvalidInput where that is none or the model does not take it."""
-    if not (isinstance(input_size, Sequence) and all(isinstance(n, Integral) and n >= 1 for n in input_size)):
-        raise InvalidInput(f"input_size must be (channels, height, width), positive integers, got {input_size!r}")
-    weight = next((p for p in alias.parameters() if p.is_floating_point()), torch.zeros(()))
-    try:
-        with torch.no_grad():
-            alias(torch.zeros(1, *input_size, device=weight.device, dtype=weight.dtype))
-    except (LowRankBenchError, MemoryError):
-        raise
-    except Exception as error:  # whatever a layer raises at a wrong shape, or the user's code
-        reason = next(iter(str(error).splitlines()), "")
-        raise InvalidInput(
-            f"the model does not take an image of size {tuple(input_size)}, (C, H, W): {type(error).__name__}: {reason}"
-        ) from error
 
 
 def _area(size: Pair) -> int:

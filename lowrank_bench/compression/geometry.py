@@ -101,6 +101,10 @@ def refusal(layer: nn.Module) -> str | None:
         return "only nn.Conv2d and nn.Linear layers are factored"
     if type(layer) is not kind:
         return f"a subclass of {kind.__name__}, which may compute something else"
+    if {"forward", "_conv_forward"} & vars(layer).keys():
+        return "its forward was replaced, so that it may compute something else"
+    if not layer.weight.is_floating_point():
+        return f"its weight is {layer.weight.dtype}, and kernels of real numbers are factored"
     if torch.nn.utils.parametrize.is_parametrized(layer):
         return "its weight is parametrized: remove the parametrizations first"
     if layer._forward_hooks or layer._forward_pre_hooks:

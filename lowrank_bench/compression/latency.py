@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from lowrank_bench.compression.chain import Chain
 from lowrank_bench.compression.choices import Choice, LayerRanks
 from lowrank_bench.compression.cost import Site
 from lowrank_bench.compression.drawing import draw_factored
+from lowrank_bench.compression.passes import copy_of
 from lowrank_bench.compression.surgery import named_layer, swap
 from lowrank_bench.errors import InvalidBudget
 from lowrank_bench.trial import Budget
@@ -161,7 +161,7 @@ def _next(asked: float, bracket: Sequence[float]) -> float:
 
 
 def _measure(times: LayerTimes, job: Job, sites: Mapping[str, Site], ranks: LayerRanks) -> float:
-    compressed = copy.deepcopy(times.model)
+    compressed = copy_of(times.model)
     for name, chosen in ranks.items():
         if chosen is not None:
             geometry = times.method.target_geometry(sites[name].geometry)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
+import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
@@ -12,13 +13,15 @@ from lowrank_bench.compression.allocation import ranks_for_budget
 from lowrank_bench.compression.chain import Chain
 from lowrank_bench.compression.choices import LayerRanks
 from lowrank_bench.compression.compose import chain_error
-from lowrank_bench.compression.cost import Site, count, first_convolution, trace
+from lowrank_bench.compression.cost import Site, count, trace
 from lowrank_bench.compression.drawing import draw_factored
 from lowrank_bench.compression.geometry import build, refusal
 from lowrank_bench.compression.means import centre_norm, centred_bias
 from lowrank_bench.compression.metric import Target
 from lowrank_bench.compression.model import Compressed
+from lowrank_bench.compression.modules import Factored
 from lowrank_bench.compression.norms import factor_weighed, output_scale, weighing_norms
+from lowrank_bench.compression.passes import called, copy_of, first_convolution
 from lowrank_bench.compression.plan import LayerPlan, Plan, describe_stage
 from lowrank_bench.compression.ranks import resolve_ranks
 from lowrank_bench.compression.surgery import check_finite, kernel_of, named_layer, swap, tied_layers
@@ -59,19 +62,22 @@ def compress_layers(method: LayerMethod, model: nn.Module, job: Job, *, draw: bo
             _given_ranks(method, model, job, open_sites, skipped),
             "not named in ranks, or its chain would not be cheaper",
         )
-    compressed = copy.deepcopy(model)
+    compressed = copy_of(model)
     geometries = {n: method.target_geometry(s.geometry) for n, s in open_sites.items() if ranks.get(n)}
     targets = None if draw or job.speed_only else Targets(method.options, model, job, geometries)
     layers: dict[str, LayerPlan] = {}
-    for name, site in open_sites.items():
-        if (layer_ranks := ranks.get(name)) is None:
-            skipped.setdefault(name, why_dense)
-            continue
-        if targets is None:
-            layers[name] = draw_layer(method, compressed, name, site, layer_ranks)
-        else:
-            target = targets.of(name, compressed)
-            layers[name] = factor_layer(method, compressed, name, site, layer_ranks, target, norms.get(name))
+    with torch.random.fork_rng(devices=[], enabled=job.speed_only):
+        if job.speed_only:
+            torch.manual_seed(method.seed)
+        for name, site in open_sites.items():
+            if (layer_ranks := ranks.get(name)) is None:
+                skipped.setdefault(name, why_dense)
+            elif targets is None:
+                layers[name] = draw_layer(method, compressed, name, site, layer_ranks)
+            else:
+                target = targets.of(name, compressed)
+                layers[name] = factor_layer(method, compressed, name, site, layer_ranks, target, norms.get(name))
+    _check_called(compressed, job.input_size, layers)
     plan = Plan(
         method=method.name,
         version=method.version,
@@ -121,8 +127,16 @@ def untouched(model: nn.Module, sites: dict[str, Site]) -> dict[str, str]:
         for name, layer in model.named_modules()
         if isinstance(layer, _ConvNd | nn.Linear) and name not in sites
     }
-    out_of_reach = "never called in a forward pass, or its weight is read there by other code too"
+    out_of_reach = "never called in a forward pass, or other code there reads its weight, its bias or its sizes too"
     return {name: refusal(layer) or out_of_reach for name, layer in layers.items()}
+
+
+def _check_called(model: nn.Module, input_size: tuple[int, int, int], names: Collection[str]) -> None:
+    if idle := set(names) - set(called(model, input_size, (Factored,)) if names else ()):
+        raise UnsupportedLayer(
+            f"layer {min(idle)!r} is not called as the submodule that it is, so that factors in its place would never "
+            "run: hold such layers in nn.ModuleList or nn.ModuleDict, not in a list or a dictionary"
+        )
 
 
 def planned(site: Site, chain: Chain, ranks: tuple[int, ...], error: float | None, ungrouped: bool) -> LayerPlan:

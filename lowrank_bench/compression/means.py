@@ -8,6 +8,7 @@ from collections.abc import Collection
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
 
 from lowrank_bench.compression.chain import Chain
 from lowrank_bench.compression.metric import Target
@@ -21,9 +22,11 @@ def takers_of_means(model: nn.Module, input_size: tuple[int, ...], names: Collec
     takes them, such as a shortcut, keeps the error of the mean.
     """
     without = [name for name in names if named_layer(model, name).bias is None]
-    norms = following_norms(model, input_size, without)
+    layers = [name for name, module in model.named_modules() if isinstance(module, _ConvNd | nn.Linear)]
+    norms = following_norms(model, input_size, layers)
     times = Counter(norms.values())
-    found = {name: norm for name, norm in norms.items() if norm and times[norm] == 1 and _remembers(model, norm)}
+    own = {name: norm for name in without if (norm := norms.get(name))}
+    found = {name: norm for name, norm in own.items() if times[norm] == 1 and _remembers(model, norm)}
     return dict.fromkeys(set(names) - set(without)) | found
 
 

@@ -4,7 +4,6 @@ pickle is ever read.
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,10 +18,11 @@ from lowrank_bench.compression.cost import Cost
 from lowrank_bench.compression.drawing import draw_chain
 from lowrank_bench.compression.geometry import Geometry, build
 from lowrank_bench.compression.history import History
+from lowrank_bench.compression.passes import copy_of
 from lowrank_bench.compression.plan import Plan, blank_chain
 from lowrank_bench.compression.surgery import named_layer, swap
 from lowrank_bench.compression.widths import resize
-from lowrank_bench.errors import InvalidPlan, LowRankBenchError, UnknownName, explain
+from lowrank_bench.errors import InvalidPlan, LowRankBenchError, UnknownName, UnsupportedLayer, explain
 
 PLAN, WEIGHTS = "plan.json", "weights.safetensors"
 DRAWN = 0
@@ -48,13 +48,19 @@ class Compressed:
 
     def save(self, folder: Path | str, values: bool = True) -> None:
         """Write ``plan.json`` and, with ``values``, ``weights.safetensors`` into a folder, which is made where it does
-        not exist. Whatever interrupts it, where a plan stands the model is whole. Raises NotWritten.
+        not exist. Whatever interrupts it, where a plan stands the model is whole. Raises NotWritten, and
+        UnsupportedLayer for a model whose state is not all tensors.
         """
-        folder = Path(folder)
+        folder, state = Path(folder), self.model.state_dict()
+        if odd := [name for name, value in state.items() if values and not isinstance(value, Tensor)]:
+            raise UnsupportedLayer(
+                f"{odd[0]!r} of the model is a {type(state[odd[0]]).__name__}, and files of weights hold tensors: save "
+                "it before it is quantized, or with values=False"
+            )
         document = _Document(plan=self.plan, cost=self.cost, dense_cost=self.dense_cost)
         with drafts(*(folder / name for name in ([WEIGHTS] if values else []) + [PLAN])) as files:
             if values:
-                write_tensors(self.model.state_dict(), files[0])
+                write_tensors(state, files[0])
             files[-1].write_text(document.model_dump_json(indent=1) + "\n")
 
 
@@ -82,7 +88,7 @@ def load(folder: Path | str, model: nn.Module, values: bool = True) -> Compresse
         raise InvalidPlan(
             f"{folder} does not hold a compressed model ({error}): `Compressed.save` writes {PLAN} and {WEIGHTS}"
         ) from None
-    rebuilt = copy.deepcopy(model)
+    rebuilt = copy_of(model)
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(DRAWN)
@@ -123,4 +129,17 @@ def _fill(blank: nn.Module, weights: dict[str, Tensor], folder: Path) -> None:
             f"{folder / WEIGHTS}: tensor {name!r} has shape {found.get(name, 'missing')}, the plan wants "
             f"{wanted.get(name, 'none')}"
         )
+    tied = _names_of_one(blank)
     blank.load_state_dict(weights, assign=True)  # to_empty() would import sympy: a second in every timed child
+    for first, *others in tied:
+        for other in others:
+            place, _, kind = other.rpartition(".")
+            setattr(blank.get_submodule(place), kind, blank.get_parameter(first))
+
+
+def _names_of_one(model: nn.Module) -> list[list[str]]:
+    """The names of each parameter."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    return list(names.values())

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
 from lowrank_bench.compression.chain import Chain, Factor
-from lowrank_bench.compression.cost import Site, alias_of, run_on_zeros
+from lowrank_bench.compression.cost import Site
 from lowrank_bench.compression.folding import scale_outputs
 from lowrank_bench.compression.metric import Target
+from lowrank_bench.compression.passes import alias_of, run_on_zeros
 from lowrank_bench.compression.watching import input_of
 
 if TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -20,6 +19,7 @@ from lowrank_bench.compression.cost import Site
 from lowrank_bench.compression.geometry import build
 from lowrank_bench.compression.means import centred_bias
 from lowrank_bench.compression.norms import factor_weighed, output_scale
+from lowrank_bench.compression.passes import copy_of
 from lowrank_bench.compression.surgery import kernel_of, named_layer, swap
 from lowrank_bench.compression.targets import Targets
 from lowrank_bench.errors import InvalidInput
@@ -70,7 +70,7 @@ class Sensitivity:
         self.scales = {name: output_scale(dense, norms.get(name)) for name in sites}
         self.targets = Targets(method.options.model_copy(update={"sequential": False}), dense, job, self.geometries)
         self.chunks = images.tensor_split(max(1, len(images) // CHUNK))
-        self.model = copy.deepcopy(dense).eval()
+        self.model = copy_of(dense).eval()
         for module in self.model.modules():
             if isinstance(module, _BatchNorm):
                 module.train()

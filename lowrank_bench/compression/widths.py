@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 
 import torch
@@ -11,7 +10,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from lowrank_bench.compression.budget import TOLERANCE, spent
 from lowrank_bench.compression.channel_axes import channel_axes, own_channels
-from lowrank_bench.compression.cost import count, run_on_zeros, trace
+from lowrank_bench.compression.cost import count
+from lowrank_bench.compression.passes import alias_of, called, copy_of, run_on_zeros
 from lowrank_bench.compression.plan import Width
 from lowrank_bench.compression.watching import input_of
 from lowrank_bench.errors import InvalidBudget, InvalidInput, UnsupportedLayer
@@ -74,22 +74,30 @@ def narrowed(
                 f"{name or 'the model'} ({type(module).__name__}) holds parameters that are not one value for every "
                 "channel of its input: only networks of nn.Conv2d, nn.Linear, norms and such parameters are made narrow"
             )
-    last = [*trace(model, input_size)][-1]
+    layers = called(model, input_size, (nn.Conv2d, nn.Linear))
+    if not layers:
+        raise UnsupportedLayer("the model calls no nn.Conv2d and no nn.Linear: there is nothing to make narrow")
+    dense_shape = _shape(run_on_zeros(alias_of(model), input_size))
     multiples = [align * times for times in MULTIPLES]
     for multiple in multiples:
-        network = copy.deepcopy(model)
+        network = copy_of(model)
         widths: dict[str, Width] = {}
         handles = [
             layer.register_forward_pre_hook(
-                _fitting(name, name == last, widths, share, multiple, axis), with_kwargs=True
+                _fitting(name, name == layers[-1], widths, share, multiple, axis), with_kwargs=True
             )
             for name, layer in network.named_modules()
             if (axis := 1 if isinstance(layer, Sized) else axes.get(name))
         ]
         try:
-            run_on_zeros(network.eval(), input_size)
+            found = _shape(run_on_zeros(network.eval(), input_size))
         except (InvalidInput, UnsupportedLayer):
             continue
+        if found != dense_shape:
+            raise UnsupportedLayer(
+                f"the network with fewer channels gives {found} where the dense one gives {dense_shape}: its last "
+                f"layer, {layers[-1]!r}, is not all that makes its outputs"
+            )
         for handle in handles:
             handle.remove()
         return network, widths
@@ -144,6 +152,10 @@ def _fitting(
         resize(layer, widths[name], f"layer {name!r}")
 
     return fit
+
+
+def _shape(output: object) -> tuple[int, ...] | None:
+    return tuple(output.shape) if isinstance(output, Tensor) else None
 
 
 def _is_depthwise(layer: nn.Conv2d) -> bool:

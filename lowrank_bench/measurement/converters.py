@@ -123,7 +123,8 @@ def _session(model: nn.Module, file: bytes, wish: Wish) -> tuple[Run, int]:
     # Between calls, this session's threads would spin on the cores on which the other model is being timed.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-    arrays: list[NDArray[Any]] = [wish.images.numpy(), np.empty_like(wish.reference.numpy())]
+    reference = wish.reference.numpy()  # whatever its strides are: the session writes one row after another
+    arrays: list[NDArray[Any]] = [wish.images.numpy(), np.empty(reference.shape, reference.dtype)]
     binding = session.io_binding()
     nodes = (session.get_inputs()[0], session.get_outputs()[0])
     for bind, node, bound in zip((binding.bind_input, binding.bind_output), nodes, arrays, strict=True):

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from lowrank_bench.atomic import drafts
 
+PLAIN = bool, int, float, str, tuple, list, type(None)
+
 
 class Exports:
     """Exports models, and keeps the files: in a folder that the fresh processes of some measurements share, or
@@ -55,7 +57,10 @@ class Exports:
 
 def _key(model: nn.Module, images: Tensor) -> str:
     digest = hashlib.sha256(f"{model!r} {tuple(images.shape)} {images.dtype}".encode())
-    for name, value in model.state_dict().items():
+    for name, module in model.named_modules():  # what a forward pass may depend on beside the tensors
+        plain = {key: value for key, value in vars(module).items() if key[0] != "_" and isinstance(value, PLAIN)}
+        digest.update(f"{name} {type(module).__module__}.{type(module).__qualname__} {sorted(plain.items())}".encode())
+    for name, value in (dict(model.named_buffers()) | model.state_dict()).items():
         digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
         digest.update(value.detach().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()[:16]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import errno
 import shutil
 import sys
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lowrank_bench.compression.maxout import pair_maxouts
+from lowrank_bench.compression.passes import copy_of
 from lowrank_bench.errors import ExportFailed, InvalidInput, NotWritten, RuntimeMissing, UnknownName, is_out_of_memory
 from lowrank_bench.measurement.converters import (
     Run,
@@ -103,7 +103,7 @@ def prepare(
         raise UnknownName("runtime", name, RUNTIMES)
     if missing := RUNTIMES[name].missing():
         raise RuntimeMissing(f"runtime {name!r} is not ready: {missing}")
-    own = copy.deepcopy(model).cpu().eval().requires_grad_(False)
+    own = copy_of(model).cpu().eval().requires_grad_(False)
     runtime = RUNTIMES[name]
     # A linear layer on its own takes rows, which have no channels to put last.
     layout = runtime.layout if example_input.dim() == 4 else torch.contiguous_format

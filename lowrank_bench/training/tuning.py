@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,6 +17,7 @@ from lowrank_bench.compression.method import Batches, Job, LayerMethod, Method
 from lowrank_bench.compression.model import Compressed
 from lowrank_bench.compression.modules import Factored
 from lowrank_bench.compression.norms import weighing_norms
+from lowrank_bench.compression.passes import copy_of
 from lowrank_bench.compression.targets import Targets
 from lowrank_bench.errors import UnsupportedLayer
 from lowrank_bench.recipe import Recipe
@@ -98,7 +98,7 @@ def tune(
         if recipe.side_by_side == "slices" and not factored:
             return compressed, History()
         return compressed, run(compressed.model, recipe, 0, resume, factored)
-    model, sites = copy.deepcopy(dense), trace(dense, job.input_size)
+    model, sites = copy_of(dense), trace(dense, job.input_size)
     layers, epochs, kept, done = dict(compressed.plan.layers), list[Epoch](), 0, 0
     tuned_after = list(layers)[:-1] or list(layers)
     rounds = dict(zip(tuned_after, recipe.shared(len(tuned_after)), strict=True))

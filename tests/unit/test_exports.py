@@ -62,6 +62,21 @@ def test_other_weights_another_structure_and_another_batch_are_exported(exported
     assert [found.onnx(*each) for each in models] == [b"1", b"2", b"3", b"4"]
 
 
+class Repeated(nn.Module):
+    """What it computes depends on a number and on a buffer that no state dict holds."""
+
+    def __init__(self, times: int, shift: float) -> None:
+        super().__init__()
+        self.conv, self.times = conv(0), times
+        self.register_buffer("shift", torch.tensor(shift), persistent=False)
+
+
+def test_networks_that_differ_in_what_no_state_dict_holds_have_files_of_their_own(exported: list[nn.Module]):
+    found = Exports()
+    models = [Repeated(1, 0.0), Repeated(2, 0.0), Repeated(1, 1.0), Repeated(1, 0.0)]
+    assert [found.onnx(model, IMAGES) for model in models] == [b"1", b"2", b"3", b"1"]
+
+
 def test_networks_of_other_code_but_one_structure_have_files_of_their_own(
     exported: list[nn.Module], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

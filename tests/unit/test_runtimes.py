@@ -71,6 +71,21 @@ def test_every_runtime_that_is_installed_computes_what_eager_computes_and_the_ot
         assert prepared.predict(others).shape == (5,)
 
 
+@pytest.mark.parametrize("name", ["eager", "onnxruntime", "openvino"])
+def test_an_output_that_lies_in_memory_in_another_order_is_the_same(name):
+    if available_runtimes()[name] is not None:
+        pytest.skip(available_runtimes()[name])
+
+    class ChannelsBehind(nn.Conv2d):
+        def forward(self, images: Tensor) -> Tensor:
+            return super().forward(images).permute(0, 2, 3, 1)
+
+    model = ChannelsBehind(3, 4, 3).eval()
+    prepared = prepare(name, model, IMAGES, 1)
+    assert prepared.output_error <= 1e-5
+    assert relative_error(prepared.run(), model(IMAGES).detach()) <= 1e-5
+
+
 @pytest.mark.parametrize("error", [NotWritten("x.onnx cannot be written"), OSError(errno.ENOSPC, "No space left")])
 def test_a_full_disk_is_no_fault_of_the_model(monkeypatch, error):
     def convert(model, wish):
