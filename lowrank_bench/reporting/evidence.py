@@ -68,7 +68,8 @@ class Evidence:
     def _beside(self, models: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
         """Those of the rows whose networks are the models' own: of one name, two machines may have trained one each."""
         wanted = {self._network(key) for key in models["trial"]}
-        return rows[[self._network(key) in wanted for key in rows["trial"]]]
+        alike = [self._network(key) in wanted for key in rows["trial"]]
+        return rows[pd.Series(alike, rows.index, dtype=bool)]
 
     def _network(self, trial: str) -> int | None:
         return self.trials[trial].trial.versions.get(BROUGHT)

@@ -294,6 +294,7 @@ def test_models_of_networks_that_two_machines_trained_are_each_compared_with_the
     assert outcome(paper, made(1) + made(2)).verdict == "not confirmed"
     elsewhere = trial_record(trial("jaderberg", 4, versions={"brought": 2}), 40.0, environment={"machine": "m2"})
     assert outcome(paper, [*made(1), elsewhere]) == outcome(paper, made(1))
+    assert outcome(paper, made(1)[:1]) == outcome(paper, [*made(1)[:1], elsewhere])
 
 
 def test_records_of_an_older_declared_version_still_count() -> None:
