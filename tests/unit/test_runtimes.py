@@ -24,7 +24,10 @@ IMAGES = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
 
 def network() -> nn.Module:
-    """A small network with what compressed ones are made of: strides, groups, rectangular kernels, batch norm."""
+    """A small network with what compressed ones are made of: strides, groups, rectangular kernels, batch norm; always
+    the same one, as five numbers in eight bits are 3 to 27 % off from draw to draw.
+    """
+    torch.manual_seed(3)
     return nn.Sequential(
         nn.Conv2d(3, 16, 3, stride=2, padding=1, bias=False),
         nn.BatchNorm2d(16),
