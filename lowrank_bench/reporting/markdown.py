@@ -30,3 +30,8 @@ def folded(title: str, said: str, *parts: str) -> str:
 def bullets(lines: Sequence[tuple[str, str]]) -> str:
     """A list of names with their texts, escaped."""
     return "\n".join(f"- {escape(name)}: {escape(text)}" for name, text in lines)
+
+
+def told_line(facts: Sequence[tuple[str, str]]) -> str:
+    """Facts, each with its name, in a line."""
+    return escape("; ".join(f"{name}: {text}" for name, text in facts))

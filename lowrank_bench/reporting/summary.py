@@ -9,39 +9,28 @@ import pandas as pd
 from lowrank_bench.reporting.board import THRESHOLDS, Board, Row, allowed, rows_of
 from lowrank_bench.reporting.cells import (
     loss_text,
-    method_name,
     method_text,
     points_text,
     practical_text,
     seeds_of,
     signed,
-    speedup_text,
     with_unstable,
     workload_text,
 )
 from lowrank_bench.reporting.choice import (
     Timed,
-    at_budgets,
     by_practical,
     chosen_text,
     fastest_of,
-    free_choice,
     in_float32,
     practical_verdict,
-    reserve,
-    rivals,
-    shared_workloads,
     timed_in,
-    winner,
     workloads,
 )
-from lowrank_bench.reporting.columns import WHAT, what_of
-from lowrank_bench.reporting.markdown import bullets, escape, folded, markdown_table
-from lowrank_bench.reporting.opening import (
+from lowrank_bench.reporting.columns import WHAT
+from lowrank_bench.reporting.decisions import (
     DECISIONS_LEGEND,
     DECISIONS_TITLE,
-    SPANS_LEGEND,
-    SPANS_TITLE,
     all_recipes,
     by_network,
     chosen,
@@ -49,13 +38,13 @@ from lowrank_bench.reporting.opening import (
     fastest_at,
     fullest,
     of_one_machine,
-    spans_grid,
-    untimed,
     what_is_missing,
     with_choice,
-    without_gain,
 )
-from lowrank_bench.reporting.tables import Grid, environment_facts, facts
+from lowrank_bench.reporting.markdown import bullets, escape, folded, markdown_table, told_line
+from lowrank_bench.reporting.networks_table import networks_tables
+from lowrank_bench.reporting.spans import SPANS_LEGEND, SPANS_TITLE, spans_grid, without_gain
+from lowrank_bench.reporting.tables import environment_facts, own_facts
 from lowrank_bench.trial import CONTROL
 
 _HEADINGS = [
@@ -86,7 +75,7 @@ def summary_board(boards: Sequence[Board], whole: str = "leaderboard.md") -> str
     full = [some for some in networks if _methods(fullest(some)) > 1]
     parts += map(_network, full)
     parts += [_one_method(fullest(some), whole) for some in networks if some not in full]
-    parts += _networks([board for board in boards if not board.scored])
+    parts += networks_tables([board for board in boards if not board.scored])
     return "\n\n".join([*filter(None, parts), _machines(boards)])
 
 
@@ -109,7 +98,7 @@ def _network(boards: Sequence[Board]) -> str:
     listed = pd.concat([shown[kept], shown[control], *map(_in_fewer_bits, recipes)])
     timed = {recipe.recipe: timed_in(in_float32(recipe, *workloads(board)[0])) for recipe in recipes}
     runtimes = {name for names in timed[board.recipe].values() for name in names}
-    told = _facts(board)
+    told = own_facts(board)
     told.append(("Noise floor, median of these rows", f"{shown['noise_floor'].median():.1%}"))
     others = {
         "recipes": dict.fromkeys(other.recipe for other in recipes[1:]),
@@ -120,7 +109,7 @@ def _network(boards: Sequence[Board]) -> str:
     cells = [_cells(row, timed[row.recipe], len(runtimes), board.recipe) for row in rows_of(listed)]
     table = markdown_table(_HEADINGS, cells)
     lost, unknown = (shown[~kept & ~control & (shown["top1_drop"].isna() == without)] for without in (False, True))
-    return folded(board.name, setting, table, _lost_more(lost), _not_known(unknown), _told(told))
+    return folded(board.name, setting, table, _lost_more(lost), _not_known(unknown), told_line(told))
 
 
 def _in_fewer_bits(board: Board) -> pd.DataFrame:
@@ -162,93 +151,12 @@ def _one_method(board: Board, whole: str) -> str:
     return f"**{escape(board.name)}**, {escape(said)} ([the whole board]({whole}))"
 
 
-def _networks(boards: Sequence[Board]) -> list[str]:
-    """A table of the networks on each machine, by recipe, threads and batch."""
-    alike: dict[tuple[str, str, tuple[int, int]], list[Board]] = {}
-    for board in boards:
-        for workload in shared_workloads(board):
-            alike.setdefault((board.machine, board.recipe, workload), []).append(board)
-    tables = []
-    for (machine, recipe, workload), some in alike.items():
-        grid, options = networks_grid(some, *workload)
-        if not grid.cells:
-            continue
-        title = f"Networks by time alone, recipe {recipe}, {machine}"
-        said = f"{workload_text(*workload)}, practical speedup of each model in the fastest of the runtimes timed"
-        floors = pd.concat([free_choice(board, *workload)["noise_floor"] for board in some])
-        told = [*options, *_facts(*some), ("Noise floor, median of these rows", f"{floors.median():.1%}")]
-        tables.append(folded(title, said, markdown_table(*grid), _told(told)))
-    return tables
-
-
-def networks_grid(boards: Sequence[Board], threads: int, batch: int) -> tuple[Grid, list[tuple[str, str]]]:
-    """Of every method the practical speedup of its fastest variant, the runtime in which it is reached and the
-    number of its options where it has any; ★ the largest that is beyond noise, ☆ what is so too and may be as large;
-    what refused or failed there is said so. Beside the table what each number stands for, and what latency targets came
-    to in their own runtime. Ranks that were given one by
-    one, which a network shares with no other, are left to its own board.
-    """
-    lines: list[tuple[Board, str, pd.DataFrame]] = []
-    for board in boards:
-        models = at_budgets(board, threads, batch)
-        lines += [(board, str(target), some.drop_duplicates("method")) for target, some in models.groupby("target")]
-    unmet = [untimed(board, target) for board, target, _ in lines]
-    methods = sorted(
-        {method for _, _, rows in lines for method in rows["method"]} | {m for some in unmet for m in some}
-    )
-    given = sorted({options for _, _, rows in lines for options in rows["options"]} - {""})
-    marks = {options: f"({number})" for number, options in enumerate(given, start=1)}
-    cells = []
-    for (board, target, rows), without in zip(lines, unmet, strict=True):
-        timed = timed_in(in_float32(board, threads, batch))
-        here = sorted({name for row in rows_of(rows) for name in timed[what_of(row)]})
-        found = without | {row.method: _network_cell(row, timed, len(here), marks) for row in rows_of(rows)}
-        best = winner(rows)
-        if best is not None:
-            found[best.method] += " ★"
-            for row in rivals(best, rows):
-                found[row.method] += " ☆" * (practical_verdict(row) == "faster")
-        dense = _fastest_dense(board, threads, batch)
-        cells.append([board.model, target, ", ".join(here), dense, *(found.get(method, "") for method in methods)])
-    headings = ["Network", "Target", "Runtimes timed", "Dense ms, in", *map(method_name, methods)]
-    told = [(f"Options {mark}", options) for options, mark in marks.items()]
-    asked = [
-        f"{method_text(row)} on {board.model} {speedup_text(row)}"
-        for board, target, rows in lines
-        for row in rows_of(rows)
-        if target.startswith("latency/") and f"@{row.runtime}," in target
-    ]
-    if asked:
-        told.append(("Latency targets, by the dense model's time in the runtime that they name", ", ".join(asked)))
-    return Grid(headings, cells), told
-
-
-def _network_cell(row: Row, timed: Timed, most: int, marks: dict[str, str]) -> str:
-    chosen = f"{chosen_text(row, timed, most)} {marks.get(row.options, '')}".strip()
-    return f"{practical_text(row)} {', '.join([chosen, *reserve(row)])}"
-
-
-def _fastest_dense(board: Board, threads: int, batch: int) -> str:
-    times = in_float32(board, threads, batch).groupby("runtime")["runtime_dense_ms"].first()
-    return f"{times.min():.3g} {times.idxmin()}"
-
-
-def _facts(*boards: Board) -> list[tuple[str, str]]:
-    """What holds for these boards but not for every board of the machine."""
-    known = {fact for board in boards for fact in environment_facts(board)}
-    return [fact for fact in facts(*boards) if fact not in known]
-
-
 def _machines(boards: Sequence[Board]) -> str:
     """Machines and environments, once for all tables."""
     told: dict[str, dict[str, None]] = {}
     for board in boards:
         told.setdefault(board.machine, {}).update(dict.fromkeys(text for _, text in environment_facts(board)[1:]))
     return bullets([(machine, " / ".join(texts)) for machine, texts in sorted(told.items())])
-
-
-def _told(facts: Sequence[tuple[str, str]]) -> str:
-    return escape("; ".join(f"{name}: {text}" for name, text in facts))
 
 
 def _cells(row: Row, timed: Timed, most: int, recipe: str) -> list[str]:

@@ -232,3 +232,9 @@ def overall_legend(overall: Overall) -> str:
         "each setting by the mean of the lower ends; – was not tried on every network that others were tried on there, "
         f"or counts as 1.00 on all{unknown}. The front is each board's own: nothing there is as fast and as accurate."
     )
+
+
+def own_facts(*boards: Board) -> list[tuple[str, str]]:
+    """What holds for these boards but not for every board of the machine."""
+    known = {fact for board in boards for fact in environment_facts(board)}
+    return [fact for fact in facts(*boards) if fact not in known]

@@ -11,7 +11,7 @@ import pytest
 from synthetic_records import failed_trial, measurement_record, sweep, trial, trial_record, write
 
 from lowrank_bench.record import Status
-from lowrank_bench.reporting.page import inline_svg
+from lowrank_bench.reporting.page_section import inline_svg
 from lowrank_bench.reporting.report import write_report
 
 NASTY = "<script>name=7</script>\"'&</td>"
