@@ -5,7 +5,7 @@ the output.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -83,17 +83,17 @@ def patch_moments(
     """Moments of the layers named in ``sites``, over patches at random positions of every image; streamed, so that
     memory does not grow with the images. ``model`` is the dense network or a copy of it, in part compressed.
     ``centred``: the layers whose moments are about the mean. Of a network in half precision they are summed in float32.
-    Raises InvalidData, naming the layer, where they are not finite.
+    A pass ends at the last call of these layers that the first batch had. Raises InvalidData, naming the layer, where
+    moments are not finite.
     """
     squares: dict[str, Tensor] = {}
-    crossed: dict[
-        str, Tensor
-    ] = {}  # empty while the model is the dense one: its squares then, which may take gigabytes
+    crossed: dict[str, Tensor] = {}  # stays empty while the model is the dense one, whose squares may take gigabytes
+    calls: dict[str, int] = {}
     means: dict[str, tuple[Tensor, Tensor]] = {}
     counts = dict.fromkeys(sites, 0)
     for number, (images, _) in enumerate(batches):
-        targets = _patches(dense, sites, images, seed + number)
-        inputs = targets if model is dense else _patches(model, sites, images, seed + number)
+        targets = _patches(dense, sites, images, seed + number, calls)
+        inputs = targets if model is dense else _patches(model, sites, images, seed + number, calls)
         for name, patches in inputs.items():
             counts[name] += patches.shape[1]
             squares[name] = (patches.mT @ patches).double() + squares.get(name, 0)
@@ -118,9 +118,10 @@ def input_magnitudes(
     finite.
     """
     sums: dict[str, Tensor] = {}
+    calls: dict[str, int] = {}
     counts = dict.fromkeys(sites, 0)
     for number, (images, _) in enumerate(batches):
-        for name, patches in _patches(model, sites, images, seed + number).items():
+        for name, patches in _patches(model, sites, images, seed + number, calls).items():
             counts[name] += patches.shape[1]
             sums[name] = patches.abs().double().sum(1) + sums.get(name, 0)
     for name, total in sums.items():
@@ -168,14 +169,28 @@ def _only_with_gradient(model: nn.Module, parameters: Iterable[Tensor]) -> Itera
             parameter.requires_grad_(required)
 
 
-def _patches(model: nn.Module, sites: Mapping[str, Geometry], images: Tensor, seed: int) -> dict[str, Tensor]:
+class _HeardAll(BaseException):  # no model's own "except Exception" is to stop it
+    """Ends a forward pass of which the rest is not wanted."""
+
+
+def _patches(
+    model: nn.Module, sites: Mapping[str, Geometry], images: Tensor, seed: int, calls: dict[str, int]
+) -> dict[str, Tensor]:
     """(groups, patches, S dh dw) of every layer, over all its calls on these images; of a network in half precision in
-    float32, as their squares leave the range of float16, and sums of squares the digits of bfloat16.
+    float32, as their squares leave the range of float16, and sums of squares the digits of bfloat16. ``calls``: how
+    often each layer is called, which is noted at the first pass; later ones end once all were.
     """
     found: dict[str, list[Tensor]] = {name: [] for name in sites}
     generator = torch.Generator().manual_seed(seed)  # the same positions in the dense and in the compressed network
-    with _listening(model, sites, lambda name, x: found[name].append(_draw(x, sites[name], generator))):
+
+    def hear(name: str, x: Tensor) -> None:
+        found[name].append(_draw(x, sites[name], generator))
+        if calls and all(len(found[name]) >= calls[name] for name in sites):
+            raise _HeardAll
+
+    with _listening(model, sites, hear), suppress(_HeardAll):
         model(images)
+    calls |= {name: len(parts) for name, parts in found.items()}
     return {name: _summable(torch.cat(parts, 1)) for name, parts in found.items()}
 
 

@@ -18,6 +18,7 @@ VERSION = 1
 DRAWS, STEPS, ROUNDS = 16, 50, 6
 SETTLED = 0.99  # of the squared distance: a round that leaves more than that is the last one
 EXACT = 1e-24  # of the kernel's square: nothing but rounding is left to be moved
+FLAT = 1e-8  # of the squared distance, what moving every tensor by its own length would gain: a closed form stays
 
 
 def reconstruct(chain: Chain, target: Target, groups: int) -> Chain:
@@ -34,7 +35,7 @@ def reconstruct(chain: Chain, target: Target, groups: int) -> Chain:
     left = float(target.metric(target.kernel - compose_chain(chain, groups)))
     generator = torch.Generator().manual_seed(0)
     for _ in range(ROUNDS):
-        if left <= EXACT * whole:
+        if left <= EXACT * whole or _slope(chain, left, target, groups) <= FLAT:
             break
         before = left
         chain, left = _round(chain, left, target, groups, generator)
@@ -66,6 +67,14 @@ def _round(chain: Chain, before: float, target: Target, groups: int, generator: 
 
     optimizer.step(loss)
     return best[1], best[0]
+
+
+def _slope(chain: Chain, left: float, target: Target, groups: int) -> float:
+    """The gradient's length times the factor's, summed over the chain's tensors, as a share of the squared distance."""
+    leaves = [tensor.detach().double().requires_grad_() for tensor in chain.tensors]
+    moved = target.metric(target.kernel - compose_chain(_with(chain, leaves), groups))
+    gradients = torch.autograd.grad(moved, leaves)
+    return sum(float(g.norm() * leaf.detach().norm()) for g, leaf in zip(gradients, leaves, strict=True)) / left
 
 
 def _draws(chain: Chain, target: Target, groups: int, generator: torch.Generator) -> Iterator[tuple[Tensor, ...]]:

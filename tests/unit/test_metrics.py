@@ -79,6 +79,32 @@ def test_moments_are_symmetric_positive_and_equal_the_cross_moments_of_an_unchan
         assert torch.allclose(found.inputs, again[name].cross)
 
 
+def test_what_lies_behind_the_layers_that_are_calibrated_runs_for_the_first_batch_only() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.behind, self.runs = nn.Conv2d(3, 3, 3, padding=1), nn.Flatten(), 0
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.conv(self.conv(x))
+            self.runs += 1
+            return self.behind(x)
+
+    torch.manual_seed(0)
+    model, batches = Twice(), list(data())
+    assert len(batches) > 1
+    sites = {"conv": Geometry.of(model.conv)}
+    moments = patch_moments(model, model, sites, batches, centred=("conv",))["conv"]
+    assert model.runs == 1
+    patches = []
+    for number, (images, _) in enumerate(batches):
+        generator = torch.Generator().manual_seed(number)
+        with torch.no_grad():
+            patches += [_draw(x, sites["conv"], generator)[0] for x in (images, model.conv(images))]
+    assert moments.means is not None
+    torch.testing.assert_close(moments.means[1][0], torch.cat(patches).double().mean(0))
+
+
 def test_importance_of_a_linear_softmax_is_its_closed_form() -> None:
     torch.manual_seed(0)
     layer = nn.Linear(4, 3, bias=False)
@@ -108,6 +134,8 @@ def test_reconstruction_of_a_channel_svd_ends_at_its_closed_form() -> None:
     errors = [float(target.metric(target.kernel - compose_chain(chain))) for chain in (plain, best)]
     found = float(target.metric(target.kernel - compose_chain(reconstruct(plain, target, 1))))
     assert errors[1] < 0.9 * errors[0]
+    kept = reconstruct(best, target, 1)
+    assert all(torch.equal(a, b) for a, b in zip(kept.tensors, best.tensors, strict=True))  # no round is spent on it
     assert errors[1] * (1 - 1e-9) <= found <= 1.01 * errors[1]
 
 
