@@ -6,15 +6,20 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+
+import pandas as pd
 
 from lowrank_bench.errors import InvalidRecord
 from lowrank_bench.measurement.environment import THREAD_VARIABLES
 from lowrank_bench.reading import latest, read_records
 from lowrank_bench.record import MeasurementRecord, TrialRecord
+from lowrank_bench.reporting.board import Row
 from lowrank_bench.reporting.cells import loss_text, speedup_text
 from lowrank_bench.reporting.columns import listed_seeds
 from lowrank_bench.reporting.comparison_side import OK, Key, Side
+from lowrank_bench.reporting.pooling import over_seeds
 from lowrank_bench.reporting.reach import reach
 from lowrank_bench.reporting.records_frame import flat_environment
 from lowrank_bench.reporting.regressions import REGRESSIONS, Direction
@@ -68,10 +73,10 @@ def compare(before: Path | str, after: Path | str) -> Comparison:
     """Compare two folders of records. Where one holds nothing readable, the other's rows are still named.
 
     A speedup moved where the 95 % intervals of both sides, each widened by its noise floor, lie apart; a loss of top-1
-    where its intervals lie apart; a size where it differs at all. A row that had a result and ended without one is
-    worse. Timings of one machine are compared with those of the same machine; only where there are none, with those of
-    others, and then no difference in speed is a regression. Raises InvalidRecord where a folder does not exist, or
-    neither holds a readable record.
+    where its intervals lie apart, a size where it differs at all, both over the seeds that both sides have. A row that
+    had a result and ended without one is worse. Timings of one machine are compared with those of the same machine;
+    only where there are none, with those of others, and then no difference in speed is a regression. Raises
+    InvalidRecord where a folder does not exist, or neither holds a readable record.
     """
     sides = [read_records(folder, allow_empty=True) for folder in (before, after)]
     if not any(sides):
@@ -124,14 +129,14 @@ def _speed_changes(old: Side, new: Side) -> Iterator[Change]:
 
 
 def _model_changes(old: Side, new: Side) -> Iterator[Change]:
-    for key, before in old.models.items():
-        if (after := new.models.get(key)) is None:
-            continue
+    for key in (key for key in old.models if key in new.models):
+        (before, after), seeds = _over_shared_seeds(old.models[key], new.models[key])
         name, runtime = _name(key[:3]), key[3]
+        where = ", ".join(filter(None, (runtime, seeds)))
         if after.top1_drop_low > before.top1_drop_high:
-            yield Change(name, runtime, "loss, points", loss_text(before), loss_text(after), "worse", True)
+            yield Change(name, where, "loss, points", loss_text(before), loss_text(after), "worse", True)
         elif after.top1_drop_high < before.top1_drop_low:
-            yield Change(name, runtime, "loss, points", loss_text(before), loss_text(after), "better", False)
+            yield Change(name, where, "loss, points", loss_text(before), loss_text(after), "better", False)
         if runtime:
             continue  # the model is the same in every runtime
         sizes = (
@@ -142,7 +147,16 @@ def _model_changes(old: Side, new: Side) -> Iterator[Change]:
             if f"{was:.6g}" != f"{now:.6g}":
                 larger = now > was
                 texts = f"{was:{form}}", f"{now:{form}}"
-                yield Change(name, "", measure, *texts, "larger" if larger else "smaller", larger)
+                yield Change(name, where, measure, *texts, "larger" if larger else "smaller", larger)
+
+
+def _over_shared_seeds(*sides: pd.DataFrame) -> tuple[list[Row], str]:
+    """Both sides' models, over the seeds that both have if there are any; and these seeds where a side has others."""
+    seeds = [set(models["seed"]) for models in sides]
+    shared = seeds[0] & seeds[1]
+    used = [models[models["seed"].isin(shared)] if shared else models for models in sides]
+    rows = [SimpleNamespace(**over_seeds(models)) for models in used]
+    return rows, f"seed {listed_seeds([*shared])}" if shared and seeds[0] != seeds[1] else ""
 
 
 def _outcome_changes(old: Side, new: Side) -> Iterator[Change]:

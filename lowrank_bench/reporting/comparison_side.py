@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+import pandas as pd
 
 from lowrank_bench.record import MeasurementRecord, Status, TrialRecord
 from lowrank_bench.reporting.board import SCOPE, Row, make_boards, rows_of
 from lowrank_bench.reporting.cells import method_text, where_text
 from lowrank_bench.reporting.columns import WHAT
-from lowrank_bench.reporting.pooling import as_made, one_of_each_seed, over_seeds
+from lowrank_bench.reporting.pooling import as_made, one_of_each_seed
 from lowrank_bench.reporting.records_frame import to_frame
 from lowrank_bench.trial import CONTROL, is_met_by_timing
 
@@ -21,14 +21,14 @@ class Side:
     """One set of records.
 
     ``times``: the timed rows, by key with setting, then by machine. ``untimed``: how measurements without a time ended,
-    likewise. ``models``: sizes and losses over the seeds, timed or not, by key with the runtime where that computes in
-    fewer bits and so has an accuracy of its own, else with "". ``trials``: how each ended, by key, then by seed.
+    likewise. ``models``: a row for each seed that was made, timed or not, by key with the runtime where that computes
+    in fewer bits and so has an accuracy of its own, else with "". ``trials``: how each ended, by key, then by seed.
     """
 
     def __init__(self, records: list[TrialRecord | MeasurementRecord]) -> None:
         self.times: dict[Key, dict[str, Row]] = {}
         self.untimed: dict[Key, dict[str, str]] = {}
-        self.models: dict[Key, Row] = {}
+        self.models: dict[Key, pd.DataFrame] = {}
         self.trials: dict[Key, dict[int, str]] = {}
         self.machines: set[str] = set()
         if not records:
@@ -38,9 +38,11 @@ class Side:
         bound = frame["target"].map(is_met_by_timing).astype(bool)
         frame.loc[bound, "target"] += " on " + frame.loc[bound, "machine"]
         made = as_made(frame)
-        for _, group in made[made["method"] != CONTROL].groupby([*SCOPE, *WHAT]):
-            models = one_of_each_seed(group)
-            self.models[(*_key(rows_of(models)[0]), "")] = SimpleNamespace(**over_seeds(models))
+        judged_there = frame[frame["top1_after"].notna() & ~frame["arithmetic"].isin(["", "float32"])]
+        for runtime, rows in [("", made), *judged_there.groupby("runtime")]:
+            for _, group in rows[rows["method"] != CONTROL].groupby([*SCOPE, *WHAT]):
+                models = one_of_each_seed(group)
+                self.models[(*_key(rows_of(models)[0]), str(runtime))] = models
         for row in rows_of(frame.drop_duplicates("trial")):
             end = OK if row.kind == "measurement" else _end(row)  # only what was made is measured
             self.trials.setdefault(_key(row), {})[row.seed] = end
@@ -48,8 +50,6 @@ class Side:
             self.machines |= {board.machine} - {""}
             for row in rows_of(board.rows[board.rows["method"] != CONTROL]):
                 self.times.setdefault((*_key(row), where_text(row)), {})[board.machine] = row
-                if row.arithmetic != "float32":
-                    self.models.setdefault((*_key(row), row.runtime), row)
             for row in rows_of(board.unranked[board.unranked["runtime"] != ""]):
                 self.untimed.setdefault((*_key(row), where_text(row)), {})[board.machine] = _end(row)
 

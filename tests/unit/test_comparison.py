@@ -144,6 +144,19 @@ def test_a_seed_that_no_longer_ends_well_is_worse_though_others_still_do(sides):
     assert comparison.changes[0].setting == "seed 1"
 
 
+def test_losses_and_sizes_are_compared_over_the_seeds_that_both_sides_have(sides):
+    second = trial("tucker", 4, seed=1)
+    more = [*one_row(), trial_record(trial("identity", seed=1)), trial_record(second, 10.4)]
+    assert moved(compare(*sides(one_row(), more))) == []
+    worse = [*one_row(loss=30.4), more[3], trial_record(second, 30.4)]
+    (change,) = compare(*sides(more, [*one_row(loss=12.4)])).changes
+    assert (change.direction, change.setting) == ("worse", "seed 0")
+    (change,) = compare(*sides(more, worse)).changes
+    assert (change.direction, change.setting) == ("worse", "")
+    apart = [CONTROL, *more[3:]]
+    assert moved(compare(*sides(one_row(), apart)))[0][0] == "loss, points"
+
+
 def test_a_control_that_no_longer_ends_well_is_worse(sides):
     failed = [failed_trial(trial("identity"), Status.CRASHED, "signal 9"), *one_row()[1:]]
     assert ("outcome", "worse", True) in moved(compare(*sides(one_row(), failed)))
