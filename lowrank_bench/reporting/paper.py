@@ -188,8 +188,12 @@ class Paper(_Table):
             for models in filter(None, (claim.models, claim.against)):
                 if models.experiment not in self.experiments:
                     raise ValueError(f"claim {claim.claim!r}: there is no experiment {models.experiment!r}")
-            if claim.timed and self.experiments[claim.models.experiment].measure is None:
+            if not claim.timed:
+                continue
+            if (measure := self.experiments[claim.models.experiment].measure) is None:
                 raise ValueError(f"claim {claim.claim!r}: its experiment has no [measure]")
+            if "all" in measure.threads:
+                raise ValueError(f"claim {claim.claim!r}: 'all' threads are others on each machine: give their number")
         return self
 
     def plans(self, quick: bool = False) -> dict[str, Planned]:

@@ -80,6 +80,7 @@ def test_the_short_form_keeps_what_it_does_not_replace() -> None:
         ('"speedup", at_least', '"weight_error_ratio", layer = "conv2", at_least', "needs `against`"),
         ("differs =", 'against = {experiment = "net", method = "jaderberg"}\ndiffers =', "against would do nothing"),
         ('"speedup", at_least', '"sped", at_least', r"claims\.0\.checks\.0\.metric = 'sped'"),
+        ("[experiments.net.measure]", "[experiments.net.measure]\nthreads = ['all']", "give their number"),
         ('recipe = "standard"', "", r"experiments\.net\.sweep\.recipe"),
         ("[[claims]]", "[[claims]", "not valid TOML"),
     ],
