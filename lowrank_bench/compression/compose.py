@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lowrank_bench.compression.chain import Chain, Permute
+from lowrank_bench.compression.geometry import refusal
 from lowrank_bench.compression.modules import Factored
 from lowrank_bench.compression.surgery import kernel_of
 from lowrank_bench.decomposition.matrix import relative_error
@@ -13,16 +14,16 @@ from lowrank_bench.errors import UnsupportedLayer
 
 
 def compose(module: nn.Module) -> Tensor:
-    """The dense kernel of a factored (or plain) layer: (T, S / groups, dh, dw), float64. Raises UnsupportedLayer for
-    other modules.
+    """The dense kernel of a factored layer, or of one that could be: (T, S / groups, dh, dw), float64. Raises
+    UnsupportedLayer for other modules, such as one that may compute something else than its weight says.
 
     A grouped layer that was factored as one group has the kernel (T, S, dh, dw), block-diagonal but for the error.
     """
     if isinstance(module, Factored):
         return compose_chain(module.chain(), module.groups)
-    if isinstance(module, nn.Conv2d | nn.Linear):
+    if isinstance(module, nn.Conv2d | nn.Linear) and refusal(module) is None:
         return kernel_of(module).double()
-    raise UnsupportedLayer(f"{type(module).__name__} is neither a factored layer nor a plain nn.Conv2d or nn.Linear")
+    raise UnsupportedLayer(f"the kernel of a {type(module).__name__} is not known: {refusal(module)}")
 
 
 def compose_chain(chain: Chain, groups: int = 1) -> Tensor:

@@ -472,3 +472,18 @@ def test_a_plan_of_another_model_is_refused(tmp_path: Path) -> None:
     saved(tmp_path)
     with pytest.raises(lrb.InvalidPlan, match="does not fit"):
         lrb.load(tmp_path, nn.Sequential(nn.Conv2d(3, 8, 3)))
+
+
+class Halved(nn.Conv2d):
+    """A convolution with another kernel than its weight."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) / 2
+
+
+@pytest.mark.parametrize(
+    ("layer", "words"), [(Halved(3, 4, 3), "Halved is not known: a subclass"), (nn.ReLU(), "only nn.Conv2d")], ids=str
+)
+def test_a_kernel_that_is_not_the_weight_is_not_composed(layer: nn.Module, words: str) -> None:
+    with pytest.raises(lrb.UnsupportedLayer, match=words):
+        lrb.compose(layer)
