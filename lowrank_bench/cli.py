@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -35,15 +36,13 @@ app.command()(reproduce)
 
 def _show_version(asked: bool) -> None:
     if asked:
-        from lowrank_bench.measurement.environment import version_of
-
-        out_console.print(f"lowrank-bench {version_of('lowrank-bench')}, torch {version_of('torch')}")
+        out_console.print(f"lowrank-bench {version('lowrank-bench')}, torch {version('torch')}")
         raise typer.Exit
 
 
 @app.callback()
 def every_command(
-    version: Annotated[
+    show_version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the versions and exit.")
     ] = False,
 ) -> None:

@@ -23,7 +23,7 @@ def doctor(
     seconds: Annotated[float, typer.Option(help="How long a network is timed against its own copy.")] = 10.0,
     json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
-    """Tell what would make timings on this machine untrustworthy, and what to do about it."""
+    """Tell what would make timings on this machine untrustworthy, and what to do about it. Takes about a minute."""
     from lowrank_bench.running.inspect import inspect_machine
     from lowrank_bench.running.locks import say_waiting
 
