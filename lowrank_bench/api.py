@@ -18,7 +18,7 @@ from lowrank_bench.compression.history import History
 from lowrank_bench.compression.method import Job, LayerMethod, Method
 from lowrank_bench.compression.model import Compressed
 from lowrank_bench.compression.modules import Factored
-from lowrank_bench.compression.passes import copy_of
+from lowrank_bench.compression.passes import check_module, copy_of
 from lowrank_bench.compression.ranks import resolve_ranks
 from lowrank_bench.compression.registry import method_class
 from lowrank_bench.compression.surgery import check_finite, kernel_of
@@ -100,6 +100,7 @@ def compress(
     UnsupportedLayer and what ``factorize`` raises.
     """
     cls = method_class(method)
+    check_module(model, "model")
     _check_on_cpu(model, "model")
     options = options or {}
     if taken := options.keys() & {"self", "seed"}:
@@ -108,6 +109,8 @@ def compress(
         raise InvalidBudget(f"budget = {budget!r}: a Budget is wanted, such as lowrank_bench.Budget(macs=4)")
     if (budget is None) == (ranks is None) and cls.name != CONTROL:
         raise InvalidInput("give exactly one of budget (e.g. Budget(macs=4)) and ranks (e.g. {'conv1': 16} or 'evbmf')")
+    if budget is not None and cls.name == CONTROL:
+        raise InvalidBudget(f"method {CONTROL!r} is the dense network, which meets no budget: leave budget out")
     tuning = get_recipe(recipe or "none")
     if tuning.epochs and data is None:
         raise InvalidInput(
@@ -149,6 +152,8 @@ def measure_speedup(
     ``calibration``: images (M, C, H, W) from which a runtime that quantizes learns the ranges of activations.
     Raises InvalidInput, UnknownName, RuntimeMissing and ExportFailed.
     """
+    check_module(dense, "dense model")
+    check_module(compressed, "compressed model")
     yardstick = Yardstick(dense, input_size, batch, runtime, threads, precision, max_seconds, calibration=calibration)
     with _alone():
         return yardstick.speedup(compressed)

@@ -116,14 +116,19 @@ class Diverged(LowRankBenchError):
     """Training or a decomposition produced a value that is not finite."""
 
 
+MANY, NEAR = 100, 20  # of more names than these only so many near ones are told
+
+
 class UnknownName(LowRankBenchError):
     """A method, task, model, runtime, recipe or sweep that does not exist; the message suggests the nearest name."""
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+    def __init__(self, kind: str, name: object, known: Iterable[str]) -> None:
         known = sorted(known)
-        near = get_close_matches(name, known, n=1, cutoff=0.5)
+        near = get_close_matches(str(name), known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        super().__init__(f"unknown {kind} {name!r}: {hint}known are {', '.join(known) or 'none'}")
+        told = known if len(known) <= MANY else sorted(get_close_matches(str(name), known, n=NEAR, cutoff=0.3))
+        rest = f", and {len(known) - len(told)} more" if len(told) < len(known) else ""
+        super().__init__(f"unknown {kind} {name!r}: {hint}known are {', '.join(told) or 'none'}{rest}")
 
     def __reduce__(self) -> tuple[object, ...]:
         return UnknownName.__new__, (type(self), *self.args)  # the message is made: other processes get it as it is

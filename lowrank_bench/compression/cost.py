@@ -5,7 +5,8 @@ place.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -97,14 +98,15 @@ class Site:
 
 def count(model: nn.Module, input_size: tuple[int, ...], scope: Scope = "all") -> Cost:
     """Cost of a model for one image of ``input_size`` (C, H, W); with ``scope="convs"`` of its convolutions of every
-    kind: transposed, 1-D, 3-D and subclasses as well. The model is not touched. Raises InvalidInput where it does not
+    kind: transposed, 1-D, 3-D and subclasses as well. Attention counts as its matrix products, though torch may fuse
+    them into a call of its own. The model is not touched. Raises InvalidInput where it does not
     take that size.
     """
     alias = alias_of(model)
     part = model if scope == "all" else nn.ModuleList(m for m in model.modules() if isinstance(m, _CONVOLUTIONS))
     params = sum(p.numel() for p in part.parameters())
     size = sum(t.numel() * t.element_size() for t in [*part.parameters(), *part.buffers()])
-    with _Multiplications() as counted:
+    with _unfused(), _Multiplications() as counted:
         run_on_zeros(alias, input_size)
     return Cost(params, (counted.flops if scope == "all" else counted.convolutions) // 2, size)
 
@@ -123,15 +125,13 @@ def trace(model: nn.Module, input_size: tuple[int, ...]) -> dict[str, Site]:
     for name, layer in alias.named_modules():
         if isinstance(layer, nn.Conv2d | nn.Linear) and refusal(layer) is None:
             sites[name] = Site(Geometry.of(layer), layer.bias is not None)
-            layer.register_forward_pre_hook(_recorder(name, sites[name], called), with_kwargs=True)
-            layer.__class__ = _telling_reads(type(layer), partial(read.add, name))
+            layer.__class__ = _telling(type(layer), _recorder(name, sites[name], called), partial(read.add, name))
     run_on_zeros(alias, input_size)
     return {name: sites[name] for name in called if name not in read}
 
 
-def _recorder(name: str, site: Site, called: dict[str, None]) -> Any:
-    def record(_layer: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
-        x = input_of(inputs, named)
+def _recorder(name: str, site: Site, called: dict[str, None]) -> Callable[[Tensor], None]:
+    def record(x: Tensor) -> None:
         called[name] = None
         if site.geometry.kind == "conv2d":
             site.sizes += [(x.shape[-2], x.shape[-1])] * math.prod(x.shape[:-3])
@@ -141,13 +141,19 @@ def _recorder(name: str, site: Site, called: dict[str, None]) -> Any:
     return record
 
 
-def _telling_reads(kind: type[nn.Conv2d | nn.Linear], read: Callable[[], None]) -> type[nn.Conv2d | nn.Linear]:
-    """A kind of layer that calls ``read`` whenever its tensors or sizes are read by any code but its own forward."""
+def _telling(
+    kind: type[nn.Conv2d | nn.Linear], hear: Callable[[Tensor], None], read: Callable[[], None]
+) -> type[nn.Conv2d | nn.Linear]:
+    """A kind of layer that calls ``hear`` with what reaches it, and ``read`` whenever its tensors or sizes are read by
+    any code but its own forward. No hook would do: where there is one, torch's transformer layers leave their fused
+    forward, which reads weights.
+    """
 
     class Telling(kind):  # type: ignore[misc, valid-type]
         computing = False
 
         def forward(self, *inputs: Tensor, **named: Tensor) -> Any:
+            hear(input_of(inputs, named))
             self.computing = True
             try:
                 return super().forward(*inputs, **named)
@@ -165,6 +171,17 @@ def _telling_reads(kind: type[nn.Conv2d | nn.Linear], read: Callable[[], None]) 
             return super().__getattribute__(name)
 
     return Telling
+
+
+@contextmanager
+def _unfused() -> Iterator[None]:
+    """Transformer layers in their single steps within: torch's fused ones have no formula."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 class _Multiplications(TorchDispatchMode):

@@ -26,8 +26,22 @@ def copy_of(model: nn.Module, shared: Sequence[Tensor] = ()) -> nn.Module:
     return copy.deepcopy(model, memo)
 
 
+def check_module(model: object, what: str = "model") -> None:
+    """Raise InvalidInput where a model is none, or its layers cannot be taken out."""
+    if not isinstance(model, nn.Module):
+        own = "; give its .model" if isinstance(getattr(model, "model", None), nn.Module) else ""
+        raise InvalidInput(f"the {what} is of type {type(model).__name__}, and a torch.nn.Module is wanted{own}")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise InvalidInput(
+            f"the {what} is of TorchScript, whose layers cannot be replaced: give the module that it was made from"
+        )
+
+
 def alias_of(model: nn.Module) -> nn.Module:
-    """A copy of the model in eval mode that shares every weight with it. Raises InvalidInput where it has none yet."""
+    """A copy of the model in eval mode that shares every weight with it. Raises InvalidInput where it has none yet, or
+    is no module of Python.
+    """
+    check_module(model)
     weights = [*model.parameters()]
     if any(map(is_lazy, [*weights, *model.buffers()])):
         raise InvalidInput("the model holds lazy layers, whose weights have no shape yet: run it on an image first")

@@ -210,6 +210,17 @@ def _lacks(*packages: str) -> Callable[[], str | None]:
 
 _ONNXRUNTIME = _lacks("onnx", "onnxscript", "onnxruntime")
 _OPENVINO = _lacks("onnx", "onnxscript", "openvino")
+
+
+def _no_bfloat16() -> str | None:
+    if reason := _OPENVINO():
+        return reason
+    import openvino
+
+    known = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return None if "BF16" in known else "this processor has no bfloat16: OpenVINO would compute in float32"
+
+
 RUNTIMES: dict[str, Runtime] = {
     "eager": Runtime(to_eager),
     "eager-nhwc": Runtime(to_eager_nhwc, layout=torch.channels_last),
@@ -217,5 +228,5 @@ RUNTIMES: dict[str, Runtime] = {
     "onnxruntime": Runtime(to_onnxruntime, _ONNXRUNTIME),
     "onnxruntime-int8": Runtime(to_onnxruntime_int8, _ONNXRUNTIME, "int8"),
     "openvino": Runtime(to_openvino, _OPENVINO),
-    "openvino-bf16": Runtime(to_openvino_bf16, _OPENVINO, "bfloat16"),
+    "openvino-bf16": Runtime(to_openvino_bf16, _no_bfloat16, "bfloat16"),
 }

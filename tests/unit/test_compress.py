@@ -487,3 +487,28 @@ class Halved(nn.Conv2d):
 def test_a_kernel_that_is_not_the_weight_is_not_composed(layer: nn.Module, words: str) -> None:
     with pytest.raises(lrb.UnsupportedLayer, match=words):
         lrb.compose(layer)
+
+
+def test_what_is_no_module_of_python_is_named_with_the_remedy() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3))
+    how: dict[str, Any] = {"ranks": {"2": 4}, "input_size": (3, 16, 16)}
+    made: Any = lrb.compress(model, "tucker", **how)
+    traced: Any = torch.jit.trace(model, torch.zeros(1, 3, 16, 16))  # type: ignore[no-untyped-call]
+    name: Any = "resnet18"
+    calls: list[tuple[Any, str]] = [
+        (lambda: lrb.count(made, (3, 16, 16)), r"type Compressed, .* give its \.model"),
+        (lambda: lrb.measure_speedup(model, made, (3, 16, 16)), r"compressed model is .* give its \.model"),
+        (lambda: lrb.compress(name, "tucker", **how), "type str"),
+        (lambda: lrb.compress(traced, "tucker", **how), "TorchScript"),
+    ]
+    for call, words in calls:
+        with pytest.raises(lrb.InvalidInput, match=words):
+            call()
+    numbered: Any = {2: 4}
+    with pytest.raises(lrb.UnknownName, match="did you mean '2'"):
+        lrb.compress(model, "tucker", ranks=numbered, input_size=(3, 16, 16))
+
+
+def test_the_dense_network_meets_no_budget() -> None:
+    with pytest.raises(lrb.InvalidBudget, match="leave budget out"):
+        lrb.compress(small(), "identity", lrb.Budget(macs=4), input_size=(3, 16, 16))

@@ -143,5 +143,36 @@ def test_tiles_in_the_batch_count_each() -> None:
     assert compressed.dense_cost.macs / compressed.cost.macs == pytest.approx(3, rel=0.05)
 
 
+class Attending(nn.Module):
+    """Attention as torch has it, which it fuses where nobody listens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 64, 3, padding=1), nn.Linear(64, 5)
+        self.attention = nn.MultiheadAttention(64, 4, batch_first=True)
+        self.encoder = nn.TransformerEncoderLayer(64, 4, 128, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x).flatten(2).mT
+        x = self.encoder(self.attention(x, x, x)[0])
+        head: Tensor = self.head(x.mean(1))
+        return head
+
+
+def test_attention_counts_as_what_it_multiplies_and_what_it_reads_itself_stays_dense() -> None:
+    model = Attending()
+    positions, width = 8 * 8, 64
+    projections, products = 4 * positions * width**2, 2 * positions**2 * width
+    encoder = projections + products + 2 * positions * width * 128
+    macs = positions * 27 * width + projections + products + encoder + width * 5
+    assert lrb.count(model.eval(), (3, 8, 8)).macs == macs
+    assert torch.backends.mha.get_fastpath_enabled()
+    made = lrb.compress(model, "channel_svd", ranks={"conv": 8}, input_size=(3, 8, 8))
+    assert made.model(torch.zeros(2, 3, 8, 8)).shape == (2, 5)
+    assert {"encoder.linear1", "encoder.linear2"} <= made.skipped.keys()
+    with pytest.raises(lrb.LowRankBenchError, match=r"encoder\.linear1"):
+        lrb.compress(model, "channel_svd", ranks={"encoder.linear1": 8}, input_size=(3, 8, 8))
+
+
 def test_kernel_shape_reads_as_the_papers_write_it() -> None:
     assert KernelShape(2, 3, 4, 5)._asdict() == {"T": 2, "S": 3, "dh": 4, "dw": 5}

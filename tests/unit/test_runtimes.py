@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import errno
+import re
 import sys
 
 import pytest
@@ -52,11 +53,11 @@ class Failing(nn.Module):
 
 
 @pytest.mark.parametrize("name", [name for name in RUNTIMES if name != "compile"])
-def test_every_runtime_that_is_installed_computes_what_eager_computes_and_the_others_say_how_to_get_them(name):
+def test_every_runtime_that_is_ready_computes_what_eager_computes_and_the_others_say_why_they_are_not(name):
     missing = available_runtimes()[name]
     if missing is not None:
-        assert "pip install 'lowrank-bench[runtimes]'" in missing
-        with pytest.raises(RuntimeMissing, match="pip install"):
+        assert "pip install 'lowrank-bench[runtimes]'" in missing or "this processor has no" in missing
+        with pytest.raises(RuntimeMissing, match=re.escape(missing)):
             prepare(name, network(), IMAGES, 1)
         pytest.skip(missing)
     model = network().eval()
@@ -97,6 +98,16 @@ def test_a_full_disk_is_no_fault_of_the_model(monkeypatch, error):
     monkeypatch.setitem(RUNTIMES, "stub", Runtime(convert))
     with pytest.raises(NotWritten, match=r"cannot (be written|write)"):
         prepare("stub", network(), IMAGES, 1)
+
+
+def test_bfloat16_is_not_ready_where_the_processor_computes_in_float32_instead(monkeypatch):
+    openvino = pytest.importorskip("openvino")
+    found = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    for known in ([*found, "BF16"], [name for name in found if name != "BF16"]):
+        monkeypatch.setattr(openvino.Core, "get_property", lambda *_, known=known: known)
+        missing = available_runtimes()["openvino-bf16"]
+        assert (missing is None) == ("BF16" in known)
+        assert missing is None or "in float32" in missing
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])

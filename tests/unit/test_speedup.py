@@ -34,6 +34,8 @@ def test_a_network_of_twenty_layers_against_one_of_two_is_measured_faster_and_th
     assert faster.low <= faster.ratio <= faster.high
     assert faster.verdict == verdict(faster.raw.interval, noise_floor(faster.control.interval))
     assert faster.pairs == len(faster.raw) == len(faster.raw.ratios)
+    assert str(faster).startswith(f"{faster.ratio:.2f} [{faster.low:.2f}, {faster.high:.2f}] {faster.verdict}, ")
+    assert len(str(faster)) < 120
     assert faster.compressed_ms <= faster.p90_ms
     assert faster.dense_ms <= faster.dense_p90_ms
     assert faster.dense_ms > faster.compressed_ms
