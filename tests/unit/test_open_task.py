@@ -87,6 +87,7 @@ def test_a_network_of_ones_own_is_the_same_at_every_call(here: Path) -> None:
         ("own_nets:broken", lrb.InvalidInput, "its factory failed, OSError: no such disk"),
         ("own_nets:seven", lrb.InvalidInput, r"outputs of shape \(1, 7\).*has 10 classes"),
         ("timm:test_resnt", lrb.UnknownName, "did you mean 'test_resnet'"),
+        ("timm:resnet_18", lrb.UnknownName, r"did you mean 'resnet18'\? known are .{100,600}, and \d{3,} more$"),
         ("resnet81", lrb.UnknownName, "did you mean 'resnet18'"),
         ("resnet18", lrb.DataMissing, "lowrank-bench train resnet18"),
         ("own_nets:net@nowhere.safetensors", lrb.DataMissing, "no file nowhere.safetensors"),

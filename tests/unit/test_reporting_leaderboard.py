@@ -10,6 +10,7 @@ from synthetic_records import failed_trial, measurement_record, processes, sweep
 
 from lowrank_bench.errors import InvalidInput
 from lowrank_bench.record import Status
+from lowrank_bench.reporting import tables
 from lowrank_bench.reporting.board import make_boards
 from lowrank_bench.reporting.cells import interval_text
 from lowrank_bench.reporting.leaderboard import board_markdown, leaderboard_markdown, to_csv, to_terminal
@@ -254,6 +255,13 @@ def test_the_facts_above_a_table_name_environment_images_and_dates():
     above = text[: text.index("| # |")]
     for fact in ("Testor 9000", "torch: 2.15.0", "2,000", "2026-05-04", "1.001 [0.998, 1.004]", "0.4%", "91.00 %"):
         assert fact in above
+
+
+@pytest.mark.parametrize("limit", [2000, 2001])
+def test_below_a_board_stands_that_its_test_images_are_few(monkeypatch, limit):
+    monkeypatch.setattr(tables, "FEW", limit)
+    told = dict(facts(board_of(sweep())))["Test images"]
+    assert told.startswith("2,000") and ("too narrow" in told) == (limit > 2000)
 
 
 def test_below_a_board_stand_its_pairs_what_stopped_them_and_the_load():
