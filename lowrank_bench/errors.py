@@ -6,12 +6,12 @@ and exits with status 2.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, get_args
 
 if TYPE_CHECKING:
-    from pydantic import ValidationError  # a tenth of a second, which every run of pytest would pay
+    from pydantic import BaseModel, ValidationError  # a tenth of a second, which every run of pytest would pay
 
 __all__ = [
     "DataMissing",
@@ -123,26 +123,51 @@ class UnknownName(LowRankBenchError):
     """A method, task, model, runtime, recipe or sweep that does not exist; the message suggests the nearest name."""
 
     def __init__(self, kind: str, name: object, known: Iterable[str]) -> None:
-        known = sorted(known)
-        near = get_close_matches(str(name), known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        told = known if len(known) <= MANY else sorted(get_close_matches(str(name), known, n=NEAR, cutoff=0.3))
-        rest = f", and {len(known) - len(told)} more" if len(told) < len(known) else ""
-        super().__init__(f"unknown {kind} {name!r}: {hint}known are {', '.join(told) or 'none'}{rest}")
+        super().__init__(f"unknown {kind} {name!r}: {_hint(str(name), sorted(known))}")
 
     def __reduce__(self) -> tuple[object, ...]:
         return UnknownName.__new__, (type(self), *self.args)  # the message is made: other processes get it as it is
 
 
-def explain(error: ValidationError, place: str) -> str:
-    """One line per mistake that pydantic found: place, field, value, and what would be right."""
+def _hint(name: str, known: list[str]) -> str:
+    near = get_close_matches(name, known, n=1, cutoff=0.5)
+    told = known if len(known) <= MANY else sorted(get_close_matches(name, known, n=NEAR, cutoff=0.3))
+    rest = f", and {len(known) - len(told)} more" if len(told) < len(known) else ""
+    return (f"did you mean {near[0]!r}? " if near else "") + f"known are {', '.join(told) or 'none'}{rest}"
+
+
+def explain(error: ValidationError, place: str, kind: type[BaseModel] | None = None) -> str:
+    """One line per mistake that pydantic found: place, field, value, and what would be right; ``kind``: of what was
+    read, for the names that its fields have.
+    """
     lines = []
     for mistake in error.errors(include_url=False):
         field = ".".join(str(part) for part in mistake["loc"]) or "value"
+        if mistake["type"] == "missing":
+            lines.append(f"{place}: {field} is missing")
+            continue
         given = repr(mistake["input"])
         given = given if len(given) <= 80 else given[:77] + "..."
-        lines.append(f"{place}: {field} = {given}: {mistake['msg']}")
+        told = mistake["msg"]
+        if mistake["type"] == "extra_forbidden" and kind is not None:
+            told = "unknown: " + _hint(str(mistake["loc"][-1]), _fields_at(kind, mistake["loc"][:-1]))
+        lines.append(f"{place}: {field} = {given}: {told}")
     return "\n".join(lines)
+
+
+def _fields_at(kind: type[BaseModel], location: Iterable[int | str]) -> list[str]:
+    """Names of the fields that what stands at a place within a ``kind`` may have."""
+    for part in location:
+        if (info := kind.model_fields.get(str(part))) is not None:
+            kind = next((inner for inner in _within(info.annotation) if hasattr(inner, "model_fields")), kind)
+    return sorted(kind.model_fields)
+
+
+def _within(annotation: Any) -> Iterator[Any]:
+    """An annotation, such as list[Budget], and all that stands within its brackets."""
+    yield annotation
+    for inner in get_args(annotation):
+        yield from _within(inner)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

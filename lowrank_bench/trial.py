@@ -74,7 +74,7 @@ class Budget(Noun):
         try:
             budget = handler(data)
         except ValidationError as error:
-            raise InvalidBudget(explain(error, "budget")) from None
+            raise InvalidBudget(explain(error, "budget", Budget)) from None
         targets = {m: r for m in ("macs", "params", "latency") if (r := getattr(budget, m)) is not None}
         if len(targets) != 1:
             raise InvalidBudget(f"budget {data!r}: give exactly one of macs, params and latency, e.g. Budget(macs=4)")

@@ -28,8 +28,8 @@ from lowrank_bench.trial import CONTROL
 
 SETTINGS_LEGEND = "Fastest in each setting: by the speedup within it, of this recipe alone, by its interval's lower end"
 FEW = 100
-"""Test images below which the bootstrap of losses does not hold what it says: simulated where 5 % of the images are lost
-and 3 % gained, 96 % of the intervals hold the 2 points with 100 images, 90 % with 50, 80 % with 36.
+"""Test images below which the bootstrap of losses does not hold what it says: simulated where 5 % of the images are
+lost and 3 % gained, 96 % of the intervals hold the 2 points with 100 images, 90 % with 50, 80 % with 36.
 """
 MADE_TITLE, LOST_TITLE = "Made, not timed", "Refused or failed"
 _OF_MODELS = (

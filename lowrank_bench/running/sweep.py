@@ -229,7 +229,7 @@ def parse_toml(kind: type[Parsed], text: str, place: str, **given: str) -> Parse
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise InvalidSweep(f"{place} is not valid TOML: {error}") from None
     except ValidationError as error:
-        raise InvalidSweep(explain(error, place)) from None
+        raise InvalidSweep(explain(error, place, kind)) from None
     except LowRankBenchError as error:
         raise InvalidSweep(f"{place}: {error}") from None
 

@@ -95,11 +95,13 @@ def test_what_is_published_rests_on_five_fresh_processes(tmp_path: Path) -> None
         ('"evbmf"', '"energy:2"', r"sweep\.ranks: unknown rank rule 'energy:2'"),
         ("batches = [1, 64]", "batches = [1, 64]\nseeds = [1, 7]", r"measure\.seeds = \[1, 7\]: \[7\] are not among"),
         ("seeds = [0, 1]", 'seeds = ["x"]', r"sweep\.seeds\.0 = 'x'"),
-        ("seeds = [0, 1]", "sedes = [0, 1]", r"sweep\.sedes"),
+        ("seeds = [0, 1]", "sedes = [0, 1]", r"sweep\.sedes = .*did you mean 'seeds'\? known are budgets, meth"),
+        ("[measure]", "[mesure]", r"mesure = .*did you mean 'measure'\? known are measure, sweep$"),
+        ("batches = [1, 64]", "batch = [1, 64]", r"measure\.batch = .*did you mean 'batches'"),
         ("batches = [1, 64]", "batches = [0]", r"measure\.batches\.0 = 0"),
         ('threads = [1, "all"]', "threads = [4096]", r"measure\.threads = 4096.*this machine has"),
         ("[sweep]", "[sweep", "not valid TOML"),
-        ('recipe = "none"', "", r"sweep\.recipe"),
+        ('recipe = "none"', "", r"sweep\.recipe is missing$"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, old: str, new: str, words: str) -> None:
