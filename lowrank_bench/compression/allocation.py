@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -45,7 +45,6 @@ def ranks_for_budget(
     """
     if budget.scope == "convs":
         open_sites = {name: site for name, site in open_sites.items() if site.geometry.kind == "conv2d"}
-    _check_align(method, open_sites.values())
     costs = _costs(method, model, job, budget)
     timed = isinstance(costs, LayerTimes)
     # what is timed has random factors, and the draws to come must not depend on how many
@@ -74,16 +73,6 @@ def ranks_for_budget(
                 with suppress(InvalidBudget):
                     return allocate(budget, total, some)
             return allocate(budget, total, preferred[-1])
-
-
-def _check_align(method: LayerMethod, sites: Collection[Site]) -> None:
-    """Raise InvalidBudget where no layer has a rank as large as the option ``align``, which would do nothing."""
-    shapes = [method.target_geometry(site.geometry).kernel for site in sites]
-    largest = max((max(method.candidates(shape)[-1]) for shape in shapes), default=0)
-    if shapes and method.options.align > max(largest, 1):
-        raise InvalidBudget(
-            f"options: align = {method.options.align}, and no layer has a rank above {largest}: give a smaller one"
-        )
 
 
 @contextmanager

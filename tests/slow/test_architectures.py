@@ -60,8 +60,12 @@ def outputs(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
 
 def counted(model: nn.Module, size: tuple[int, int, int]) -> float:
     dtype = next(model.parameters()).dtype
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(torch.zeros(1, *size, dtype=dtype))
+    torch.backends.mha.set_fastpath_enabled(False)  # fused attention has no formula
+    try:
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            model(torch.zeros(1, *size, dtype=dtype))
+    finally:
+        torch.backends.mha.set_fastpath_enabled(True)
     return counter.get_total_flops() / 2
 
 

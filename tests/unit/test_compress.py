@@ -512,11 +512,3 @@ def test_what_is_no_module_of_python_is_named_with_the_remedy() -> None:
 def test_the_dense_network_meets_no_budget() -> None:
     with pytest.raises(lrb.InvalidBudget, match="leave budget out"):
         lrb.compress(small(), "identity", lrb.Budget(macs=4), input_size=(3, 16, 16))
-
-
-@pytest.mark.parametrize("align", [16, 1000])
-def test_an_align_that_no_layer_can_have_is_refused_and_not_left_out(align: int) -> None:
-    model = nn.Sequential(nn.Conv2d(3, 12, 3), nn.ReLU(), nn.Conv2d(12, 14, 3))
-    how: dict[str, Any] = {"input_size": (3, 12, 12), "budget": lrb.Budget(macs=1.5)}
-    with pytest.raises(lrb.InvalidBudget, match=f"align = {align}, and no layer has a rank above 14"):
-        lrb.compress(model, "tucker", options={"align": align}, **how)
