@@ -109,8 +109,8 @@ def compress(
         raise InvalidBudget(f"budget = {budget!r}: a Budget is wanted, such as lowrank_bench.Budget(macs=4)")
     if (budget is None) == (ranks is None) and cls.name != CONTROL:
         raise InvalidInput("give exactly one of budget (e.g. Budget(macs=4)) and ranks (e.g. {'conv1': 16} or 'evbmf')")
-    if budget is not None and cls.name == CONTROL:
-        raise InvalidBudget(f"method {CONTROL!r} is the dense network, which meets no budget: leave budget out")
+    if cls.name == CONTROL and (budget is not None or ranks is not None):
+        raise InvalidInput(f"method {CONTROL!r} is the dense network as it is: leave budget and ranks out")
     tuning = get_recipe(recipe or "none")
     if tuning.epochs and data is None:
         raise InvalidInput(

@@ -9,7 +9,15 @@ import zlib
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    StrictInt,
+    ValidationError,
+    model_validator,
+)
 
 from lowrank_bench.errors import InvalidBudget, explain
 
@@ -28,10 +36,10 @@ under names of its choice.
 
 Whole = Annotated[int, Field(ge=0, lt=2**63)]
 """What a table's integers hold."""
-Positive = Annotated[int, Field(ge=1, lt=2**63)]
+Positive = Annotated[int, Field(strict=True, ge=1, lt=2**63)]
 Metric = Literal["params", "macs", "latency"]
 Scope = Literal["all", "convs"]
-Ranks = int | str | tuple[int, ...]
+Ranks = StrictInt | str | tuple[StrictInt, ...]
 
 
 def machine_version(machine: str) -> int:

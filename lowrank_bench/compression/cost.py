@@ -98,8 +98,8 @@ class Site:
 
 def count(model: nn.Module, input_size: tuple[int, ...], scope: Scope = "all") -> Cost:
     """Cost of a model for one image of ``input_size`` (C, H, W); with ``scope="convs"`` of its convolutions of every
-    kind: transposed, 1-D, 3-D and subclasses as well. Attention counts as its matrix products, though torch may fuse
-    them into a call of its own. The model is not touched. Raises InvalidInput where it does not
+    kind: transposed, 1-D, 3-D and subclasses as well. What torch may fuse into a call of its own, attention and
+    recurrent layers, counts as its matrix products. The model is not touched. Raises InvalidInput where it does not
     take that size.
     """
     alias = alias_of(model)
@@ -184,6 +184,15 @@ def _unfused() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(before)
 
 
+def _recurrent_flops(x: Tensor, to_gates: Tensor, from_state: Tensor, *_: Any, **named: Any) -> int:
+    """Of one layer in one direction, over (time, images, inputs) or (images, time, inputs)."""
+    return 2 * x.shape[0] * x.shape[1] * (to_gates.numel() + from_state.numel())
+
+
+_FUSED: dict[Any, Callable[..., int]] = {torch.ops.aten.mkldnn_rnn_layer: _recurrent_flops}
+"""What PyTorch's flop counter has no formula for, though it multiplies."""
+
+
 class _Multiplications(TorchDispatchMode):
     """Twice the MACs of all that runs within, and of the convolutions, by the formulas of PyTorch's own flop counter.
 
@@ -202,7 +211,7 @@ class _Multiplications(TorchDispatchMode):
         self, func: OpOverload, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        formula = flop_registry.get(func.overloadpacket)
+        formula = _FUSED.get(func.overloadpacket) or flop_registry.get(func.overloadpacket)
         if formula is None:
             with self:
                 parts = func.decompose(*args, **kwargs)

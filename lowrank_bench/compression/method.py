@@ -58,10 +58,7 @@ class Method(ABC):
         try:
             self.options = self.Options(**options)
         except ValidationError as error:
-            known = ", ".join(self.Options.model_fields) or "none"
-            raise InvalidOptions(
-                f"{explain(error, f'options of method {self.name!r}')} (its options: {known})"
-            ) from None
+            raise InvalidOptions(explain(error, f"options of method {self.name!r}", self.Options)) from None
 
     @property
     def versions(self) -> dict[str, int]:

@@ -53,7 +53,7 @@ class Speedup:
     control: Pairs
 
     def __str__(self) -> str:
-        """In a line, such as ``2.31 [2.28, 2.34] faster, 44 pairs, noise floor 1.2 %, 10.4 ms to 4.5 ms``."""
+        """In a line, such as ``2.31 [2.28, 2.34] faster, 44 pairs, noise floor 1.2%, 10.4 ms to 4.5 ms``."""
         return (
             f"{self.ratio:.2f} [{self.low:.2f}, {self.high:.2f}] {self.verdict}, {self.pairs} pairs, noise floor "
             f"{self.noise_floor:.1%}, {self.dense_ms:.4g} ms to {self.compressed_ms:.4g} ms"

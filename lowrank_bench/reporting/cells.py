@@ -119,7 +119,7 @@ def _number(name: str, form: str) -> Callable[[Row], str]:
 
 def _place(row: Row) -> str:
     rank = "A/A" if row.method == CONTROL else "–" if pd.isna(row.rank) else str(row.rank)
-    return f"{rank} ★" if row.pareto else rank
+    return f"{rank} ◆" if row.pareto else rank
 
 
 def _top1(row: Row) -> str:

@@ -129,8 +129,10 @@ def _speed_changes(old: Side, new: Side) -> Iterator[Change]:
 
 
 def _model_changes(old: Side, new: Side) -> Iterator[Change]:
-    for key in (key for key in old.models if key in new.models):
-        (before, after), seeds = _over_shared_seeds(old.models[key], new.models[key])
+    for key, models in old.models.items():
+        if (others := new.models.get(key)) is None:
+            continue
+        (before, after), seeds = _over_shared_seeds(models, others)
         name, runtime = _name(key[:3]), key[3]
         where = ", ".join(filter(None, (runtime, seeds)))
         if after.top1_drop_low > before.top1_drop_high:

@@ -39,6 +39,7 @@ class Side:
         frame.loc[bound, "target"] += " on " + frame.loc[bound, "machine"]
         made = as_made(frame)
         judged_there = frame[frame["top1_after"].notna() & ~frame["arithmetic"].isin(["", "float32"])]
+        judged_there = judged_there.sort_values("machine", kind="stable")  # processors differ in what fewer bits do
         for runtime, rows in [("", made), *judged_there.groupby("runtime")]:
             for _, group in rows[rows["method"] != CONTROL].groupby([*SCOPE, *WHAT]):
                 models = one_of_each_seed(group)

@@ -56,8 +56,8 @@ def networks_grid(boards: Sequence[Board], threads: int, batch: int) -> tuple[Gr
     """Of every method the practical speedup of its fastest variant, the runtime in which it is reached and the
     number of its options where it has any; ★ the largest that is beyond noise, ☆ what is so too and may be as large;
     what refused or failed there is said so. Beside the table what each number stands for, and what latency targets came
-    to in their own runtime. Ranks that were given one by
-    one, which a network shares with no other, are left to its own board.
+    to in their own runtime. Ranks that were given one by one, which a network shares with no other, are left to its own
+    board.
     """
     lines: list[tuple[Board, str, pd.DataFrame]] = []
     for board in boards:

@@ -28,9 +28,7 @@ from lowrank_bench.trial import CONTROL
 
 SETTINGS_LEGEND = "Fastest in each setting: by the speedup within it, of this recipe alone, by its interval's lower end"
 FEW = 100
-"""Test images below which the bootstrap of losses does not hold what it says: simulated where 5 % of the images are
-lost and 3 % gained, 96 % of the intervals hold the 2 points with 100 images, 90 % with 50, 80 % with 36.
-"""
+"""Test images below which the bootstrap of losses does not hold what it says; its test simulates it."""
 MADE_TITLE, LOST_TITLE = "Made, not timed", "Refused or failed"
 _OF_MODELS = (
     "Method", "Target", "Loss, points [95 %]", "Top-1 before → after tuning", "Seeds (their losses)", "MACs ratio",
@@ -179,7 +177,7 @@ def legend(max_loss: float) -> str:
     """What the tables of a board mean that ranks what loses at most so many points, in sentences."""
     return (
         "Ranked within each setting by the lower bound of the speedup, among what loses at most "
-        f"{points_text(max_loss)} of top-1 (– loses more, or its loss is not known). ★ nothing else in the "
+        f"{points_text(max_loss)} of top-1 (– loses more, or its loss is not known). ◆ nothing else in the "
         "setting is as fast and as accurate. A/A is the dense model against its own copy. Speedup is dense over "
         "compressed time under the same runtime: median of pair ratios; over several processes or seeds, geometric "
         "mean with t-interval. Loss is counted from the dense control after the same tuning: mean over seeds, with the "

@@ -75,4 +75,4 @@ def load_slurm(path: Path) -> SlurmTable:
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise InvalidInput(f"{path} is not valid TOML: {error}") from None
     except ValidationError as error:
-        raise InvalidInput(explain(error, str(path))) from None
+        raise InvalidInput(explain(error, str(path), SlurmFile)) from None

@@ -489,6 +489,7 @@ def test_a_kernel_that_is_not_the_weight_is_not_composed(layer: nn.Module, words
         lrb.compose(layer)
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")
 def test_what_is_no_module_of_python_is_named_with_the_remedy() -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3))
     how: dict[str, Any] = {"ranks": {"2": 4}, "input_size": (3, 16, 16)}
@@ -509,6 +510,7 @@ def test_what_is_no_module_of_python_is_named_with_the_remedy() -> None:
         lrb.compress(model, "tucker", ranks=numbered, input_size=(3, 16, 16))
 
 
-def test_the_dense_network_meets_no_budget() -> None:
-    with pytest.raises(lrb.InvalidBudget, match="leave budget out"):
-        lrb.compress(small(), "identity", lrb.Budget(macs=4), input_size=(3, 16, 16))
+@pytest.mark.parametrize("asked", [{"budget": lrb.Budget(macs=4)}, {"ranks": 4}], ids=str)
+def test_the_dense_network_meets_no_budget_and_has_no_ranks(asked: dict[str, Any]) -> None:
+    with pytest.raises(lrb.InvalidInput, match="leave budget and ranks out"):
+        lrb.compress(small(), "identity", **asked, input_size=(3, 16, 16))

@@ -174,5 +174,22 @@ def test_attention_counts_as_what_it_multiplies_and_what_it_reads_itself_stays_d
         lrb.compress(model, "channel_svd", ranks={"encoder.linear1": 8}, input_size=(3, 8, 8))
 
 
+@pytest.mark.parametrize(("kind", "gates"), [(nn.LSTM, 4), (nn.GRU, 3), (nn.RNN, 1)])
+def test_recurrent_layers_count_every_step_in_both_directions(kind: type[nn.RNNBase], gates: int) -> None:
+    class Reading(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 16, 3, padding=1)
+            self.recurrent = kind(16, 32, num_layers=2, bidirectional=True, batch_first=True)  # type: ignore[call-arg]
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.recurrent(self.conv(x).flatten(2).mT)[0]
+            return out
+
+    steps = 8 * 8
+    layers = 2 * gates * 32 * ((16 + 32) + (2 * 32 + 32))
+    assert lrb.count(Reading(), (3, 8, 8)).macs == steps * (27 * 16 + layers)
+
+
 def test_kernel_shape_reads_as_the_papers_write_it() -> None:
     assert KernelShape(2, 3, 4, 5)._asdict() == {"T": 2, "S": 3, "dh": 4, "dw": 5}

@@ -14,6 +14,7 @@ from lowrank_bench.measurement.quality import (
     paired_drop_ratio,
     unpack_hits,
 )
+from lowrank_bench.reporting.tables import FEW
 
 
 @pytest.fixture
@@ -50,6 +51,16 @@ def test_pairing_keeps_hard_images_out_of_the_interval(rng):
     drop, low, high = paired_drop(control, compressed)
     assert drop == 1
     assert 0.5 < low < high < 1.6  # an unpaired interval would reach 2.8 points to each side
+
+
+@pytest.mark.parametrize(("images", "least", "most"), [(FEW, 0.93, 0.98), (FEW // 3, 0.5, 0.88)])
+def test_of_fewer_images_than_boards_warn_of_intervals_hold_the_truth_too_seldom(rng, images, least, most):
+    held = 0
+    for _ in range(300):  # 5 % of the images are lost and 3 % gained: a loss of 2 points
+        drawn = rng.random(images)
+        _, low, high = paired_drop(drawn >= 0.03, (drawn < 0.03) | (drawn >= 0.08))
+        held += low <= 2 <= high
+    assert least < held / 300 < most
 
 
 def test_groups_that_fail_together_widen_the_interval():

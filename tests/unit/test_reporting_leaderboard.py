@@ -216,7 +216,7 @@ def test_markdown_and_csv_say_the_same():
         assert line[3] == f"{row['runtime']} {row['threads']}t b{row['batch']}"
         assert line[4].startswith(f"{float(row['speedup']):.2f} [")
         assert line[5] == row["verdict"]
-        assert ("★" in line[0]) == (row["pareto"] == "True")
+        assert ("◆" in line[0]) == (row["pareto"] == "True")
 
 
 def test_calls_have_their_p50_p90_throughput_memory_and_size_on_the_board_and_on_the_page(tmp_path):

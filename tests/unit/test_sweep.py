@@ -98,6 +98,8 @@ def test_what_is_published_rests_on_five_fresh_processes(tmp_path: Path) -> None
         ("seeds = [0, 1]", "sedes = [0, 1]", r"sweep\.sedes = .*did you mean 'seeds'\? known are budgets, meth"),
         ("[measure]", "[mesure]", r"mesure = .*did you mean 'measure'\? known are measure, sweep$"),
         ("batches = [1, 64]", "batch = [1, 64]", r"measure\.batch = .*did you mean 'batches'"),
+        ("batches = [1, 64]", "batches = [true]", r"measure\.batches\.0 = True"),
+        ('"evbmf"', "true", r"sweep\.ranks.* = True"),
         ("batches = [1, 64]", "batches = [0]", r"measure\.batches\.0 = 0"),
         ('threads = [1, "all"]', "threads = [4096]", r"measure\.threads = 4096.*this machine has"),
         ("[sweep]", "[sweep", "not valid TOML"),
