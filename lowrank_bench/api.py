@@ -30,7 +30,7 @@ from lowrank_bench.training.batches import rebatched
 from lowrank_bench.training.recalibrate import RECALIBRATION_IMAGES, recalibrate
 from lowrank_bench.training.recipes import Recipe, get_recipe
 from lowrank_bench.training.tuning import check_recipe, tune
-from lowrank_bench.trial import CONTROL, Budget, Ranks
+from lowrank_bench.trial import CONTROL, Budget, NetworkRanks, Ranks
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 
@@ -69,7 +69,7 @@ def compress(
     model: nn.Module,
     method: str | type[Method],
     budget: Budget | None = None,
-    ranks: Ranks | dict[str, Ranks] | None = None,
+    ranks: NetworkRanks | None = None,
     options: Mapping[str, Any] | None = None,
     input_size: tuple[int, int, int] = (3, 224, 224),
     data: Batches | Callable[[int], Batches] | None = None,

@@ -30,7 +30,7 @@ from lowrank_bench.tasks.speed import Speed
 from lowrank_bench.tasks.task import Split, Task
 from lowrank_bench.tasks.zoo import in_zoo
 from lowrank_bench.training.evaluate import predicted_and_true
-from lowrank_bench.trial import Budget, Ranks, target_text
+from lowrank_bench.trial import Budget, NetworkRanks, target_text
 
 SPLIT: Split = "validation"
 """The images on which accuracy is told: tests are run to tune, and the test images decide nothing."""
@@ -63,7 +63,7 @@ class LowRank:
         method: str | type[Method],
         budget: Budget | None = None,
         *,
-        ranks: Ranks | dict[str, Ranks] | None = None,
+        ranks: NetworkRanks | None = None,
         options: Mapping[str, Any] | None = None,
         input_size: tuple[int, int, int] | None = None,
         runtime: str = "eager-nhwc",

@@ -67,6 +67,8 @@ def run(
     try:
         with _crew(cluster, jobs) as (crew, machines):
             trials, measurements = _planned(sweep, machines, only, weights)
+            if not measurements:
+                console.print(escape("nothing is timed here: in which settings to time, a sweep says in [measure]"))
             with progress_bar() as progress:
                 engine = Engine(
                     out,

@@ -16,8 +16,11 @@ from pydantic import (
     ModelWrapValidatorHandler,
     StrictInt,
     ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from lowrank_bench.errors import InvalidBudget, explain
 
@@ -34,12 +37,30 @@ leads a network through compression, and the weights or the code that a user bro
 under names of its choice.
 """
 
+
+def as_one(wanted: str) -> WrapValidator:
+    """For a union: what is of none of its kinds is refused once, saying what is ``wanted``, not once for every kind."""
+
+    def validate(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return handler(value)
+        except ValidationError:
+            raise PydanticCustomError("union", "{wanted} is wanted", {"wanted": wanted}) from None
+
+    return WrapValidator(validate)
+
+
 Whole = Annotated[int, Field(ge=0, lt=2**63)]
 """What a table's integers hold."""
 Positive = Annotated[int, Field(strict=True, ge=1, lt=2**63)]
 Metric = Literal["params", "macs", "latency"]
 Scope = Literal["all", "convs"]
 Ranks = StrictInt | str | tuple[StrictInt, ...]
+"""Of one layer: a rank, several, or a rule that finds them."""
+NetworkRanks = Annotated[
+    Ranks | dict[str, Ranks], as_one("a rank, a list of ranks, a rule such as 'evbmf', or {layer = any of these}")
+]
+"""Of a network: the same for all its layers, or layer by layer."""
 
 
 def machine_version(machine: str) -> int:
@@ -154,7 +175,7 @@ class Trial(Noun):
     method: str
     options: dict[str, Any] = {}
     budget: Budget | None = None
-    ranks: Ranks | dict[str, Ranks] | None = None
+    ranks: NetworkRanks | None = None
     recipe: str
     seed: Whole = 0
     versions: Mapping[str, int] = Field(

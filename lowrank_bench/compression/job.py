@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from lowrank_bench.compression.latency import Timer
-from lowrank_bench.trial import Budget, Ranks
+from lowrank_bench.trial import Budget, NetworkRanks
 
 Batches = Callable[[int], Iterable[tuple[Tensor, Tensor]]]
 """Epoch -> (images, labels) batches."""
@@ -37,7 +37,7 @@ class Job:
 
     input_size: tuple[int, int, int]
     budget: Budget | None = None
-    ranks: Ranks | dict[str, Ranks] | None = None
+    ranks: NetworkRanks | None = None
     data: Batches | None = None
     recipe: str | None = None
     speed_only: bool = False

@@ -121,7 +121,7 @@ class LayerMethod(Method):
 
     @abstractmethod
     def factorize(self, weight: Tensor, ranks: tuple[int, ...], statistics: Tensor | None = None) -> Chain:
-        """Factor the kernel of one group, (T, S, dh, dw) in float64, finite.
+        """Factor the kernel of one group, (T, S, dh, dw) in float64, finite, a copy that may be overwritten.
 
         ``statistics``: second moments of the input patches, (S dh dw, S dh dw), or None. Is also called with a ``meta``
         tensor to learn the chain's shapes; a method that looks at values overrides ``structure`` instead.
@@ -183,7 +183,8 @@ class LayerMethod(Method):
         kernel in its metric. Raises InvalidRanks or InvalidWeights, naming ``place``.
         """
         check_finite(weight, place)
-        parts = (weight.detach().double() if target is None else target.kernel).chunk(groups)
+        kernel = weight.detach() if target is None else target.kernel
+        parts = kernel.to(torch.float64, copy=True).chunk(groups)
         self.check_ranks(KernelShape(*parts[0].shape), ranks, place)
         one = self.of_one_group(groups)
         if target is None:

@@ -59,7 +59,13 @@ def check_structure(method: AnyMethod, groups: int) -> None:
     torch.manual_seed(0)
     weight = torch.randn(shape.T * groups, *shape[1:], dtype=torch.float64)
     for ranks in _some_candidates(instance, shape):
-        promised = str(instance.structure_layer(shape, groups, ranks))
+        try:
+            promised = str(instance.structure_layer(shape, groups, ranks))
+        except (RuntimeError, NotImplementedError) as error:
+            raise NonConforming(
+                "factorize takes meta tensors, which have a shape and no values; one that looks at values overrides "
+                f"structure: {error}"
+            ) from None
         delivered = str(instance.factorize_layer(weight, groups, ranks))
         require(promised == delivered, f"structure promises {promised} at ranks {ranks}, factorize gives {delivered}")
 
@@ -80,12 +86,13 @@ def check_error_falls(method: AnyMethod) -> None:
 
 def check_layer_unchanged(method: AnyMethod) -> None:
     """The layer is not changed, and what takes its place is in its dtype. Raises NonConforming."""
-    conv = _taken(method, dtype=torch.float32)
-    before = conv.weight.detach().clone()
-    factored = factorize(conv, method, "full")
-    require(torch.equal(conv.weight, before), "the layer that is factored is not changed")
-    found = {parameter.dtype for parameter in factored.parameters()}
-    require(found == {torch.float32}, f"the factors are in the layer's dtype, not {found}")
+    for dtype in (torch.float32, torch.float64):
+        conv = _taken(method, dtype=dtype)
+        before = conv.weight.detach().clone()
+        factored = factorize(conv, method, "full")
+        require(torch.equal(conv.weight, before), f"the layer that is factored, in {dtype}, is not changed")
+        found = {parameter.dtype for parameter in factored.parameters()}
+        require(found == {dtype}, f"the factors are in the layer's dtype, {dtype}, not {found}")
 
 
 def check_not_finite(method: AnyMethod, value: float) -> None:
@@ -207,6 +214,7 @@ def _shape(conv: nn.Conv2d) -> KernelShape:
 def _some_candidates(method: LayerMethod, shape: KernelShape) -> list[tuple[int, ...]]:
     """The least ranks, those in the middle, and the full ones; fewer where there are fewer."""
     candidates = [tuple(ranks) for ranks in method.candidates(shape)]
+    require(bool(candidates), f"candidates lists ranks, the full ones last; of a kernel {tuple(shape)} it lists none")
     return [*dict.fromkeys((candidates[0], candidates[len(candidates) // 2], candidates[-1]))]
 
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from lowrank_bench.errors import InvalidSweep, LowRankBenchError, UnknownName
 from lowrank_bench.running.sweep import MethodChoice, Sweep, parse_toml
 from lowrank_bench.shipped import PAPERS, paper_names
-from lowrank_bench.trial import Budget, Ranks, Trial
+from lowrank_bench.trial import Budget, NetworkRanks, Trial
 
 QUICK_SECONDS, QUICK_PRECISION, QUICK_RECIPE = 1.5, 0.05, "short"
 
@@ -35,7 +35,7 @@ class Quick(_Table):
     models: list[str] | None = None
     methods: list[MethodChoice | str] | None = None
     budgets: list[Budget] | None = None
-    ranks: list[Ranks | dict[str, Ranks]] | None = None
+    ranks: list[NetworkRanks] | None = None
     runtimes: list[str] | None = None
 
 
@@ -75,7 +75,7 @@ class Models(_Table):
     model: str | None = None
     options: dict[str, Any] | None = None
     budget: Budget | None = None
-    ranks: Ranks | dict[str, Ranks] | None = None
+    ranks: NetworkRanks | None = None
     runtime: str | None = None
 
     def of(self, trials: list[Trial]) -> list[Trial]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -24,9 +24,21 @@ from lowrank_bench.tasks.catalog import get_task
 from lowrank_bench.tasks.open_task import spelled
 from lowrank_bench.tasks.task import Task
 from lowrank_bench.training.recipes import get_recipe
-from lowrank_bench.trial import BROUGHT, CONTROL, MACHINE, Budget, Measurement, Positive, Ranks, Trial, machine_version
+from lowrank_bench.trial import (
+    BROUGHT,
+    CONTROL,
+    MACHINE,
+    Budget,
+    Measurement,
+    NetworkRanks,
+    Positive,
+    Trial,
+    as_one,
+    machine_version,
+)
 
 Parsed = TypeVar("Parsed", bound=BaseModel)
+Threads = Annotated[Positive | Literal["all"], as_one("a number of at least 1, or 'all',")]
 
 
 class _Table(BaseModel):
@@ -54,7 +66,7 @@ class TrialTable(_Table):
     models: list[str] = Field(min_length=1)
     methods: list[MethodChoice] = Field(min_length=1)
     budgets: list[Budget] = []
-    ranks: list[Ranks | dict[str, Ranks]] = []
+    ranks: list[NetworkRanks] = []
     seeds: list[Seed] = Field(default=[0], min_length=1)
     recipe: str
 
@@ -70,7 +82,7 @@ class MeasureTable(_Table):
     """``[measure]``: in which settings to time them."""
 
     runtimes: list[str] = Field(min_length=1)
-    threads: list[Positive | Literal["all"]] = Field(default=[1], min_length=1)
+    threads: list[Threads] = Field(default=[1], min_length=1)
     batches: list[Positive] = Field(default=[1], min_length=1)
     precision: float = Field(default=0.01, gt=0, lt=1)
     max_seconds: float = Field(default=60, gt=0)
@@ -163,7 +175,7 @@ class Sweep(_Table):
         ]
         return list({measurement.key: measurement for measurement in measurements}.values())
 
-    def _targets(self, method: str) -> list[tuple[Budget | None, Ranks | dict[str, Ranks] | None]]:
+    def _targets(self, method: str) -> list[tuple[Budget | None, NetworkRanks | None]]:
         if method == CONTROL:
             return [(None, None)]
         targets = [*product(self.sweep.budgets, [None]), *product([None], self.sweep.ranks)]

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from lowrank_bench.compression.ranks import RULES, rank_rule
 from lowrank_bench.errors import InvalidSweep, UnknownName
 from lowrank_bench.measurement.runtimes import RUNTIMES
-from lowrank_bench.trial import Budget, Ranks
+from lowrank_bench.trial import Budget, NetworkRanks
 
 
-def check_ranks(ranks: Ranks | dict[str, Ranks]) -> None:
+def check_ranks(ranks: NetworkRanks) -> None:
     """Raise what no layer could take: InvalidSweep for a number below 1, InvalidRanks for a rule that there is not."""
     for rule in ranks.values() if isinstance(ranks, dict) else [ranks]:
         if isinstance(rule, str):

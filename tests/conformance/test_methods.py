@@ -55,6 +55,13 @@ class Whole(LayerMethod):
         return Chain([Factor(weight * (1 - 0.1 * (3 - ranks[0])), "hw")])
 
 
+class InPlace(Whole):
+    """Overwrites the copy that it is given."""
+
+    def factorize(self, weight: Tensor, ranks: tuple[int, ...], statistics: Tensor | None = None) -> Chain:
+        return Chain([Factor(weight.mul_(1 - 0.1 * (3 - ranks[0])), "hw")])
+
+
 class OfOneTap(Whole):
     """For 1x1 convolutions only, of which it has two ranks."""
 
@@ -116,15 +123,29 @@ class Lenient(Whole):
         return
 
 
+class Curious(Whole):
+    """Looks at values where there are shapes only."""
+
+    def factorize(self, weight: Tensor, ranks: tuple[int, ...], statistics: Tensor | None = None) -> Chain:
+        assert float(weight.norm()) >= 0
+        return super().factorize(weight, ranks)
+
+
+class Undecided(Whole):
+    def candidates(self, shape: KernelShape) -> Sequence[tuple[int]]:
+        return []
+
+
 class Heedless(Whole):
     def compress(self, model: nn.Module, job: Job) -> lrb.Compressed:
         return lrb.methods()["identity"]().compress(model, job)
 
 
-def test_a_method_that_keeps_its_promises_passes_as_a_class_too() -> None:
+@pytest.mark.parametrize("method", [Whole, InPlace])
+def test_a_method_that_keeps_its_promises_passes_as_a_class_too(method: type[LayerMethod]) -> None:
     for name, check in CHECKS.items():
         if name != "linear":
-            check(Whole)
+            check(method)
 
 
 @pytest.mark.parametrize("check", [name for name in CHECKS if name != "linear"])
@@ -146,6 +167,8 @@ def test_a_method_that_refuses_by_name_keeps_its_promises_on_what_it_takes(check
         (Hermit, "takes-something", "all are refused"),
         (Dead, "gradients", "a gradient reaches"),
         (Careless, "zero-kernel", "stays zero"),
+        (Curious, "structure", r"overrides structure: .*meta"),
+        (Undecided, "error-falls", "it lists none"),
         (Lenient, "ranks-out-of-range", "InvalidRanks"),
         (Heedless, "not-finite-nan", "raised for budget params/2, not nothing"),
     ],

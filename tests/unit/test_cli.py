@@ -59,6 +59,17 @@ def test_a_run_names_what_failed_and_exits_with_1(
     assert words in capsys.readouterr().err
 
 
+def test_a_run_that_times_nothing_says_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Engine, "run", lambda *_: Summary(ran=1))
+    assert call(monkeypatch, "run", "--out", str(tmp_path)) == 0
+    assert "[measure]" not in capsys.readouterr().err
+    (tmp_path / "untimed.toml").write_text(SWEEP.partition("[measure]")[0].format())
+    assert call(monkeypatch, "run", str(tmp_path / "untimed.toml"), "--out", str(tmp_path)) == 0
+    assert "nothing is timed here: in which settings to time, a sweep says in [measure]" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

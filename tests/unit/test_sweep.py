@@ -99,7 +99,17 @@ def test_what_is_published_rests_on_five_fresh_processes(tmp_path: Path) -> None
         ("[measure]", "[mesure]", r"mesure = .*did you mean 'measure'\? known are measure, sweep$"),
         ("batches = [1, 64]", "batch = [1, 64]", r"measure\.batch = .*did you mean 'batches'"),
         ("batches = [1, 64]", "batches = [true]", r"measure\.batches\.0 = True"),
-        ('"evbmf"', "true", r"sweep\.ranks.* = True"),
+        (
+            '"evbmf"',
+            "true",
+            r"sweep\.ranks\.0 = True: a rank, a list of ranks, .* is wanted$",
+        ),
+        ("conv2 = 8", "conv2 = 1.5", r"sweep\.ranks\.1 = {'conv2': 1\.5}: a rank, a list of ranks"),
+        (
+            'threads = [1, "all"]',
+            "threads = [1.5]",
+            r"measure\.threads\.0 = 1\.5: a number of at least 1, or 'all'",
+        ),
         ("batches = [1, 64]", "batches = [0]", r"measure\.batches\.0 = 0"),
         ('threads = [1, "all"]', "threads = [4096]", r"measure\.threads = 4096.*this machine has"),
         ("[sweep]", "[sweep", "not valid TOML"),
