@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -33,6 +34,7 @@ from lowrank_bench.training.tuning import check_recipe, tune
 from lowrank_bench.trial import CONTROL, Budget, NetworkRanks, Ranks
 
 Batches = Iterable[tuple[Tensor, Tensor]]
+TOLD = 3  # reasons why layers were left as they are
 
 
 def factorize(
@@ -92,6 +94,8 @@ def compress(
     None of ``data`` is held out: no accuracy is measured, every epoch is run whatever the recipe's patience, and the
     last one counts. ``history`` of what comes back has the epochs of the method's own training, then those of tuning.
 
+    Where ranks leave every layer as it is, a warning says why.
+
     ``speed_only``: the model's weights mean nothing, as those of a network that is not trained: every layer gets one
     fraction of its cost, and the factors are drawn, not fitted, as on task ``speed``.
 
@@ -129,7 +133,10 @@ def compress(
     instance = cls(seed=seed, **options)
     check_recipe(instance, tuning)
     job = Job(input_size, budget, ranks, batches, recipe, speed_only=speed_only, timer=Clock(_alone))
-    return _finished(instance.compress(model, job), model, instance, job, tuning)
+    compressed = instance.compress(model, job)
+    if ranks is not None and not _changes(compressed):
+        warnings.warn(f"{cls.name} left every layer as it is: {_reasons(compressed)}", stacklevel=2)
+    return _finished(compressed, model, instance, job, tuning)
 
 
 def measure_speedup(
@@ -171,7 +178,7 @@ def _finished(compressed: Compressed, dense: nn.Module, method: Method, job: Job
     def settle(model: nn.Module) -> None:
         recalibrate(model, first_images(data(0), job.input_size, RECALIBRATION_IMAGES))
 
-    if compressed.plan.layers or compressed.plan.widths:
+    if _changes(compressed):
         settle(compressed.model)
     if not recipe.epochs:
         return compressed
@@ -187,6 +194,17 @@ def _finished(compressed: Compressed, dense: nn.Module, method: Method, job: Job
     )
     made = compressed.history
     return replace(tuned, history=History(made.epochs + history.epochs, made.kept + history.kept))
+
+
+def _changes(compressed: Compressed) -> bool:
+    return bool(compressed.plan.layers or compressed.plan.widths)
+
+
+def _reasons(compressed: Compressed) -> str:
+    """Why layers stayed dense: the first ones' reasons."""
+    reasons = [f"{layer}: {reason}" for layer, reason in compressed.plan.skipped.items()]
+    rest = [f"and {len(reasons) - TOLD} more"] if len(reasons) > TOLD else []
+    return "; ".join(reasons[:TOLD] + rest) or "there is none that it could factor"
 
 
 def _check_on_cpu(module: nn.Module, what: str) -> None:

@@ -24,6 +24,9 @@ _PLACES = (
 )
 """Right and up from the point, and the alignment of the text; above and below are left to the bars of intervals."""
 
+_VEIL = {"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 0.5}
+"""Behind a text, so that lines across it do not strike it out."""
+
 
 class Label(NamedTuple):
     """A point in data coordinates, and the text to be written beside it; empty for none."""
@@ -61,6 +64,7 @@ def _write(axes: Axes, label: Label, taken: Sequence[Bbox]) -> list[Bbox]:
             ha=horizontal,
             va=vertical,
             fontsize="x-small",
+            bbox=_VEIL,
             in_layout=False,
         )
         box = written.get_window_extent()

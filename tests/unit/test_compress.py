@@ -240,6 +240,15 @@ def test_a_model_that_is_itself_a_layer_is_refused_rather_than_left_dense(how: d
     assert wrapped.cost.macs < wrapped.dense_cost.macs
 
 
+def test_a_warning_says_why_where_every_layer_is_left_as_it_is() -> None:
+    model = nn.Sequential(nn.Flatten(), *(nn.Linear(12, 12) for _ in range(5)))
+    words = r"jaderberg left every layer as it is: 1: .*linear.*; 2: .*; 3: [^;]*; and 2 more$"
+    with pytest.warns(UserWarning, match=words):
+        lrb.compress(model, "jaderberg", ranks="full", input_size=(3, 2, 2))
+    with pytest.warns(UserWarning, match="as it is: there is none that it could factor"):
+        lrb.compress(nn.Sequential(nn.Flatten()), "jaderberg", ranks="full", input_size=(3, 2, 2))
+
+
 def test_full_rank_keeps_the_outputs_and_the_input_model() -> None:
     model = small().double()
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -280,7 +289,8 @@ def test_a_rule_keeps_what_saves_parameters_alone() -> None:
     compressed = lrb.compress(model, "tt_conv", ranks="energy:0.5", options=rebuilt, input_size=(16, 8, 8))
     layer = compressed.plan.layers["0"]
     assert (layer.macs, layer.params < layer.dense_params) == (layer.dense_macs, True)
-    dense = lrb.compress(model, "tt_conv", ranks="energy:0.9999", options=rebuilt, input_size=(16, 8, 8))
+    with pytest.warns(UserWarning, match=r"as it is: 0: .*cheaper than dense$"):
+        dense = lrb.compress(model, "tt_conv", ranks="energy:0.9999", options=rebuilt, input_size=(16, 8, 8))
     assert "cheaper" in dense.skipped["0"]
 
 
