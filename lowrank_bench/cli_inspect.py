@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
+
+from lowrank_bench.terminal import TerminalTable
 
 if TYPE_CHECKING:
     from lowrank_bench.measurement.diagnosis import Diagnosis
@@ -63,19 +64,19 @@ def profile(
     console.print(Text("written: " + ", ".join(str(path) for path in paths)), soft_wrap=True)
 
 
-def _checks_table(diagnosis: Diagnosis) -> Table:
-    table = plain_table("", "timings depend on", "here", "what to do")
+def _checks_table(diagnosis: Diagnosis) -> TerminalTable:
+    table = TerminalTable("", "timings depend on", "here", "what to do")
     for check in diagnosis.checks:
         mark = Text("ok", style="green") if check.ok else Text("mend", style="bold red")
         table.add_row(mark, Text(check.name), Text(check.value), Text("" if check.ok else check.remedy))
     return table
 
 
-def _facts_table(diagnosis: Diagnosis) -> Table:
+def _facts_table(diagnosis: Diagnosis) -> TerminalTable:
     from lowrank_bench.measurement.rank_steps import best_step
 
     machine = diagnosis.environment
-    table = plain_table("machine", machine.machine)
+    table = TerminalTable("machine", machine.machine)
     table.add_row("processor", Text(machine.cpu))
     table.add_row("memory", f"{machine.memory_gb:g} GB")
     table.add_row("threads of torch", f"{machine.torch_threads}")
@@ -88,12 +89,4 @@ def _facts_table(diagnosis: Diagnosis) -> Table:
     for runtime, steps in diagnosis.probe.steps.items():
         gains = ", ".join(f"{step}: {gain:.2f}x" for step, gain in steps.items() if step > 1)
         table.add_row(f"ranks in multiples of, {runtime}", f"{gains}; try options = {{ align = {best_step(steps)} }}")
-    return table
-
-
-def plain_table(*columns: str) -> Table:
-    """A table without lines, whose cells wrap."""
-    table = Table(box=None, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
     return table

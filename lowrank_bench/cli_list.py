@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args, get_origin
 import typer
 from rich import markup
 from rich.console import Console
-from rich.table import Table
 
-from lowrank_bench.cli_inspect import DEFAULT_OUT, plain_table
+from lowrank_bench.cli_inspect import DEFAULT_OUT
+from lowrank_bench.terminal import TerminalTable
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -63,12 +63,12 @@ def escape(text: object) -> str:
     return markup.escape(str(text))
 
 
-def _methods_table() -> Table:
+def _methods_table() -> TerminalTable:
     from lowrank_bench.compression import registry
     from lowrank_bench.compression.method import LayerMethod
     from lowrank_bench.compression.options import LayerOptions
 
-    table = plain_table("method", "version", "linear layers", "what it is", "options")
+    table = TerminalTable("method", "version", "linear layers", "what it is", "options")
     for name, cls in registry.methods().items():
         shared = LayerOptions.model_fields if issubclass(cls, LayerMethod) else {}
         own = {field: info for field, info in cls.Options.model_fields.items() if field not in shared}
@@ -91,20 +91,20 @@ def _options_text(fields: Mapping[str, FieldInfo]) -> str:
     return "\n".join(texts)
 
 
-def _models_table() -> Table:
+def _models_table() -> TerminalTable:
     from lowrank_bench.tasks.catalog import TASKS
 
-    table = plain_table("model", "task")
+    table = TerminalTable("model", "task")
     for name, task in TASKS.items():
         for model in task.models:
             table.add_row(model, name)
     return table
 
 
-def _tasks_table() -> Table:
+def _tasks_table() -> TerminalTable:
     from lowrank_bench.tasks.catalog import TASKS
 
-    table = plain_table("task", "classes", "input", "what it is")
+    table = TerminalTable("task", "classes", "input", "what it is")
     for name, task in TASKS.items():
         table.add_row(
             name,
@@ -115,16 +115,16 @@ def _tasks_table() -> Table:
     return table
 
 
-def _runtimes_table() -> Table:
+def _runtimes_table() -> TerminalTable:
     from lowrank_bench.measurement.runtimes import available_runtimes
 
-    table = plain_table("runtime", "state")
+    table = TerminalTable("runtime", "state")
     for name, problem in available_runtimes().items():
         table.add_row(name, "ready" if problem is None else escape(problem))
     return table
 
 
-def _trials_table(sweep: str, out: Path, weights: Path | None) -> Table:
+def _trials_table(sweep: str, out: Path, weights: Path | None) -> TerminalTable:
     from lowrank_bench.measurement.environment import fingerprint
     from lowrank_bench.reading import latest, read_records
     from lowrank_bench.record import Status
@@ -132,7 +132,7 @@ def _trials_table(sweep: str, out: Path, weights: Path | None) -> Table:
 
     trials, measurements = plan(sweep, fingerprint().machine, weights=weights)
     known = latest(read_records(out, allow_empty=True)) if out.exists() else {}
-    table = plain_table("key", "trial", "status", "timed")
+    table = TerminalTable("key", "trial", "status", "timed")
     for trial in trials:
         keys = [m.key for m in measurements if m.trial == trial.key]
         timed = sum(key in known and known[key].status is Status.OK for key in keys)

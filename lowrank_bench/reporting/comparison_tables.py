@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from lowrank_bench.reporting.comparison import Change, Comparison
 from lowrank_bench.reporting.leaderboard import rich_table
 from lowrank_bench.reporting.tables import Grid
+from lowrank_bench.terminal import TerminalTable
 
 _LISTED = 20
 
 
 def comparison_terminal(comparison: Comparison) -> Group:
     """All of a comparison, for rich to print."""
-    parts: list[Text | Table] = [Text(note, style="bold red") for note in comparison.notes]
+    parts: list[Text | TerminalTable] = [Text(note, style="bold red") for note in comparison.notes]
     if comparison.differences:
         parts += [_title("What differs around the rows"), _grid(["", "Before", "After"], comparison.differences)]
     elif not comparison.notes:
@@ -52,5 +52,5 @@ def _title(text: str) -> Text:
     return Text(f"\n{text}", style="bold")
 
 
-def _grid(headings: list[str], rows: list[tuple[str, ...]] | list[tuple[str, str, str]]) -> Table:
+def _grid(headings: list[str], rows: list[tuple[str, ...]] | list[tuple[str, str, str]]) -> TerminalTable:
     return rich_table(Grid(headings, [[*row] for row in rows]))

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
-from rich import box
 from rich.console import Console, ConsoleOptions, Group, RenderResult
-from rich.table import Table
 from rich.text import Text
 
 from lowrank_bench.reporting.board import ROW_COLUMNS, Board
@@ -28,6 +26,7 @@ from lowrank_bench.reporting.tables import (
     settings_grid,
     untimed_grids,
 )
+from lowrank_bench.terminal import TerminalTable
 
 FEWEST_COLUMNS = 5  # up to the speedup
 
@@ -86,7 +85,7 @@ def to_csv(boards: Sequence[Board]) -> str:
 def to_terminal(boards: Sequence[Board], overall: Sequence[Overall] = ()) -> Group:
     """Every board for rich to print, all networks together first: the columns that fit a terminal."""
     columns = [column for column in COLUMNS if column.in_terminal]
-    parts: list[Text | Table | Fitting] = []
+    parts: list[Text | TerminalTable | Fitting] = []
     for table in overall:
         parts += [Text(table.name, style="bold"), rich_table(overall_grid(table)), Text(overall_legend(table)), Text()]
     for board in boards:
@@ -103,11 +102,9 @@ def to_terminal(boards: Sequence[Board], overall: Sequence[Overall] = ()) -> Gro
     return Group(*parts)
 
 
-def rich_table(grid: Grid) -> Table:
-    """A table for rich to print, its cells as they stand; what does not fit goes on below, and nothing is cut off."""
-    table = Table(box=box.SIMPLE)
-    for heading in grid.headings:
-        table.add_column(heading, overflow="fold")
+def rich_table(grid: Grid) -> TerminalTable:
+    """A table for rich to print, its cells as they stand."""
+    table = TerminalTable(*grid.headings, ruled=True)
     for row in grid.cells:
         table.add_row(*map(Text, row))
     return table

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
-from rich import box
-from rich.table import Table
 from rich.text import Text
 
 from lowrank_bench.measurement.profile import LayerProfile, Profile
@@ -15,6 +13,7 @@ from lowrank_bench.reporting.figures import encode
 from lowrank_bench.reporting.files import plain_name, replace_file
 from lowrank_bench.reporting.markdown import bullets, escape, markdown_table
 from lowrank_bench.reporting.profile_figures import FIGURES
+from lowrank_bench.terminal import TerminalTable
 from lowrank_bench.trial import Trial
 
 _HEADINGS = (
@@ -33,11 +32,9 @@ class SavedProfile(BaseModel):
     profile: Profile
 
 
-def profile_table(profile: Profile) -> Table:
+def profile_table(profile: Profile) -> TerminalTable:
     """Each layer's time beside its reference, dense against compressed; then their sum, and the network."""
-    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
-    for heading in _HEADINGS:
-        table.add_column(heading, overflow="fold")  # in a narrow terminal a number wraps, it is not cut
+    table = TerminalTable(*_HEADINGS, ruled=True)
     *layers, together, network = _rows(profile)
     for row in layers:
         table.add_row(*map(Text, row))
