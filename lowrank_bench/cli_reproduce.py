@@ -12,21 +12,25 @@ from rich.text import Text
 from lowrank_bench.cli_inspect import DEFAULT_OUT
 from lowrank_bench.cli_list import escape
 from lowrank_bench.cli_run import (
+    DEFAULT_TIMEOUT,
     FAILED,
     Jobs,
     Only,
     Out,
-    check_jobs,
+    Retry,
+    Timeout,
     console,
     progress_bar,
     shower,
     stop_interrupted,
     tell,
+    tried_again,
 )
 from lowrank_bench.errors import DataMissing
 from lowrank_bench.shipped import paper_names
 
 if TYPE_CHECKING:
+    from lowrank_bench.record import Status
     from lowrank_bench.reporting.paper import Paper
     from lowrank_bench.reporting.reproduction import Reproduced
     from lowrank_bench.running.engine import Summary
@@ -34,7 +38,6 @@ if TYPE_CHECKING:
 
 ALL = "all"
 PAGE, QUICK_PAGE = "reproduction.md", "reproduction-quick.md"
-TIMEOUT = 3600.0
 
 PaperArgument = Annotated[str, typer.Argument(help=f"One of {', '.join(paper_names())}, or {ALL}.")]
 
@@ -45,6 +48,8 @@ def reproduce(
     out: Out = DEFAULT_OUT,
     jobs: Jobs = 1,
     only: Only = None,
+    timeout: Timeout = DEFAULT_TIMEOUT,
+    retry: Retry = None,
 ) -> None:
     """Run a paper's experiments, as far as records are missing, and show its numbers beside ours (reproduction.md).
 
@@ -56,9 +61,9 @@ def reproduce(
     from lowrank_bench.reporting.paper import load_paper
     from lowrank_bench.reporting.reproduction import reproduced, reproduction_markdown
 
-    check_jobs(jobs)
+    again = tried_again(jobs, timeout, retry)
     papers = [load_paper(name) for name in (paper_names() if paper == ALL else [paper])]
-    summary = _run(papers, quick, out, jobs, only)
+    summary = _run(papers, quick, out, jobs, only, timeout, again)
     evidence = Evidence(read_records(out, allow_empty=True))
     known = {name: reproduced(load_paper(name), evidence, quick=quick) for name in paper_names()}
     page = out / (QUICK_PAGE if quick else PAGE)
@@ -70,7 +75,9 @@ def reproduce(
         raise typer.Exit(FAILED)
 
 
-def _run(papers: list[Paper], quick: bool, out: Path, jobs: int, only: str | None) -> Summary:
+def _run(
+    papers: list[Paper], quick: bool, out: Path, jobs: int, only: str | None, timeout: float, again: list[Status]
+) -> Summary:
     from lowrank_bench.measurement.cores import usable_cores
     from lowrank_bench.measurement.environment import fingerprint
     from lowrank_bench.running.crew import LocalCrew
@@ -99,7 +106,9 @@ def _run(papers: list[Paper], quick: bool, out: Path, jobs: int, only: str | Non
         wanted = select(*wanted, only)
     try:
         with progress_bar() as progress:
-            engine = Engine(out, environment, timeout=TIMEOUT, crew=LocalCrew(jobs), report=shower(progress))
+            engine = Engine(
+                out, environment, timeout=timeout, retry=again, crew=LocalCrew(jobs), report=shower(progress)
+            )
             summary = engine.run(*wanted)
     except KeyboardInterrupt:
         stop_interrupted()

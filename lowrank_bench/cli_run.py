@@ -17,11 +17,13 @@ from lowrank_bench.errors import InvalidInput
 from lowrank_bench.shipped import sweep_names
 
 if TYPE_CHECKING:
+    from lowrank_bench.record import Status
     from lowrank_bench.running.crew import Crew
     from lowrank_bench.running.engine import Event, Summary
     from lowrank_bench.trial import Measurement, Trial
 
 FAILED, INTERRUPTED = 1, 130
+DEFAULT_TIMEOUT = 3600.0
 ANY_CORES = 10**6
 """As hosts may have more than whoever asks for them."""
 
@@ -29,6 +31,8 @@ console = Console(stderr=True)
 
 Out = Annotated[Path, typer.Option(help="Results folder.")]
 Jobs = Annotated[int, typer.Option("-j", "--jobs", help="Trials prepared side by side; timing is alone.")]
+Timeout = Annotated[float, typer.Option(help="Seconds for each trial or timing.")]
+Retry = Annotated[str | None, typer.Option(help="'failed': try again what did not end well.")]
 Only = Annotated[str | None, typer.Option(help="Only trials that match, such as '*tucker*', and their control.")]
 SweepArgument = Annotated[str, typer.Argument(help=f"A TOML file, or a shipped sweep: {', '.join(sweep_names())}.")]
 
@@ -41,26 +45,21 @@ def run(
         str | None, typer.Option(help="Run on many hosts: a dask scheduler's address, 'local', or a slurm.toml.")
     ] = None,
     only: Only = None,
-    timeout: Annotated[float, typer.Option(help="Seconds for each trial or timing.")] = 3600.0,
+    timeout: Timeout = DEFAULT_TIMEOUT,
     memory: Annotated[float | None, typer.Option(help="GB for each trial or timing (Linux).")] = None,
-    retry: Annotated[str | None, typer.Option(help="'failed': try again what did not end well.")] = None,
+    retry: Retry = None,
     methods_dir: MethodsDir = None,
     weights: Annotated[Path | None, typer.Option(help="Weights of the sweep's only model, in safetensors.")] = None,
 ) -> None:
     """Run a sweep: only what is missing in the results folder is done."""
     from lowrank_bench.measurement.environment import fingerprint
-    from lowrank_bench.record import Status
     from lowrank_bench.running.engine import Engine
     from lowrank_bench.running.memory import check_memory
     from lowrank_bench.running.ready import lacking
 
-    if not 0 < timeout < float("inf"):
-        raise InvalidInput(f"--timeout {timeout}: a positive number of seconds is wanted")
-    check_jobs(jobs)
+    again = tried_again(jobs, timeout, retry)
     if memory is not None:
         check_memory(memory)
-    if retry not in (None, "failed"):
-        raise InvalidInput(f"--retry {retry!r}: only 'failed' is known")
     add_folders(methods_dir)
     if cluster is not None:  # what is wrong with the sweep asks no queue for hosts
         _planned(sweep, {fingerprint().machine: ANY_CORES}, only, weights)
@@ -75,7 +74,7 @@ def run(
                     fingerprint(),
                     timeout=timeout,
                     memory=memory,
-                    retry=[status for status in Status if retry and not status.well],
+                    retry=again,
                     methods_folders=methods_dir or [],
                     crew=crew,
                     lacking=lacking,
@@ -89,10 +88,17 @@ def run(
         raise typer.Exit(FAILED)
 
 
-def check_jobs(jobs: int) -> None:
-    """Raise InvalidInput unless that many trials can be prepared at a time."""
+def tried_again(jobs: int, timeout: float, retry: str | None) -> list[Status]:
+    """What is tried again, once all that says how to work has been looked at. Raises InvalidInput."""
+    from lowrank_bench.record import Status
+
+    if not 0 < timeout < float("inf"):
+        raise InvalidInput(f"--timeout {timeout}: a positive number of seconds is wanted")
     if jobs < 1:
         raise InvalidInput(f"-j {jobs}: a positive number of trials at a time is wanted")
+    if retry not in (None, "failed"):
+        raise InvalidInput(f"--retry {retry!r}: only 'failed' is known")
+    return [status for status in Status if retry and not status.well]
 
 
 def stop_interrupted() -> NoReturn:

@@ -57,9 +57,12 @@ class Store:
         self.folder = Path(folder)
         self.path = self.folder / FILE_NAME
         try:
+            str(self.folder).encode()  # it stands in what children are told
             self.folder.mkdir(parents=True, exist_ok=True)
             with self.path.open("ab"):
                 pass
+        except UnicodeEncodeError:
+            raise InvalidRecord(f"results folder {str(folder)!r}: its name is no text: choose another --out") from None
         except OSError as error:
             raise InvalidRecord(
                 f"results folder {str(folder)!r} cannot be written ({error.strerror}): choose another --out"

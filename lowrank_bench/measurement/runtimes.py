@@ -92,7 +92,8 @@ def prepare(
 ) -> Prepared:
     """Convert a copy of the model, on the CPU and in eval mode, and check its output against eager's.
 
-    The model is left as it is; in the copy, maxouts take the form that is cheap for inference (``pair_maxouts``). Time
+    The model is left as it is; in the copy, weights have the layout that the runtime wants, whatever theirs is, and
+    maxouts take the form that is cheap for inference (``pair_maxouts``). Time
     the result within ``inference_state(threads)``: torch's own runtimes take their number of threads from there.
     ``calibration``: images (M, C, H, W) from which a runtime that quantizes learns the ranges of activations; without
     them the example input has to do. ``exports``: where its ONNX file may be found, by default nowhere. Raises
@@ -103,7 +104,7 @@ def prepare(
         raise UnknownName("runtime", name, RUNTIMES)
     if missing := RUNTIMES[name].missing():
         raise RuntimeMissing(f"runtime {name!r} is not ready: {missing}")
-    own = copy_of(model).cpu().eval().requires_grad_(False)
+    own = copy_of(model).cpu().eval().requires_grad_(False).to(memory_format=torch.contiguous_format)
     runtime = RUNTIMES[name]
     # A linear layer on its own takes rows, which have no channels to put last.
     layout = runtime.layout if example_input.dim() == 4 else torch.contiguous_format

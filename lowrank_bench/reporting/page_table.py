@@ -80,4 +80,4 @@ def _order(text: str) -> str:
 
 
 def _kind(text: str) -> str:
-    return "prose" if len(text) > 60 else ""
+    return "prose" if len(text) > 60 else "wraps" if len(text) > 40 else ""

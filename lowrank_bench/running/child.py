@@ -101,6 +101,7 @@ def run_child(
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
+            encoding="utf-8",
             env=environment,
             cwd=working,
             start_new_session=True,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lowrank_bench.compression import registry
 from lowrank_bench.compression.method import Method
+from lowrank_bench.tasks.own_imports import imported_files, python_files
 
 
 @cache
@@ -23,7 +24,18 @@ def code_fingerprint() -> str:
 
 
 def source_of(method: type[Method]) -> str:
-    """Twelve hexadecimal digits over the package and the file that defines a method, wherever that is."""
+    """Twelve hexadecimal digits over the package and, for a method that is not its own, over the file or the package
+    that defines it, with what these import from beside them.
+    """
     digest = hashlib.sha256(code_fingerprint().encode())
-    digest.update(Path(inspect.getfile(method)).read_bytes())
+    if not method.__module__.startswith(f"{registry.BUILT_IN}."):
+        for path in _files_of(Path(inspect.getfile(method))):
+            digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
+
+
+def _files_of(file: Path) -> list[Path]:
+    outermost = file
+    while (outermost.parent / "__init__.py").is_file():
+        outermost = outermost.parent
+    return imported_files([file] if outermost == file else python_files(outermost), outermost.parent)

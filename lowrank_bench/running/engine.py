@@ -14,7 +14,14 @@ from filelock import FileLock, Timeout
 
 from lowrank_bench.atomic import remove_drafts
 from lowrank_bench.compression.model import PLAN
-from lowrank_bench.errors import DataMissing, InvalidInput, InvalidRecord, RuntimeMissing
+from lowrank_bench.errors import (
+    DataMissing,
+    InvalidInput,
+    InvalidPlan,
+    InvalidRecord,
+    LowRankBenchError,
+    RuntimeMissing,
+)
 from lowrank_bench.measurement.environment import Environment
 from lowrank_bench.measurement.runtimes import available_runtimes
 from lowrank_bench.record import MeasurementRecord, Status, TrialRecord
@@ -147,11 +154,12 @@ class Engine:
         by_key = {t.key: t for t in trials}
         to_measure = [m for m in measurements if self._is_open(known.get(m.key), by_key[m.trial], m.runtime)]
         needed = {m.trial for m in to_measure}
+        damaged = {m.trial for m in to_measure if (end := known.get(m.key)) and _names(end, InvalidPlan)}
         to_try = [
             t
             for t in trials
             if self._is_open(known.get(t.key), t, None if t.budget is None else t.budget.runtime)
-            or (t.key in needed and known[t.key].status is Status.OK and not self._has_model(t))
+            or (t.key in needed and known[t.key].status is Status.OK and (t.key in damaged or not self._has_model(t)))
         ]
         tried = {t.key for t in to_try}
         # of a trial that went wrong before, its own record says why there is nothing to time
@@ -164,13 +172,19 @@ class Engine:
         """
         if end is None or end.status in self.retry:
             return True
-        lacked = end.reason.partition(":")[0] if end.status is Status.SKIPPED else ""
-        if lacked == RuntimeMissing.__name__:
+        if end.status is not Status.SKIPPED:
+            return False
+        if _names(end, RuntimeMissing):
             return runtime is not None and available_runtimes()[runtime] is None
-        return lacked == DataMissing.__name__ and get_task(trial.task).scored
+        return _names(end, DataMissing) and get_task(trial.task).scored
 
     def _has_model(self, trial: Trial) -> bool:
         return (self.host.models / trial.key / PLAN).exists()
+
+
+def _names(end: End, error: type[LowRankBenchError]) -> bool:
+    """Whether it ended by such an error."""
+    return end.reason.partition(":")[0] == error.__name__
 
 
 def select(

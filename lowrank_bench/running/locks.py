@@ -76,6 +76,8 @@ def _opened(name: str) -> Iterator[int]:
     path = _folder() / name
     try:
         handle = _open(path)
+    except FileNotFoundError:
+        raise InvalidInput(f"{path} cannot be locked: make the folder that {LOCKS_VARIABLE} names") from None
     except OSError as error:
         raise InvalidInput(
             f"{path} cannot be locked ({error.strerror}): let its owner remove it, or set {LOCKS_VARIABLE} to "

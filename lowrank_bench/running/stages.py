@@ -33,6 +33,7 @@ from lowrank_bench.running.unchanged import check_unchanged
 from lowrank_bench.tasks.catalog import get_task
 from lowrank_bench.tasks.task import Batch, Task
 from lowrank_bench.training.evaluate import predicted_and_true, predictions, top1
+from lowrank_bench.training.prefetch import prefetched
 from lowrank_bench.training.recalibrate import RECALIBRATION_IMAGES, recalibrate
 from lowrank_bench.training.recipes import get_recipe
 from lowrank_bench.training.tuning import check_recipe, tune
@@ -157,7 +158,9 @@ class _Work:
                 self.dense,
                 self.method,
                 self.job,
-                lambda epoch: self.task.batches("train", self.recipe.batch_size, seed=self.seed, epoch=epoch),
+                lambda epoch: prefetched(
+                    self.task.batches("train", self.recipe.batch_size, seed=self.seed, epoch=epoch)
+                ),
                 self.recipe,
                 seed=self.seed,
                 validate=self.validate,
@@ -175,7 +178,7 @@ def _recalibrate(task: Task, seed: int, model: nn.Module) -> None:
 
 
 def _training_data(task: Task, seed: int, epoch: int) -> Iterator[Batch]:
-    return task.batches("train", seed=seed, epoch=epoch)
+    return prefetched(task.batches("train", seed=seed, epoch=epoch))
 
 
 def _original_predictions(dense: nn.Module, task: Task, cache: Path) -> Tensor:

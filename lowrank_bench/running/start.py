@@ -24,6 +24,7 @@ def main() -> None:
 
 def _listen(jobs: SimpleQueue[str]) -> None:
     """Hand the job on. Then standard input ends when the parent does, and what this process started goes with it."""
+    sys.stdin.reconfigure(encoding="utf-8")  # type: ignore[union-attr]  # whatever the locale
     jobs.put(sys.stdin.readline())
     sys.stdin.read()
     if sys.platform != "win32" and os.getpgrp() == os.getpid():

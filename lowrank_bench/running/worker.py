@@ -137,7 +137,7 @@ LINE: TypeAdapter[Progress | Outcome | Halt] = TypeAdapter(Line)
 def work(line: str) -> None:
     """Do a job, and write its outcome."""
     job = JOB.validate_json(line)
-    channel = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
+    channel = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1, encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a method prints goes to the log, not into the channel
 
     def tell(line: Progress | Outcome | Halt) -> None:

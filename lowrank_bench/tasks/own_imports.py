@@ -6,13 +6,24 @@ import ast
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+INSTALLED = ("site-packages", "dist-packages")
+"""Folders in which the modules have nothing to do with one another."""
+
+
+def python_files(package: Path) -> list[Path]:
+    """Those of a package's folder, and below it."""
+    return sorted(file for file in package.rglob("*.py") if not file.name.startswith("."))
+
 
 def imported_files(modules: Iterable[Path], folder: Path) -> list[Path]:
-    """The modules' files and those of the ``folder`` that they are imported from, or below it, that their import
-    statements name, wherever they stand, and those that these name; sorted. Nothing is run, so that the answer is the
-    same whatever was imported before; what is imported by a name that is only known then is not seen.
+    """The modules' files and, unless that is where packages are installed, those of the ``folder`` that they are
+    imported from, or below it, that their import statements name, wherever they stand, and those that these name;
+    sorted. Nothing is run, so that the answer is the same whatever was imported before; what is imported by a name that
+    is only known then is not seen.
     """
     found, waiting = set[Path](), [*modules]
+    if folder.name in INSTALLED:
+        return sorted(waiting)
     while waiting:
         if (file := waiting.pop()) not in found:
             found.add(file)

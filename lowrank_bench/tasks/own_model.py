@@ -17,11 +17,9 @@ import torch
 from torch import nn
 
 from lowrank_bench.errors import InvalidInput, UnknownName, is_out_of_memory
-from lowrank_bench.tasks.own_imports import imported_files
+from lowrank_bench.tasks.own_imports import imported_files, python_files
 
 SEED = 0
-INSTALLED = ("site-packages", "dist-packages")
-"""Folders in which the modules have nothing to do with one another."""
 OURS = "lowrank_bench"
 """Its code has declared versions; that of a module with networks stands for itself."""
 
@@ -104,12 +102,12 @@ def _source_files(module: str) -> list[Path]:
         return []
     if found.submodule_search_locations is not None:
         places = [Path(place) for place in found.submodule_search_locations]
-        files = [file for place in places for file in place.rglob("*.py") if not file.name.startswith(".")]
+        files = [file for place in places for file in python_files(place)]
         folder = places[0].parent if places else Path()
     else:
         alone = Path(found.origin or "")
         files, folder = [alone] if alone.is_file() else [], alone.parent
-    return sorted(files) if outermost == OURS or folder.name in INSTALLED else imported_files(files, folder)
+    return sorted(files) if outermost == OURS else imported_files(files, folder)
 
 
 def _look_in_current_folder() -> None:

@@ -14,6 +14,7 @@ from lowrank_bench.tasks.checkpoint import checkpoint_facts, round_to_half, save
 from lowrank_bench.tasks.task import Split
 from lowrank_bench.training.evaluate import top1
 from lowrank_bench.training.loop import Progress, train
+from lowrank_bench.training.prefetch import prefetched
 
 SPLITS: tuple[Split, ...] = ("validation", "test")
 
@@ -64,7 +65,8 @@ def train_model(
         raise UnknownName(f"network that task {task_name!r} trains", model_name, task.baselines)
     baseline = task.baselines[model_name]
     recipe, expected = baseline.recipe, baseline.expected
-    path = out or baseline.path(task.name, task.version, model_name, seed)
+    kept = baseline.path(task.name, task.version, model_name, seed)
+    path = out or kept
     if path.exists():
         if out is not None:
             raise InvalidInput(f"{path} exists: name another --out, or remove it")
@@ -72,10 +74,10 @@ def train_model(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = task.build(model_name).to(memory_format=torch.channels_last)  # a tenth to a fifth faster
-    resume = path.with_name(path.name + ".resume")
+    resume = path.with_name(f"{kept.name}.resume")  # its hash tells of another training, wherever that goes
     history = train(
         model,
-        lambda index: task.batches("train", recipe.batch_size, seed=seed, epoch=index),
+        lambda index: prefetched(task.batches("train", recipe.batch_size, seed=seed, epoch=index)),
         recipe,
         seed=seed,
         validate=lambda trained: top1(trained, task.batches("validation")),

@@ -22,7 +22,6 @@ from lowrank_bench.recipe import Recipe
 from lowrank_bench.tasks.task import Batch
 from lowrank_bench.training.batches import trainable
 from lowrank_bench.training.evaluate import device_of, pick_device
-from lowrank_bench.training.prefetch import prefetched
 from lowrank_bench.training.resume import Saved, SavePoint, copied_state
 
 Progress = Callable[[int, int, float], None]
@@ -82,12 +81,16 @@ def train(
     if recipe.distillation and teacher is None:
         raise InvalidInput(f"recipe {recipe.name!r} learns from a trained network: give one, or set distillation = 0")
     optimizer = torch.optim.AdamW(trained, weight_decay=recipe.weight_decay, fused=True)
-    stream = enumerate(prefetched(_endless(batches, model)))
+    stream = enumerate(_endless(batches, model))
     patience = recipe.patience if validate is not None else 0
     epochs: list[Epoch] = []
     best: dict[str, Tensor] = {}
     kept = 0
-    with torch.random.fork_rng(), _helping(teacher if recipe.distillation else None, device) as helper:
+    with (
+        torch.enable_grad(),
+        torch.random.fork_rng(),
+        _helping(teacher if recipe.distillation else None, device) as helper,
+    ):
         torch.manual_seed(seed)
         point = None if resume is None else SavePoint(resume, recipe, seed)
         if point is not None and (found := point.load(model, optimizer)) is not None:

@@ -23,8 +23,8 @@ def recalibrate(model: nn.Module, batches: Iterable[Batch], device: torch.device
     """Re-estimate the running statistics of every batch norm as the average over ``batches``, each weighed by its
     images, but for those of a single one; returns how many norms there are. Raises InvalidInput where no batch is left.
 
-    Nothing else changes: weights stay, and the model ends on its device in eval mode. Without a batch norm nothing is
-    run.
+    Nothing else changes: weights stay, norms that no image passes keep what they remember, and the model ends on its
+    device in eval mode. Without a batch norm nothing is run.
     """
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
     if not norms:
@@ -32,16 +32,17 @@ def recalibrate(model: nn.Module, batches: Iterable[Batch], device: torch.device
     device, home = device or pick_device(), device_of(model)
     momenta = [norm.momentum for norm in norms]
     model.to(device).eval()
-    passed = dict.fromkeys(norms, 0)
+    passed: dict[_BatchNorm, int] = {}  # images so far
 
     def weigh(norm: _BatchNorm, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        if norm not in passed:
+            norm.reset_running_stats()
         count = len(input_of(inputs, named))
-        passed[norm] += count
+        passed[norm] = passed.get(norm, 0) + count
         norm.momentum = count / passed[norm]
 
     hooks = [norm.register_forward_pre_hook(weigh, with_kwargs=True) for norm in norms]
     for norm in norms:
-        norm.reset_running_stats()
         norm.train()
     seen = 0
     try:

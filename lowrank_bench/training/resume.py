@@ -68,6 +68,9 @@ class SavePoint:
             index, _, kind = name.partition("/")
             moments.setdefault(int(index), {})[kind] = value
         optimizer.load_state_dict(optimizer.state_dict() | {"state": moments})
+        for parameter, state in optimizer.state.items():  # a fused step goes through memory as the weights lie there
+            alike = {kind: value for kind, value in state.items() if value.shape == parameter.shape}
+            state |= {kind: torch.empty_like(parameter, dtype=m.dtype).copy_(m) for kind, m in alike.items()}
         torch.set_rng_state(tensors[PROCESSOR])
         if DEVICE in tensors and torch.cuda.is_available():
             torch.cuda.set_rng_state(tensors[DEVICE])

@@ -197,6 +197,18 @@ def test_a_model_that_is_gone_is_made_again_when_it_is_to_be_timed(tmp_path: Pat
     assert children.jobs == [trial().key, trial().key, measurement(trial()).key]
 
 
+def test_a_model_that_is_damaged_is_made_again_with_the_timing_that_found_it_so(
+    tmp_path: Path, children: FakeChildren
+) -> None:
+    damaged = Outcome(status=Status.FAILED, reason="InvalidPlan: plan.json holds no plan")
+    children.ends = lambda key: Outcome(status=Status.OK) if key == trial().key else damaged
+    Engine(tmp_path, fingerprint()).run([trial()], [measurement(trial())])
+    Engine(tmp_path, fingerprint()).run([trial()], [measurement(trial())])
+    assert children.jobs == [trial().key, measurement(trial()).key]
+    Engine(tmp_path, fingerprint(), retry=[Status.FAILED]).run([trial()], [measurement(trial())])
+    assert children.jobs[2:] == [trial().key, measurement(trial()).key]
+
+
 def test_a_row_has_as_many_processes_as_asked_and_fewer_bits_are_judged_in_the_first_of_them(
     tmp_path: Path, children: FakeChildren
 ) -> None:

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import pytest
 
 import lowrank_bench as lrb
-from lowrank_bench.running.locks import ROOM, Stopped, preparation_lock, timing_lock
+from lowrank_bench.running.locks import LOCKS_VARIABLE, ROOM, Stopped, preparation_lock, timing_lock
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no shared locks")
 
@@ -142,3 +142,9 @@ def test_a_lock_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
     with pytest.raises(lrb.InvalidInput, match="cannot be locked"), preparation_lock():
         pass
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_folder_for_locks_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(LOCKS_VARIABLE, str(tmp_path / "nowhere"))
+    with pytest.raises(lrb.InvalidInput, match=f"make the folder that {LOCKS_VARIABLE} names"), preparation_lock():
+        pass

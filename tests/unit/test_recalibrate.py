@@ -52,6 +52,24 @@ def test_a_norm_that_is_called_twice_counts_both() -> None:
     torch.testing.assert_close(model.norm.running_mean, images.mean((0, 2, 3)) + 0.5)
 
 
+def test_a_norm_that_no_image_passes_keeps_what_it_remembers() -> None:
+    class TwoHeads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.used, self.idle = nn.BatchNorm2d(4), nn.BatchNorm2d(4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.used(x)
+
+    model = TwoHeads()
+    for norm in (model.used, model.idle):
+        norm.running_mean.fill_(torch.nan if norm is model.used else 7)
+    recalibrate(model, batches())
+    images = torch.cat([x for x, _ in batches()])
+    torch.testing.assert_close(model.used.running_mean, images.mean((0, 2, 3)))
+    assert (model.idle.running_mean == 7).all() and (model.idle.running_var == 1).all()
+
+
 def test_weights_stay_and_layers_behind_see_recalibrated_inputs() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(4, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8))

@@ -157,8 +157,9 @@ def test_nhwc_runs_on_channels_last_tensors_and_eager_on_contiguous_ones():
             output: Tensor = self.conv(images)
             return output
 
-    prepare("eager", Watch(), IMAGES, 1)
-    assert seen == {(True, True): False}
+    for given in (torch.contiguous_format, torch.channels_last):
+        prepare("eager", Watch().to(memory_format=given), IMAGES, 1)
+        assert seen == {(True, True): False}
     prepare("eager-nhwc", Watch(), IMAGES, 1)
     assert seen == {(True, True): False, (False, False): True}
 

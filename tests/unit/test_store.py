@@ -144,6 +144,8 @@ def test_folders_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(lrb.InvalidRecord, match="cannot be written"):
         Store(tmp_path / "file" / "below")
+    with pytest.raises(lrb.InvalidRecord, match=r"its name is no text: choose another --out"):
+        Store(tmp_path / "\udcff")
 
 
 def test_a_key_names_what_is_done_and_survives_the_process() -> None:

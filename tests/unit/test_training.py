@@ -1,3 +1,5 @@
+import threading
+
 import pytest
 import torch
 from pydantic import ValidationError
@@ -26,6 +28,12 @@ def toy_batches(index):
 def toy_model():
     torch.manual_seed(0)
     return nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.BatchNorm1d(8), nn.Dropout(0.2), nn.Linear(8, 2))
+
+
+def channels_last_model():
+    torch.manual_seed(0)
+    layers = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 8, 3), nn.BatchNorm2d(8), nn.Dropout(0.2), nn.Flatten()
+    return nn.Sequential(*layers, nn.Linear(32, 2)).to(memory_format=torch.channels_last)
 
 
 def test_training_learns_a_toy_problem():
@@ -230,14 +238,28 @@ def test_patience_without_validation_and_validation_without_patience_change_noth
     assert same_weights(plain, patient) and same_weights(plain, watched)
 
 
+def test_batches_are_drawn_where_the_network_trains_so_that_both_draw_the_same_numbers_every_time():
+    threads = set()
+
+    def batches(index):
+        for batch in toy_batches(index):
+            threads.add(threading.get_ident())
+            yield batch
+
+    with torch.no_grad():  # whatever the caller's state
+        train(toy_model(), batches, TOY, device=CPU)
+    assert threads == {threading.get_ident()}
+
+
+@pytest.mark.parametrize("make", [toy_model, channels_last_model])
 @pytest.mark.parametrize("patience", [0, 3])
 @pytest.mark.parametrize("cut", [2, 9, 13, 19])
-def test_a_resumed_training_ends_as_one_in_one_go(cut, patience, tmp_path):
+def test_a_resumed_training_ends_as_one_in_one_go(cut, patience, make, tmp_path):
     recipe = TOY.model_copy(update={"patience": patience})
     tops = {4: 60.0, 8: 80.0, 12: 70.0, 16: 71.0, 20: 72.0}
 
     def run(resume, stop=None):
-        model, steps = toy_model(), []
+        model, steps = make(), []
 
         def progress(step, total, loss):
             steps.append(step)
