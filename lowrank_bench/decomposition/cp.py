@@ -57,7 +57,7 @@ def cp_als(
 
 
 def _decompose(tensor: Tensor, rank: int, init: Init, stopping: Stopping, seed: int, solver: Solver) -> CPResult:
-    if isinstance(init, str) and init not in STARTS:
+    if isinstance(init, str | None) and init not in STARTS:
         raise UnknownName("CP start", init, STARTS)
 
     def iterate(problem: Unfolded, scale: float) -> tuple[list[Tensor], list[float]]:

@@ -33,6 +33,8 @@ def start(problem: Unfolded, rank: int, init: str, seed: int, solver: Solver, de
     for basis in bases:
         core = torch.tensordot(core, basis, dims=([0], [0]))
     small = Unfolded(core)
+    if small.squared_norm() <= LOST_ENERGY:  # bases of equal singular values may miss one another
+        return _best_trial(problem, bases, rank, init, seed, deadline)
     axes = [torch.eye(n).to(core) for n in small.shape]
     rows = _best_trial(small, axes, rank, init, seed, deadline)
     rows, _ = solver(small, rows, Stopping(CORE_ITERATIONS, CORE_GAIN, deadline))

@@ -16,11 +16,15 @@ from lowrank_bench.errors import InvalidRanks, InvalidWeights
 TINY = torch.finfo(torch.float64).tiny
 
 
-def as_float64(tensor: Tensor, name: str = "kernel") -> Tensor:
+def as_float64(tensor: Tensor, name: str = "kernel", axes: int | None = None) -> Tensor:
     """The same values in float64, outside autograd.
 
-    Raises InvalidWeights for an empty tensor and for NaN or infinite entries.
+    Raises InvalidWeights for a tensor that is empty, complex or of another number of ``axes``, and for NaN or infinite
+    entries.
     """
+    if tensor.is_complex() or tensor.dim() != (tensor.dim() if axes is None else axes):
+        wanted = "real numbers" if axes is None else f"real numbers along {axes} axes"
+        raise InvalidWeights(f"{name} of {tensor.dtype} and shape {tuple(tensor.shape)}: {wanted} are wanted")
     if tensor.numel() == 0:
         raise InvalidWeights(f"{name} of shape {tuple(tensor.shape)} is empty: there is nothing to decompose")
     tensor = tensor.detach().to(torch.float64)
@@ -33,10 +37,24 @@ def as_float64(tensor: Tensor, name: str = "kernel") -> Tensor:
     return tensor
 
 
+def power_of_two(tensor: Tensor, roots: int = 1) -> float:
+    """At most the largest magnitude, and a scale by which nothing is rounded; so is its root of that degree. 1 for
+    zeros and meta tensors.
+    """
+    largest = 0.0 if tensor.is_meta else float(tensor.abs().max())
+    return 2.0 ** ((math.frexp(largest)[1] - 1) // roots * roots) if largest else 1.0
+
+
 def check_rank(name: str, rank: int, limit: int) -> None:
-    """Raises InvalidRanks, with the valid range, unless 1 <= rank <= limit."""
-    if not 1 <= rank <= limit:
-        raise InvalidRanks(f"{name} is {rank}, but must be between 1 and {limit} for this shape")
+    """Raises InvalidRanks, with the valid range, unless it is a whole number and 1 <= rank <= limit."""
+    if isinstance(rank, bool) or not hasattr(rank, "__index__") or not 1 <= rank <= limit:
+        raise InvalidRanks(f"{name} is {rank!r}, but must be between 1 and {limit} for this shape, a whole number")
+
+
+def check_count(name: str, ranks: Sequence[int], count: int, each: str) -> None:
+    """Raises InvalidRanks unless these are so many ranks, one for each of what stands in ``each``."""
+    if not isinstance(ranks, Sequence) or len(ranks) != count:
+        raise InvalidRanks(f"{name} ranks {ranks!r}: give {count}, one for each {each}")
 
 
 def relative_error(approximation: Tensor, reference: Tensor) -> float:

@@ -27,7 +27,7 @@ def separable(kernel: Tensor, rank: int, order: Literal["vh", "hv"] = "vh") -> S
     """
     if order not in ("vh", "hv"):
         raise InvalidOptions(f"order is {order!r}, but must be 'vh' (vertical first) or 'hv' (horizontal first)")
-    kernel = as_float64(kernel)
+    kernel = as_float64(kernel, axes=4)
     if order == "hv":
         mirrored = separable(kernel.mT, rank)
         return SeparablePair(mirrored.first.mT, mirrored.second.mT, mirrored.error)

@@ -9,7 +9,14 @@ import torch
 from torch import Tensor
 
 from lowrank_bench.decomposition.balance import balance_terms
-from lowrank_bench.decomposition.matrix import TINY, as_float64, check_rank, relative_error, truncated_svd
+from lowrank_bench.decomposition.matrix import (
+    TINY,
+    as_float64,
+    check_rank,
+    power_of_two,
+    relative_error,
+    truncated_svd,
+)
 
 
 class SeparableBasis(NamedTuple):
@@ -36,7 +43,9 @@ def separable_basis(
     one factor after another follow, at most `max_iter` times or until a round lowers the relative error by less than
     `tol`. Raises InvalidRanks and InvalidWeights.
     """
-    kernel = as_float64(kernel)
+    kernel = as_float64(kernel, axes=4)
+    scale = power_of_two(kernel, roots=3)  # squares of entries beyond 1e150, or below 1e-150, leave float64
+    kernel = kernel / scale
     t, s, dh, dw = kernel.shape
     check_rank("bases", bases, dh * dw)
     slices = kernel.transpose(0, 1).reshape(s, t, dh * dw)
@@ -54,11 +63,13 @@ def separable_basis(
         vertical, horizontal, history = _refine(target, *_anneal(target, bases, anneal), max_iter, tol)
         mixing = _mixing(slices, _filters(vertical, horizontal).flatten(2))
     mixing, vertical, horizontal = balance_terms([mixing, vertical, horizontal])
+    error = relative_error(mixing @ _filters(vertical, horizontal).flatten(2), slices)
+    share = scale ** (1 / 3)
     return SeparableBasis(
-        vertical.mT.reshape(s * bases, 1, dh, 1),
-        horizontal.mT.reshape(s * bases, 1, 1, dw),
-        mixing.transpose(0, 1).reshape(t, s * bases, 1, 1),
-        relative_error(mixing @ _filters(vertical, horizontal).flatten(2), slices),
+        share * vertical.mT.reshape(s * bases, 1, dh, 1),
+        share * horizontal.mT.reshape(s * bases, 1, 1, dw),
+        share * mixing.transpose(0, 1).reshape(t, s * bases, 1, 1),
+        error,
         history,
     )
 
@@ -83,7 +94,7 @@ def _anneal(target: Tensor, bases: int, steps: int) -> tuple[Tensor, Tensor]:
     """Vertical (S, dh, M) and horizontal (S, dw, M) unit filters for target (S, n, dh, dw)."""
     shape = target.shape[-2:]
     filters = torch.linalg.svd(target.flatten(2), full_matrices=True).Vh[:, :bases].unflatten(-1, shape)
-    for weight in torch.linspace(0, 1, steps + 1)[:-1].tolist():
+    for weight in (step / steps for step in range(steps)):
         mixing = _mixing(target.flatten(2), filters.flatten(2))
         lipschitz = torch.linalg.matrix_norm(mixing, 2).square().clamp_min(TINY)[:, None, None]
         gradient = mixing.mT @ (mixing @ filters.flatten(2) - target.flatten(2))

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from lowrank_bench.decomposition.balance import balance_factors
-from lowrank_bench.decomposition.matrix import as_float64, check_rank, truncated_svd
-from lowrank_bench.errors import InvalidRanks
+from lowrank_bench.decomposition.matrix import as_float64, check_count, check_rank, truncated_svd
 
 
 def tt_svd(tensor: Tensor, ranks: Sequence[int]) -> list[Tensor]:
@@ -21,9 +20,7 @@ def tt_svd(tensor: Tensor, ranks: Sequence[int]) -> list[Tensor]:
     """
     tensor = as_float64(tensor, "tensor")
     dims = tuple(tensor.shape)
-    cuts = len(dims) - 1
-    if len(ranks) != cuts:
-        raise InvalidRanks(f"{len(ranks)} TT ranks {tuple(ranks)} for shape {dims}: give {cuts}, one for each cut")
+    check_count("TT", ranks, len(dims) - 1, f"cut of shape {dims}")
     cores: list[Tensor] = []
     rest, rank = tensor, 1
     for cut, size in enumerate(dims[:-1]):
@@ -60,7 +57,6 @@ def tt_kernel_shapes(shape: Sequence[int], ranks: Sequence[int]) -> list[tuple[i
     """Shapes of the four kernels of tt_kernel for a kernel of ``shape`` (T, S, dh, dw); the ranks may exceed what
     TT-SVD can fill. Raises InvalidRanks.
     """
-    if len(ranks) != 3:
-        raise InvalidRanks(f"{len(ranks)} TT ranks {tuple(ranks)} for a kernel of four axes: give 3, one for each cut")
+    check_count("TT", ranks, 3, "cut of a kernel of four axes")
     (t, s, dh, dw), (r1, r2, r3) = shape, ranks
     return [(r1, s, 1, 1), (r2, r1, dh, 1), (r3, r2, 1, dw), (t, r3, 1, 1)]

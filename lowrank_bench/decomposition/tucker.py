@@ -7,7 +7,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lowrank_bench.decomposition.matrix import as_float64, check_rank, relative_error, truncated_svd
+from lowrank_bench.decomposition.matrix import (
+    as_float64,
+    check_count,
+    check_rank,
+    power_of_two,
+    relative_error,
+    truncated_svd,
+)
 
 
 class TuckerResult(NamedTuple):
@@ -30,8 +37,11 @@ def tucker2(kernel: Tensor, ranks: tuple[int, int], *, max_iter: int = 50, tol: 
     the identity. Starts at the truncated HOSVD and stops after `max_iter` iterations, or when one lowers the relative
     error by less than `tol`. Raises InvalidRanks and InvalidWeights.
     """
-    kernel = as_float64(kernel)
+    kernel = as_float64(kernel, axes=4)
+    scale = power_of_two(kernel)  # squares of entries beyond 1e150, or below 1e-150, leave float64
+    kernel = kernel / scale
     t, s = kernel.shape[:2]
+    check_count("Tucker", ranks, 2, "side")
     r_out, r_in = ranks
     check_rank("Tucker's output rank", r_out, min(t, kernel[0].numel()))
     check_rank("Tucker's input rank", r_in, min(s, kernel[:, 0].numel()))
@@ -46,7 +56,7 @@ def tucker2(kernel: Tensor, ranks: tuple[int, int], *, max_iter: int = 50, tol: 
         history.append(error)
         if history[-2] - error < tol:
             break
-    return TuckerResult(output, core, input_, error, history)
+    return TuckerResult(output, core * scale, input_, error, history)
 
 
 def tucker_kernel(output: Tensor, core: Tensor, input_: Tensor) -> Tensor:

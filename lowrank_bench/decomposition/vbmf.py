@@ -35,7 +35,7 @@ def evbmf(matrix: Tensor, variance: float | None = None) -> EVBMFResult:
     which has several local ones, on logarithmic grids that close in on it. Scaling Y by c leaves the rank and scales
     the variance by c^2. Raises InvalidWeights, and InvalidInput for a variance that is negative or not finite.
     """
-    matrix = as_float64(matrix, "matrix")
+    matrix = as_float64(matrix, "matrix", axes=2)
     if variance is not None and not 0 <= variance < math.inf:
         raise InvalidInput(f"variance is {variance}, but must be a finite number >= 0, or None to estimate it")
     if matrix.shape[0] > matrix.shape[1]:
@@ -98,5 +98,6 @@ def _free_energy(variance: Tensor, energies: Tensor, alpha: float, edge: float) 
     x = energies / variance.unsqueeze(1)
     excess = x.clamp_min(edge) - 1 - alpha
     tau = (excess + (excess.square() - 4 * alpha).sqrt()) / 2
-    gain = torch.log1p(tau) + alpha * torch.log1p(tau / alpha) - tau
-    return (x + torch.where(x > edge, gain, 0.0)).sum(dim=1) + len(energies) * variance.log()
+    # tau itself cancels: x - tau is 1 + alpha + alpha / tau, which their difference would lose where x is large
+    kept = 1 + alpha + alpha / tau + torch.log1p(tau) + alpha * torch.log1p(tau / alpha)
+    return torch.where(x > edge, kept, x).sum(dim=1) + len(energies) * variance.log()

@@ -43,7 +43,10 @@ def to_eager(model: nn.Module, wish: Wish) -> tuple[Run, int]:
 
 def to_eager_nhwc(model: nn.Module, wish: Wish) -> tuple[Run, int]:
     """Torch as it is, weights in channels_last as the images are."""
-    return _bound(model.to(memory_format=torch.channels_last), wish.images), _weight_bytes(model)
+    for weight in (*model.parameters(), *model.buffers()):
+        if weight.dim() == 4:  # cores of a tensor train have five axes and no such layout, which Module.to would refuse
+            weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+    return _bound(model, wish.images), _weight_bytes(model)
 
 
 def to_compiled(model: nn.Module, wish: Wish) -> tuple[Run, int]:

@@ -31,9 +31,9 @@ class Peak:
 def peak(threads: int) -> Peak:
     """Measure the float32 peak with so many threads; the best of many counts, as a limit is sought. Takes 3 s."""
     with inference_state(threads):
-        a, b = torch.ones(2, GEMM_SIZE, GEMM_SIZE)
-        maps = torch.ones(1, CHANNELS, MAP, MAP).contiguous(memory_format=torch.channels_last)
-        kernel = torch.ones(CHANNELS, CHANNELS, 3, 3).contiguous(memory_format=torch.channels_last)
+        a, b = torch.ones(2, GEMM_SIZE, GEMM_SIZE, dtype=torch.float32)
+        maps = torch.ones(1, CHANNELS, MAP, MAP, dtype=torch.float32).contiguous(memory_format=torch.channels_last)
+        kernel = torch.ones(CHANNELS, CHANNELS, 3, 3, dtype=torch.float32).contiguous(memory_format=torch.channels_last)
         source = torch.ones(COPY_BYTES, dtype=torch.uint8)
         product, target = torch.empty_like(a), torch.empty_like(source)
         gflops = max(

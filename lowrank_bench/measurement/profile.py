@@ -11,6 +11,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from lowrank_bench.compression.passes import copy_of
 from lowrank_bench.compression.watching import input_of
 from lowrank_bench.errors import InvalidInput
 from lowrank_bench.measurement.environment import Environment, fingerprint
@@ -203,6 +204,7 @@ def _input_shapes(model: nn.Module, kinds: Mapping[str, type[nn.Module]], images
     as rows, however many dimensions it has. ``kinds``: of the dense layers, by name.
     """
     shapes: dict[str, tuple[int, ...]] = {}
+    model = copy_of(model).eval()
 
     def recorder(name: str) -> Any:
         def record(_layer: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:

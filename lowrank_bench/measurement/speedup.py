@@ -142,11 +142,11 @@ class Yardstick:
 
 def check_setting(input_size: tuple[int, int, int], batch: int, threads: int) -> None:
     """Raise InvalidInput unless (C, H, W), batch and threads can be timed on this machine."""
-    if len(input_size) != 3 or not all(isinstance(n, int) and n >= 1 for n in input_size):
+    if len(input_size) != 3 or not all(type(n) is int and n >= 1 for n in input_size):
         raise InvalidInput(f"input_size must be (channels, height, width), three positive integers, got {input_size}")
-    if not (isinstance(batch, int) and batch >= 1):
+    if not (type(batch) is int and batch >= 1):
         raise InvalidInput(f"batch must be a positive integer, got {batch}")
-    if not (isinstance(threads, int) and 1 <= threads <= usable_cores()):
+    if not (type(threads) is int and 1 <= threads <= usable_cores()):
         raise InvalidInput(f"threads must be an integer from 1 to this machine's {usable_cores()}, got {threads}")
 
 

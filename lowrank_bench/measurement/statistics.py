@@ -13,7 +13,7 @@ from lowrank_bench.errors import InvalidInput
 
 Verdict = Literal["faster", "slower", "same"]
 
-# Processes that differ by chance alone are called unstable in one row of a hundred.
+# Processes that differ by chance alone are called unstable in one row of a hundred, of forty where each has 30 pairs.
 UNSTABLE_LEVEL = 0.01
 
 

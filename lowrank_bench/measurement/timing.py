@@ -179,8 +179,8 @@ def least_ns(call: Call, clock: Clock = time.perf_counter_ns, duration: int = LE
 def check_bounds(precision: float, max_seconds: float) -> None:
     """Raise InvalidInput unless both are positive and finite."""
     for name, value in (("precision", precision), ("max_seconds", max_seconds)):
-        if not (math.isfinite(value) and value > 0):
-            raise InvalidInput(f"{name} must be a positive, finite number, got {value}")
+        if not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
+            raise InvalidInput(f"{name} must be a positive, finite number, got {value!r}")
 
 
 def _warm_up(a: _Side, b: _Side, pairs: int, seconds: float, clock: Clock) -> tuple[int, int]:

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lowrank_bench.decomposition.cp import cp_als, cp_nls
 from lowrank_bench.decomposition.cp_closed_form import cp_full_rank
@@ -110,6 +110,14 @@ def test_a_gaussian_2x2x2_tensor_has_rank_two_with_probability_pi_over_4() -> No
     assert float((hyperdeterminant(normal(20_000, 2, 2, 2)) > 0).double().mean()) == pytest.approx(
         math.pi / 4, abs=0.012
     )
+
+
+@pytest.mark.parametrize(("shape", "rank"), [((8, 6, 3, 3), 1), ((8, 6, 3, 3), 2), ((64, 64, 3, 3), 4)])
+def test_equal_singular_values_do_not_strand_the_start_at_nothing(shape: tuple[int, ...], rank: int) -> None:
+    """An identity through the kernel's centre, as ``nn.init.dirac_`` makes it: any terms of it are as good."""
+    kernel = nn.init.dirac_(torch.empty(shape, dtype=torch.float64))
+    inputs = min(shape[:2])
+    assert cp_nls(kernel, rank).error == pytest.approx((1 - rank / inputs) ** 0.5, rel=1e-6)
 
 
 def test_greedy_never_beats_nls_and_matches_it_on_matrices() -> None:
@@ -321,3 +329,5 @@ def test_options_out_of_range_are_named(options: dict[str, object]) -> None:
         cp_nls(normal(4, 3, 5), 2, **options)  # type: ignore[arg-type]
     with pytest.raises(UnknownName, match="did you mean 'random'"):
         cp_nls(normal(4, 3, 5), 2, init="randon")
+    with pytest.raises(UnknownName, match="known are auto, random, svd"):
+        cp_nls(normal(4, 3, 5), 2, init=None)  # type: ignore[arg-type]

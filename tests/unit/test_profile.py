@@ -58,6 +58,14 @@ def found() -> Profile:
         return profile(dense, compressed, (3, 8, 8), batch=2, seconds=0.1)
 
 
+def test_models_in_training_mode_are_left_as_they_are(monkeypatch):
+    monkeypatch.setattr(profile_module, "peak", lambda threads: PEAK)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).train()
+    before = copy.deepcopy(model.state_dict())
+    profile(model, model, (3, 8, 8), batch=2, seconds=0.05)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
 def test_a_narrower_network_is_timed_layer_by_layer_too_each_side_on_inputs_of_its_own_width(monkeypatch):
     monkeypatch.setattr(profile_module, "peak", lambda threads: PEAK)
     found = profile(network(), network(8, 12), (3, 8, 8), batch=2, seconds=0.05)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import lowrank_bench as lrb
 from lowrank_bench.errors import NO_MEMORY, ExportFailed, InvalidInput, NotWritten, RuntimeMissing, UnknownName
 from lowrank_bench.measurement import runtimes
 from lowrank_bench.measurement.converters import Wish
@@ -73,6 +74,15 @@ def test_every_runtime_that_is_ready_computes_what_eager_computes_and_the_others
         if most <= 1e-5:  # batches of two, the last one not full
             assert prepared.predict(others).tolist() == model(others).argmax(dim=1).tolist()
         assert prepared.predict(others).shape == (5,)
+
+
+@pytest.mark.parametrize("mode", ["naive", "rebuild", "core_by_core"])
+@pytest.mark.parametrize("name", ["eager", "eager-nhwc"])
+def test_torch_s_own_runtimes_take_every_form_of_a_tensor_train_whose_cores_have_five_axes(name, mode):
+    model = nn.Sequential(nn.Conv2d(8, 16, 3, padding=1)).eval()
+    compressed = lrb.compress(model, "tt_conv", ranks=2, options={"mode": mode}, input_size=(8, 9, 9))
+    prepared = prepare(name, compressed.model, torch.randn(2, 8, 9, 9), 1)
+    assert prepared.output_error <= 1e-5
 
 
 @pytest.mark.parametrize("name", ["eager", "onnxruntime", "openvino"])

@@ -169,8 +169,35 @@ def test_zero_kernels_scale_and_shapes(factorise):
         factorise(kernel)
 
 
+@pytest.mark.parametrize("scale", [1e-300, 1e-160, 1e160, 1e300])
+def test_basis_filters_of_kernels_beyond_the_range_of_squares_are_no_worse(scale):
+    kernel = normal(6, 4, 3, 3)
+    found, plain = separable_basis(scale * kernel, 3), separable_basis(kernel, 3)
+    assert found.error == pytest.approx(plain.error)
+    share = scale ** (1 / 3)
+    for one, other in zip(found[:3], plain[:3], strict=True):
+        torch.testing.assert_close(one / share, other)
+
+
+def test_basis_filters_do_not_depend_on_the_default_dtype():
+    kernel = normal(6, 4, 3, 3)
+    plain = separable_basis(kernel, 3)
+    torch.set_default_dtype(torch.float16)
+    try:
+        found = separable_basis(kernel, 3)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(torch.equal(one, other) for one, other in zip(found[:3], plain[:3], strict=True))
+
+
 def test_bad_ranks_and_orders_are_named():
     kernel = normal(6, 4, 3, 3)
+    for rank in (1.5, True, None):
+        with pytest.raises(InvalidRanks, match="a whole number"):
+            separable(kernel, rank)
+    for odd in (kernel[0], kernel + 1j * kernel):
+        with pytest.raises(InvalidWeights, match="real numbers along 4 axes are wanted"):
+            separable(odd, 2)
     with pytest.raises(InvalidRanks, match="between 1 and 12"):
         separable(kernel, 13)
     with pytest.raises(InvalidRanks, match="bases is 10, but must be between 1 and 9"):

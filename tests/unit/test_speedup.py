@@ -103,6 +103,10 @@ def test_double_precision_models_are_timed_in_double_precision():
     [
         ({"batch": 0}, "batch.*0"),
         ({"batch": 1.5}, "batch"),
+        ({"batch": True}, "batch.*True"),
+        ({"threads": True}, "threads.*True"),
+        ({"max_seconds": "5"}, "max_seconds.*'5'"),
+        ({"precision": None}, "precision.*None"),
         ({"threads": 0}, "threads.*0"),
         ({"threads": 4096}, "threads.*4096"),
         ({"precision": math.nan}, "precision"),

@@ -172,6 +172,10 @@ def test_bad_input_is_named():
     tensor, kernel = normal(4, 5, 6), normal(12, 6, 3, 3)
     with pytest.raises(InvalidRanks, match=r"TT rank 1 of \(5, 2\) is 5, but must be between 1 and 4"):
         tt_svd(tensor, (5, 2))
+    with pytest.raises(InvalidRanks, match="TT ranks 2: give 2"):
+        tt_svd(tensor, 2)
+    with pytest.raises(InvalidRanks, match=r"TT rank 1 of .* is 2\.0"):
+        tt_svd(tensor, (2.0, 2))
     with pytest.raises(InvalidRanks, match="give 2, one for each cut"):
         tt_svd(tensor, (3,))
     with pytest.raises(InvalidWeights):

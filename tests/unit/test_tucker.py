@@ -109,6 +109,23 @@ def test_zero_kernels_scale_and_shapes():
     assert [f.shape for f in meta[:3]] == [(12, 4), (4, 3, 3, 3), (10, 3)]
 
 
+@pytest.mark.parametrize("scale", [1e-300, 1e-160, 1e160, 1e300])
+def test_kernels_beyond_the_range_of_squares_are_no_worse(scale):
+    kernel = normal(12, 10, 3, 3)
+    scaled, plain = tucker2(scale * kernel, (4, 3)), tucker2(kernel, (4, 3))
+    assert scaled.error == pytest.approx(plain.error)
+    found = tucker_kernel(scaled.output, scaled.core / scale, scaled.input)
+    torch.testing.assert_close(found, tucker_kernel(plain.output, plain.core, plain.input))
+
+
+@pytest.mark.parametrize(
+    ("ranks", "words"), [(2, "give 2"), ((2, 2, 1), "give 2"), ((2.5, 2), "2.5"), ((2, True), "True")]
+)
+def test_what_is_no_pair_of_ranks_is_named(ranks, words):
+    with pytest.raises(InvalidRanks, match=words):
+        tucker2(normal(4, 4, 3, 3), ranks)
+
+
 def test_bad_input_is_named():
     kernel = normal(12, 10, 3, 3)
     with pytest.raises(InvalidRanks, match="output rank is 13, but must be between 1 and 12"):

@@ -49,6 +49,16 @@ def test_without_noise_the_rank_is_that_of_the_matrix():
     assert evbmf(planted(60, 200, 5, sigma=0)).rank == 5
 
 
+@pytest.mark.parametrize("noise", [1e-7, 1e-8, 1e-10, 1e-12])
+def test_noise_far_below_the_signal_does_not_decide_the_rank_by_rounding(noise):
+    for seed in range(6):
+        generator = torch.Generator().manual_seed(seed)
+        left, right, rest = (
+            torch.randn(*shape, dtype=torch.float64, generator=generator) for shape in ((64, 10), (10, 576), (64, 576))
+        )
+        assert evbmf(left @ right / 10**0.5 + noise * rest).rank == 10
+
+
 @pytest.mark.parametrize("factor", [1e-30, 7e5])
 def test_scaling_leaves_the_rank(factor):
     matrix = planted(60, 200, 5)
@@ -121,6 +131,8 @@ def test_the_variance_is_the_global_minimum_of_the_free_energy(decay):
 
 
 def test_zero_matrices_and_bad_input():
+    with pytest.raises(InvalidWeights, match="real numbers along 2 axes are wanted"):
+        evbmf(torch.zeros(4, 4, 3, 3))
     zero = evbmf(torch.zeros(5, 9))
     assert (zero.rank, zero.variance) == (0, 0)
     with pytest.raises(InvalidWeights):
