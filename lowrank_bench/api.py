@@ -134,7 +134,7 @@ def compress(
     check_recipe(instance, tuning)
     job = Job(input_size, budget, ranks, batches, recipe, speed_only=speed_only, timer=Clock(_alone))
     compressed = instance.compress(model, job)
-    if ranks is not None and not _changes(compressed):
+    if ranks and not _changes(compressed):
         warnings.warn(f"{cls.name} left every layer as it is: {_reasons(compressed)}", stacklevel=2)
     return _finished(compressed, model, instance, job, tuning)
 

@@ -36,6 +36,15 @@ class Wish:
     reference: Tensor
 
 
+def lay_out(model: nn.Module, layout: torch.memory_format) -> None:
+    """Put the weights into a layout, in place; in channels_last those of four axes: the cores of a tensor train have
+    five and no such layout, which ``Module.to`` would refuse.
+    """
+    for weight in (*model.parameters(), *model.buffers()):
+        if weight.dim() == 4 or layout is torch.contiguous_format:
+            weight.data = weight.data.contiguous(memory_format=layout)
+
+
 def to_eager(model: nn.Module, wish: Wish) -> tuple[Run, int]:
     """Torch as it is, with the layout of the images."""
     return _bound(model, wish.images), _weight_bytes(model)
@@ -43,9 +52,7 @@ def to_eager(model: nn.Module, wish: Wish) -> tuple[Run, int]:
 
 def to_eager_nhwc(model: nn.Module, wish: Wish) -> tuple[Run, int]:
     """Torch as it is, weights in channels_last as the images are."""
-    for weight in (*model.parameters(), *model.buffers()):
-        if weight.dim() == 4:  # cores of a tensor train have five axes and no such layout, which Module.to would refuse
-            weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+    lay_out(model, torch.channels_last)
     return _bound(model, wish.images), _weight_bytes(model)
 
 

@@ -23,6 +23,7 @@ from lowrank_bench.errors import ExportFailed, InvalidInput, NotWritten, Runtime
 from lowrank_bench.measurement.converters import (
     Run,
     Wish,
+    lay_out,
     to_compiled,
     to_eager,
     to_eager_nhwc,
@@ -104,7 +105,8 @@ def prepare(
         raise UnknownName("runtime", name, RUNTIMES)
     if missing := RUNTIMES[name].missing():
         raise RuntimeMissing(f"runtime {name!r} is not ready: {missing}")
-    own = copy_of(model).cpu().eval().requires_grad_(False).to(memory_format=torch.contiguous_format)
+    own = copy_of(model).cpu().eval().requires_grad_(False)
+    lay_out(own, torch.contiguous_format)
     runtime = RUNTIMES[name]
     # A linear layer on its own takes rows, which have no channels to put last.
     layout = runtime.layout if example_input.dim() == 4 else torch.contiguous_format
