@@ -12,7 +12,7 @@ from torch import Tensor
 from lowrank_bench.decomposition.balance import balance_terms
 from lowrank_bench.decomposition.cp_closed_form import closed_form
 from lowrank_bench.decomposition.cp_result import CPResult, Degeneracy, cp_degeneracy, cp_tensor
-from lowrank_bench.decomposition.matrix import as_float64, relative_error
+from lowrank_bench.decomposition.matrix import as_float64, is_whole, relative_error
 from lowrank_bench.decomposition.mttkrp import Unfolded
 from lowrank_bench.errors import InvalidInput, InvalidRanks, InvalidWeights
 
@@ -53,7 +53,7 @@ def _normalised(tensor: Tensor) -> tuple[Unfolded, float]:
 
 def checked_rank(rank: int) -> int:
     """The rank as an int. Raises InvalidRanks."""
-    if isinstance(rank, bool) or not hasattr(rank, "__index__") or operator.index(rank) < 1:
+    if not is_whole(rank) or operator.index(rank) < 1:
         raise InvalidRanks(f"rank is {rank!r}: a CP rank is an integer above 0")
     return operator.index(rank)
 

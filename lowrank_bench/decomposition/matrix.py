@@ -22,7 +22,7 @@ def as_float64(tensor: Tensor, name: str = "kernel", axes: int | None = None) ->
     Raises InvalidWeights for a tensor that is empty, complex or of another number of ``axes``, and for NaN or infinite
     entries.
     """
-    if tensor.is_complex() or tensor.dim() != (tensor.dim() if axes is None else axes):
+    if tensor.is_complex() or axes not in (None, tensor.dim()):
         wanted = "real numbers" if axes is None else f"real numbers along {axes} axes"
         raise InvalidWeights(f"{name} of {tensor.dtype} and shape {tuple(tensor.shape)}: {wanted} are wanted")
     if tensor.numel() == 0:
@@ -45,9 +45,14 @@ def power_of_two(tensor: Tensor, roots: int = 1) -> float:
     return 2.0 ** ((math.frexp(largest)[1] - 1) // roots * roots) if largest else 1.0
 
 
+def is_whole(number: object) -> bool:
+    """Whether that is an integer, numpy's too, and no truth value."""
+    return hasattr(number, "__index__") and not isinstance(number, bool)
+
+
 def check_rank(name: str, rank: int, limit: int) -> None:
     """Raises InvalidRanks, with the valid range, unless it is a whole number and 1 <= rank <= limit."""
-    if isinstance(rank, bool) or not hasattr(rank, "__index__") or not 1 <= rank <= limit:
+    if not is_whole(rank) or not 1 <= rank <= limit:
         raise InvalidRanks(f"{name} is {rank!r}, but must be between 1 and {limit} for this shape, a whole number")
 
 

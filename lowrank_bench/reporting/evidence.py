@@ -16,7 +16,7 @@ from lowrank_bench.reporting.paper import Claim, Planned
 from lowrank_bench.reporting.pooling import as_made, best_evidence, one_of_each_seed, pooled_speedup
 from lowrank_bench.reporting.practical import BOUNDS, with_practical
 from lowrank_bench.reporting.records_frame import to_frame
-from lowrank_bench.running.sweep import MeasureTable
+from lowrank_bench.running.sweep_tables import MeasureTable
 from lowrank_bench.trial import BROUGHT, Trial
 
 _TRIAL = ["task", "model", "method", "options", "target", "recipe", "seed"]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from lowrank_bench.errors import InvalidSweep, LowRankBenchError, UnknownName
-from lowrank_bench.running.sweep import MethodChoice, Sweep, parse_toml
+from lowrank_bench.running.sweep import Sweep, parse_toml
+from lowrank_bench.running.sweep_tables import MethodChoice, Table
 from lowrank_bench.shipped import PAPERS, paper_names
 from lowrank_bench.trial import Budget, NetworkRanks, Trial
 
@@ -25,11 +26,7 @@ COMPARED = {"loss_ratio", "weight_error_ratio"}
 OF_LAYERS = {"layer_params_ratio", "layer_macs_ratio", "weight_error", "weight_error_ratio"}
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Quick(_Table):
+class Quick(Table):
     """What of an experiment remains with ``--quick``; what is not given remains whole."""
 
     models: list[str] | None = None
@@ -65,7 +62,7 @@ class Experiment(Sweep):
         return Experiment.model_validate({"sweep": table, "measure": measure, "fits": self.fits})
 
 
-class Models(_Table):
+class Models(Table):
     """Which of an experiment's models are meant: those that agree in what is given. ``options``: all that are not the
     method's defaults. ``runtime``: None means those whose dense time is within 20 % of the fastest one's.
     """
@@ -85,7 +82,7 @@ class Models(_Table):
         return [trial for trial in trials if all(getattr(trial, name) == value for name, value in wanted.items())]
 
 
-class Check(_Table):
+class Check(Table):
     """A number of ours, and at most one condition for it; without one it is only shown.
 
     ``at_least`` and ``at_most`` ask it of the whole interval; ``not_below`` and ``not_above`` only that the interval
@@ -123,7 +120,7 @@ class Check(_Table):
         return self.not_below is not None or self.not_above is not None
 
 
-class Claim(_Table):
+class Claim(Table):
     """What a paper says (``claim``), its number as it stands there (``paper``) and where; by which of our models and
     numbers it is judged; and what differs between its experiment and ours. ``every``: it is a claim about all of these
     models, in every runtime, not about the best of them. ``ours``: not a claim of the paper's, but of a model or a
@@ -164,7 +161,7 @@ class Planned(NamedTuple):
     trials: list[Trial]
 
 
-class Paper(_Table):
+class Paper(Table):
     """A paper's experiments and claims. ``name``: such as lebedev2015; ``ours``: what this suite claims itself."""
 
     name: str

@@ -10,19 +10,18 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from dask_jobqueue import SLURMCluster
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, StringConstraints, ValidationError
+from pydantic import Field, PositiveInt, StringConstraints, ValidationError
 
 from lowrank_bench.errors import InvalidInput, explain
+from lowrank_bench.running.sweep_tables import Table
 
 # The values stand in a job script, which a shell reads: nothing that means anything to it gets through.
 Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.@+-]*$")]
 Directive = Annotated[str, StringConstraints(pattern=r"^--[a-z-]+(=[A-Za-z0-9_.,:@%+\[\]/-]+)?$")]
 
 
-class SlurmTable(BaseModel):
+class SlurmTable(Table):
     """``[slurm]``: how many hosts, and how to ask for one."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     hosts: PositiveInt
     cores: PositiveInt
@@ -34,10 +33,8 @@ class SlurmTable(BaseModel):
     directives: list[Directive] = Field(default=[], description="further lines for sbatch, such as '--constraint=zen4'")
 
 
-class SlurmFile(BaseModel):
+class SlurmFile(Table):
     """A validated Slurm file."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     slurm: SlurmTable
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from contextlib import suppress
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ValidationError
 
 from lowrank_bench.compression import layerwise
 from lowrank_bench.compression.registry import method_class
@@ -17,8 +17,8 @@ from lowrank_bench.errors import DataMissing, InvalidSweep, LowRankBenchError, U
 from lowrank_bench.measurement.cores import usable_cores
 from lowrank_bench.measurement.environment import fingerprint
 from lowrank_bench.measurement.runtimes import RUNTIMES
+from lowrank_bench.running.sweep_tables import MeasureTable, MethodChoice, Table, TrialTable
 from lowrank_bench.running.targets import check_latency, check_ranks
-from lowrank_bench.seeds import Seed
 from lowrank_bench.shipped import SWEEPS, sweep_names
 from lowrank_bench.tasks.catalog import get_task
 from lowrank_bench.tasks.open_task import spelled
@@ -31,68 +31,14 @@ from lowrank_bench.trial import (
     Budget,
     Measurement,
     NetworkRanks,
-    Positive,
     Trial,
-    as_one,
     machine_version,
 )
 
 Parsed = TypeVar("Parsed", bound=BaseModel)
-Threads = Annotated[Positive | Literal["all"], as_one("a number of at least 1, or 'all',")]
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class MethodChoice(_Table):
-    """A method and its options; in TOML a bare name will do."""
-
-    name: str
-    options: dict[str, Any] = {}
-
-    @field_validator("options")
-    @classmethod
-    def _no_arguments(cls, value: dict[str, Any]) -> dict[str, Any]:
-        if taken := value.keys() & {"self", "seed"}:
-            raise ValueError(f"{min(taken)!r} is no option of any method; seeds stand in sweep.seeds")
-        return value
-
-
-class TrialTable(_Table):
-    """``[sweep]``: which compressed models to make."""
-
-    task: str
-    models: list[str] = Field(min_length=1)
-    methods: list[MethodChoice] = Field(min_length=1)
-    budgets: list[Budget] = []
-    ranks: list[NetworkRanks] = []
-    seeds: list[Seed] = Field(default=[0], min_length=1)
-    recipe: str
-
-    @field_validator("methods", mode="before")
-    @classmethod
-    def _bare_names(cls, value: Any) -> Any:
-        return (
-            [{"name": item} if isinstance(item, str) else item for item in value] if isinstance(value, list) else value
-        )
-
-
-class MeasureTable(_Table):
-    """``[measure]``: in which settings to time them."""
-
-    runtimes: list[str] = Field(min_length=1)
-    threads: list[Threads] = Field(default=[1], min_length=1)
-    batches: list[Positive] = Field(default=[1], min_length=1)
-    precision: float = Field(default=0.01, gt=0, lt=1)
-    max_seconds: float = Field(default=60, gt=0)
-    processes: Positive = 1
-    seeds: list[int] = Field(
-        default=[], description="time these seeds' models only: time depends on shapes, not values"
-    )
-
-
-class Sweep(_Table):
+class Sweep(Table):
     """A validated sweep."""
 
     sweep: TrialTable
