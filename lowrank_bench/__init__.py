@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lowrank_bench.compression.model import Compressed, load
     from lowrank_bench.compression.registry import methods
     from lowrank_bench.measurement.speedup import Speedup
-    from lowrank_bench.reporting.records_frame import load_records
+    from lowrank_bench.reporting.frame.records_frame import load_records
     from lowrank_bench.trial import Budget, Measurement, Trial
 
 _HOMES = {
@@ -32,7 +32,7 @@ _HOMES = {
     "count": "compression.cost",
     "factorize": "api",
     "load": "compression.model",
-    "load_records": "reporting.records_frame",
+    "load_records": "reporting.frame.records_frame",
     "measure_speedup": "api",
 }
 _ROOMS = {"compression", "decomposition", "measurement", "methods", "reporting", "running", "tasks", "training"}

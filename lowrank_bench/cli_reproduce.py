@@ -31,8 +31,8 @@ from lowrank_bench.shipped import paper_names
 
 if TYPE_CHECKING:
     from lowrank_bench.record import Status
-    from lowrank_bench.reporting.paper import Paper
-    from lowrank_bench.reporting.reproduction import Reproduced
+    from lowrank_bench.reporting.claims.paper import Paper
+    from lowrank_bench.reporting.claims.reproduction import Reproduced
     from lowrank_bench.running.engine import Summary
     from lowrank_bench.trial import Measurement, Trial
 
@@ -56,10 +56,10 @@ def reproduce(
     An experiment whose data are not on this machine is left out, and named.
     """
     from lowrank_bench.reading import read_records
-    from lowrank_bench.reporting.evidence import Evidence
+    from lowrank_bench.reporting.claims.evidence import Evidence
+    from lowrank_bench.reporting.claims.paper import load_paper
+    from lowrank_bench.reporting.claims.reproduction import reproduced, reproduction_markdown
     from lowrank_bench.reporting.files import replace_file
-    from lowrank_bench.reporting.paper import load_paper
-    from lowrank_bench.reporting.reproduction import reproduced, reproduction_markdown
 
     again = tried_again(jobs, timeout, retry)
     papers = [load_paper(name) for name in (paper_names() if paper == ALL else [paper])]
@@ -118,7 +118,7 @@ def _run(
 
 def _show(done: Reproduced) -> None:
     """A block for each claim, which reads well at any width."""
-    from lowrank_bench.reporting.verdicts import HEADINGS
+    from lowrank_bench.reporting.claims.verdicts import HEADINGS
 
     console = Console()
     console.print(Text(done.paper.title, style="bold"))

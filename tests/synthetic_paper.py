@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from lowrank_bench.reporting.evidence import Evidence
-from lowrank_bench.reporting.paper import Claim, Paper, parse_paper
-from lowrank_bench.reporting.reproduction import reproduced
-from lowrank_bench.reporting.verdicts import Outcome
+from lowrank_bench.reporting.claims.evidence import Evidence
+from lowrank_bench.reporting.claims.paper import Claim, Paper, parse_paper
+from lowrank_bench.reporting.claims.reproduction import reproduced
+from lowrank_bench.reporting.claims.verdicts import Outcome
 
 PAPER = """
 title = "A paper"

@@ -15,13 +15,13 @@ from lowrank_bench.errors import InvalidRecord
 from lowrank_bench.measurement.environment import THREAD_VARIABLES
 from lowrank_bench.reading import latest, read_records
 from lowrank_bench.record import MeasurementRecord, TrialRecord
-from lowrank_bench.reporting.board import Row
-from lowrank_bench.reporting.cells import loss_text, speedup_text
-from lowrank_bench.reporting.columns import listed_seeds
+from lowrank_bench.reporting.boards.board import Row
+from lowrank_bench.reporting.boards.cells import loss_text, speedup_text
+from lowrank_bench.reporting.boards.reach import reach
 from lowrank_bench.reporting.comparison_side import OK, Key, Side
-from lowrank_bench.reporting.pooling import over_seeds
-from lowrank_bench.reporting.reach import reach
-from lowrank_bench.reporting.records_frame import flat_environment
+from lowrank_bench.reporting.frame.columns import listed_seeds
+from lowrank_bench.reporting.frame.pooling import over_seeds
+from lowrank_bench.reporting.frame.records_frame import flat_environment
 from lowrank_bench.reporting.regressions import REGRESSIONS, Direction
 from lowrank_bench.trial import CONTROL
 

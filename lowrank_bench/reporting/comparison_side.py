@@ -5,11 +5,11 @@ from __future__ import annotations
 import pandas as pd
 
 from lowrank_bench.record import MeasurementRecord, Status, TrialRecord
-from lowrank_bench.reporting.board import SCOPE, Row, make_boards, rows_of
-from lowrank_bench.reporting.cells import method_text, where_text
-from lowrank_bench.reporting.columns import WHAT
-from lowrank_bench.reporting.pooling import as_made, one_of_each_seed
-from lowrank_bench.reporting.records_frame import to_frame
+from lowrank_bench.reporting.boards.board import SCOPE, Row, make_boards, rows_of
+from lowrank_bench.reporting.boards.cells import method_text, where_text
+from lowrank_bench.reporting.frame.columns import WHAT
+from lowrank_bench.reporting.frame.pooling import as_made, one_of_each_seed
+from lowrank_bench.reporting.frame.records_frame import to_frame
 from lowrank_bench.trial import CONTROL, is_met_by_timing
 
 Key = tuple[str, ...]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from rich.console import Group
 from rich.text import Text
 
+from lowrank_bench.reporting.boards.tables import Grid
 from lowrank_bench.reporting.comparison import Change, Comparison
 from lowrank_bench.reporting.leaderboard import rich_table
-from lowrank_bench.reporting.tables import Grid
 from lowrank_bench.terminal import TerminalTable
 
 _LISTED = 20

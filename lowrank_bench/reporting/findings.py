@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
-from lowrank_bench.reporting.board import THRESHOLDS, Board, Row, rows_of
-from lowrank_bench.reporting.cells import (
+from lowrank_bench.reporting.boards.board import THRESHOLDS, Board, Row, rows_of
+from lowrank_bench.reporting.boards.cells import (
     interval_text,
     loss_text,
     method_text,
@@ -15,14 +15,14 @@ from lowrank_bench.reporting.cells import (
     practical_text,
     workload_text,
 )
-from lowrank_bench.reporting.choice import free_choice, how_sure, keeping, winner, workloads
-from lowrank_bench.reporting.claim_counts import claim_counts
-from lowrank_bench.reporting.control_rows import controls_grid, fall_short
-from lowrank_bench.reporting.machines import machines_grid
+from lowrank_bench.reporting.boards.choice import free_choice, how_sure, keeping, winner, workloads
+from lowrank_bench.reporting.boards.control_rows import controls_grid, fall_short
+from lowrank_bench.reporting.boards.machines import machines_grid
+from lowrank_bench.reporting.boards.promises import promises
+from lowrank_bench.reporting.boards.tables import environment_facts
+from lowrank_bench.reporting.claims.claim_counts import claim_counts
+from lowrank_bench.reporting.claims.reproduction import Reproduced
 from lowrank_bench.reporting.markdown import bullets, escape, markdown_table
-from lowrank_bench.reporting.promises import promises
-from lowrank_bench.reporting.reproduction import Reproduced
-from lowrank_bench.reporting.tables import environment_facts
 
 _WINNERS = [
     "Where", "Fastest", "In", "Practical speedup [95 %]", "Loss, points [95 %]", "Next method", "In",

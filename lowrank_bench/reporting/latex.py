@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from lowrank_bench.reporting.board import Board, rows_of
-from lowrank_bench.reporting.cells import COLUMNS, setting_text
-from lowrank_bench.reporting.overall import Overall
-from lowrank_bench.reporting.tables import Grid, overall_grid
+from lowrank_bench.reporting.boards.board import Board, rows_of
+from lowrank_bench.reporting.boards.cells import COLUMNS, setting_text
+from lowrank_bench.reporting.boards.overall import Overall
+from lowrank_bench.reporting.boards.tables import Grid, overall_grid
 
 _SHOWN = ("#", "Method", "Target", "Speedup [95 %]", "Loss, points [95 %]", "MACs ratio", "Realised", "Params ratio")
 _SIGNS = {

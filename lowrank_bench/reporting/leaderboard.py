@@ -8,13 +8,12 @@ import pandas as pd
 from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.text import Text
 
-from lowrank_bench.reporting.board import ROW_COLUMNS, Board
-from lowrank_bench.reporting.cells import COLUMNS
-from lowrank_bench.reporting.contents import board_id, contents, overall_id
-from lowrank_bench.reporting.latency import LATENCY_LEGEND, LATENCY_TITLE, latency_grid
-from lowrank_bench.reporting.markdown import bullets, escape, markdown_table
-from lowrank_bench.reporting.overall import Overall
-from lowrank_bench.reporting.tables import (
+from lowrank_bench.reporting.boards.board import ROW_COLUMNS, Board
+from lowrank_bench.reporting.boards.cells import COLUMNS
+from lowrank_bench.reporting.boards.contents import board_id, contents, overall_id
+from lowrank_bench.reporting.boards.latency import LATENCY_LEGEND, LATENCY_TITLE, latency_grid
+from lowrank_bench.reporting.boards.overall import Overall
+from lowrank_bench.reporting.boards.tables import (
     SETTINGS_LEGEND,
     Grid,
     facts,
@@ -26,6 +25,7 @@ from lowrank_bench.reporting.tables import (
     settings_grid,
     untimed_grids,
 )
+from lowrank_bench.reporting.markdown import bullets, escape, markdown_table
 from lowrank_bench.terminal import TerminalTable
 
 FEWEST_COLUMNS = 5  # up to the speedup

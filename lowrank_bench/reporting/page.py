@@ -14,26 +14,26 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from lowrank_bench.reading import Line
-from lowrank_bench.reporting.board import Board
-from lowrank_bench.reporting.contents import contents, overall_id
-from lowrank_bench.reporting.decisions import (
+from lowrank_bench.reporting.boards.board import Board
+from lowrank_bench.reporting.boards.contents import contents, overall_id
+from lowrank_bench.reporting.boards.decisions import (
     DECISIONS_LEGEND,
     DECISIONS_TITLE,
     decisions_grid,
     what_is_missing,
     with_choice,
 )
-from lowrank_bench.reporting.gallery import Picture
-from lowrank_bench.reporting.overall import Overall
+from lowrank_bench.reporting.boards.overall import Overall
+from lowrank_bench.reporting.boards.spans import SPANS_LEGEND, SPANS_TITLE, spans_grid, without_gain
+from lowrank_bench.reporting.boards.tables import (
+    overall_grid,
+    overall_legend,
+)
+from lowrank_bench.reporting.figures.gallery import Picture
 from lowrank_bench.reporting.page_records import records_table
 from lowrank_bench.reporting.page_section import section
 from lowrank_bench.reporting.page_table import PageTable, plain_table
 from lowrank_bench.reporting.profile_links import ProfileLinks
-from lowrank_bench.reporting.spans import SPANS_LEGEND, SPANS_TITLE, spans_grid, without_gain
-from lowrank_bench.reporting.tables import (
-    overall_grid,
-    overall_legend,
-)
 
 
 class Opening(NamedTuple):

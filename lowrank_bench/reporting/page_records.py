@@ -8,8 +8,8 @@ from urllib.parse import quote
 
 from lowrank_bench.reading import Line, latest
 from lowrank_bench.record import TrialRecord
-from lowrank_bench.reporting.board import Board, rows_of
-from lowrank_bench.reporting.columns import Setting, What, setting_of, what_of
+from lowrank_bench.reporting.boards.board import Board, rows_of
+from lowrank_bench.reporting.frame.columns import Setting, What, setting_of, what_of
 from lowrank_bench.reporting.page_table import Cell, PageRow, PageTable
 
 HEADINGS = ["Record", "Kind", "What", "Setting", "Status", "Reason", "Seconds", "Finished", "Line"]

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import pandas as pd
 from markupsafe import Markup, escape
 
-from lowrank_bench.reporting.board import THRESHOLDS, Board, Row, rows_of
-from lowrank_bench.reporting.cells import (
+from lowrank_bench.reporting.boards.board import THRESHOLDS, Board, Row, rows_of
+from lowrank_bench.reporting.boards.cells import (
     COLUMNS,
     Column,
     method_text,
@@ -22,15 +22,11 @@ from lowrank_bench.reporting.cells import (
     where_text,
     workload_text,
 )
-from lowrank_bench.reporting.choice import free_choice, how_sure, keeping, winner, workloads
-from lowrank_bench.reporting.columns import setting_of, what_of
-from lowrank_bench.reporting.contents import board_id
-from lowrank_bench.reporting.decisions import NO_LOSS, none_faster
-from lowrank_bench.reporting.gallery import Picture
-from lowrank_bench.reporting.latency import LATENCY_LEGEND, LATENCY_TITLE, latency_grid
-from lowrank_bench.reporting.page_records import links_of
-from lowrank_bench.reporting.page_table import Cell, Menu, PageRow, PageTable, plain_table
-from lowrank_bench.reporting.tables import (
+from lowrank_bench.reporting.boards.choice import free_choice, how_sure, keeping, winner, workloads
+from lowrank_bench.reporting.boards.contents import board_id
+from lowrank_bench.reporting.boards.decisions import NO_LOSS, none_faster
+from lowrank_bench.reporting.boards.latency import LATENCY_LEGEND, LATENCY_TITLE, latency_grid
+from lowrank_bench.reporting.boards.tables import (
     SETTINGS_LEGEND,
     facts,
     legend,
@@ -38,6 +34,10 @@ from lowrank_bench.reporting.tables import (
     settings_grid,
     untimed_grids,
 )
+from lowrank_bench.reporting.figures.gallery import Picture
+from lowrank_bench.reporting.frame.columns import setting_of, what_of
+from lowrank_bench.reporting.page_records import links_of
+from lowrank_bench.reporting.page_table import Cell, Menu, PageRow, PageTable, plain_table
 
 
 class Answer(NamedTuple):

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from lowrank_bench.reporting.tables import Grid
+from lowrank_bench.reporting.boards.tables import Grid
 
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?(?=[ ,%]|$)")
 _NO_NUMBER = ("", "–", "none")

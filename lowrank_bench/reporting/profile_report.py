@@ -8,11 +8,11 @@ from pydantic import BaseModel, ConfigDict
 from rich.text import Text
 
 from lowrank_bench.measurement.profile import LayerProfile, Profile
-from lowrank_bench.reporting.cells import interval_text, setting_text
-from lowrank_bench.reporting.figures import encode
+from lowrank_bench.reporting.boards.cells import interval_text, setting_text
+from lowrank_bench.reporting.figures.profile_figures import FIGURES
+from lowrank_bench.reporting.figures.scatter import encode
 from lowrank_bench.reporting.files import plain_name, replace_file
 from lowrank_bench.reporting.markdown import bullets, escape, markdown_table
-from lowrank_bench.reporting.profile_figures import FIGURES
 from lowrank_bench.terminal import TerminalTable
 from lowrank_bench.trial import Trial
 

@@ -10,20 +10,20 @@ from typing import NamedTuple
 import pandas as pd
 
 from lowrank_bench.reading import latest, read_lines
-from lowrank_bench.reporting.board import Board, make_boards
-from lowrank_bench.reporting.evidence import Evidence
+from lowrank_bench.reporting.boards.board import Board, make_boards
+from lowrank_bench.reporting.boards.overall import Overall, make_overall
+from lowrank_bench.reporting.claims.evidence import Evidence
+from lowrank_bench.reporting.claims.paper import load_paper
+from lowrank_bench.reporting.claims.reproduction import reproduced, reproduction_markdown
+from lowrank_bench.reporting.figures.gallery import Picture, pictures_of
 from lowrank_bench.reporting.files import plain_name, replace_files
 from lowrank_bench.reporting.findings import findings_markdown
-from lowrank_bench.reporting.gallery import Picture, pictures_of
 from lowrank_bench.reporting.latex import to_latex
 from lowrank_bench.reporting.leaderboard import leaderboard_markdown, to_csv
 from lowrank_bench.reporting.markdown import escape
-from lowrank_bench.reporting.overall import Overall, make_overall
 from lowrank_bench.reporting.page import render_page
-from lowrank_bench.reporting.paper import load_paper
 from lowrank_bench.reporting.profile_links import profiles_markdown, profiles_of
 from lowrank_bench.reporting.readme import address_from, around_board, renew_board
-from lowrank_bench.reporting.reproduction import reproduced, reproduction_markdown
 from lowrank_bench.reporting.summary import summary_board
 from lowrank_bench.shipped import paper_names
 

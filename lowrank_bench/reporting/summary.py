@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from lowrank_bench.reporting.board import THRESHOLDS, Board, Row, allowed, rows_of
-from lowrank_bench.reporting.cells import (
+from lowrank_bench.reporting.boards.board import THRESHOLDS, Board, Row, allowed, rows_of
+from lowrank_bench.reporting.boards.cells import (
     loss_text,
     method_text,
     points_text,
@@ -17,7 +17,7 @@ from lowrank_bench.reporting.cells import (
     with_unstable,
     workload_text,
 )
-from lowrank_bench.reporting.choice import (
+from lowrank_bench.reporting.boards.choice import (
     Timed,
     by_practical,
     chosen_text,
@@ -27,8 +27,7 @@ from lowrank_bench.reporting.choice import (
     timed_in,
     workloads,
 )
-from lowrank_bench.reporting.columns import WHAT
-from lowrank_bench.reporting.decisions import (
+from lowrank_bench.reporting.boards.decisions import (
     DECISIONS_LEGEND,
     DECISIONS_TITLE,
     all_recipes,
@@ -41,10 +40,11 @@ from lowrank_bench.reporting.decisions import (
     what_is_missing,
     with_choice,
 )
+from lowrank_bench.reporting.boards.networks_table import networks_tables
+from lowrank_bench.reporting.boards.spans import SPANS_LEGEND, SPANS_TITLE, spans_grid, without_gain
+from lowrank_bench.reporting.boards.tables import environment_facts, own_facts
+from lowrank_bench.reporting.frame.columns import WHAT
 from lowrank_bench.reporting.markdown import bullets, escape, folded, markdown_table, told_line
-from lowrank_bench.reporting.networks_table import networks_tables
-from lowrank_bench.reporting.spans import SPANS_LEGEND, SPANS_TITLE, spans_grid, without_gain
-from lowrank_bench.reporting.tables import environment_facts, own_facts
 from lowrank_bench.trial import CONTROL
 
 _HEADINGS = [

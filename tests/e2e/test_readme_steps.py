@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lowrank_bench.reporting.records_frame import load_records
+from lowrank_bench.reporting.frame.records_frame import load_records
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lowrank_bench.reporting.records_frame import load_records
+from lowrank_bench.reporting.frame.records_frame import load_records
 
 SWEEP = """
 [sweep]

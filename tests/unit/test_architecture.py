@@ -37,6 +37,8 @@ def test_the_arrows_hold(package: Path) -> None:
         ("decomposition/planted.py", "from lowrank_bench.compression import chain", "Arrows between rooms"),
         ("record.py", "import lowrank_bench.store", "Arrows between rooms"),
         ("planted.py", "", "Arrows between rooms"),
+        ("reporting/planted.py", "", "Arrows within reporting"),
+        ("reporting/frame/planted.py", "from lowrank_bench.reporting.boards import cells", "Arrows within reporting"),
         ("methods/planted.py", "from lowrank_bench.measurement import timing", "Methods import"),
         ("methods/planted.py", "from lowrank_bench.record import Record", "Methods import"),
         ("compression/planted.py", "from lowrank_bench.methods import tucker", "Nothing imports a method"),

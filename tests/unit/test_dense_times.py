@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 from synthetic_records import measurement_record, trial, trial_record
 
-from lowrank_bench.reporting.board import make_boards
-from lowrank_bench.reporting.choice import free_choice, winner
-from lowrank_bench.reporting.dense_times import sessions, with_dense_times
-from lowrank_bench.reporting.networks_table import networks_grid
-from lowrank_bench.reporting.records_frame import to_frame
+from lowrank_bench.reporting.boards.board import make_boards
+from lowrank_bench.reporting.boards.choice import free_choice, winner
+from lowrank_bench.reporting.boards.networks_table import networks_grid
+from lowrank_bench.reporting.frame.dense_times import sessions, with_dense_times
+from lowrank_bench.reporting.frame.records_frame import to_frame
 
 CONTROL = trial("identity")
 MODELS = {method: trial(method, 4) for method in ("tucker", "jaderberg", "denton", "narrow")}

@@ -9,12 +9,12 @@ import pytest
 from synthetic_paper import paper_of
 from synthetic_records import measurement_record, sweep, trial, trial_record
 
-from lowrank_bench.reporting.board import make_boards
-from lowrank_bench.reporting.control_rows import share_interval
-from lowrank_bench.reporting.evidence import Evidence
+from lowrank_bench.reporting.boards.board import make_boards
+from lowrank_bench.reporting.boards.control_rows import share_interval
+from lowrank_bench.reporting.claims.evidence import Evidence
+from lowrank_bench.reporting.claims.reproduction import reproduced
 from lowrank_bench.reporting.findings import findings_markdown
-from lowrank_bench.reporting.records_frame import to_frame
-from lowrank_bench.reporting.reproduction import reproduced
+from lowrank_bench.reporting.frame.records_frame import to_frame
 from lowrank_bench.reporting.summary import summary_board
 from lowrank_bench.trial import Budget
 

@@ -7,7 +7,7 @@ from synthetic_records import trial, trial_record
 from torch import nn
 
 import lowrank_bench as lrb
-from lowrank_bench.reporting.layer_order import network_order, stayed_dense
+from lowrank_bench.reporting.figures.layer_order import network_order, stayed_dense
 
 
 def test_layers_stand_in_the_networks_order_as_far_as_records_tell():

@@ -8,7 +8,7 @@ import pytest
 from synthetic_paper import PAPER
 
 import lowrank_bench as lrb
-from lowrank_bench.reporting.paper import Paper, load_paper, parse_paper
+from lowrank_bench.reporting.claims.paper import Paper, load_paper, parse_paper
 from lowrank_bench.shipped import paper_names
 
 

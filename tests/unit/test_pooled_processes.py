@@ -7,7 +7,7 @@ import pytest
 from synthetic_records import measurement_record, trial
 
 from lowrank_bench.record import ProcessTiming
-from lowrank_bench.reporting.pooling import pooled_speedup
+from lowrank_bench.reporting.frame.pooling import pooled_speedup
 from lowrank_bench.running.timing import pool
 
 

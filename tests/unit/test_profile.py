@@ -19,7 +19,7 @@ from lowrank_bench.measurement.limits import Work, work_of
 from lowrank_bench.measurement.peak import Peak
 from lowrank_bench.measurement.profile import Profile, profile
 from lowrank_bench.record import Status
-from lowrank_bench.reporting.profile_figures import FIGURES
+from lowrank_bench.reporting.figures.profile_figures import FIGURES
 from lowrank_bench.reporting.profile_report import (
     SavedProfile,
     profile_facts,

@@ -14,7 +14,7 @@ from lowrank_bench.measurement.quality import (
     paired_drop_ratio,
     unpack_hits,
 )
-from lowrank_bench.reporting.tables import FEW
+from lowrank_bench.reporting.boards.tables import FEW
 
 
 @pytest.fixture

@@ -20,9 +20,9 @@ from torch import nn
 import lowrank_bench as lrb
 from lowrank_bench.compression import registry
 from lowrank_bench.measurement.environment import QUIET_LOAD
-from lowrank_bench.reporting.board import make_boards
-from lowrank_bench.reporting.clocked import pooled_clock
-from lowrank_bench.reporting.records_frame import load_records
+from lowrank_bench.reporting.boards.board import make_boards
+from lowrank_bench.reporting.frame.clocked import pooled_clock
+from lowrank_bench.reporting.frame.records_frame import load_records
 from lowrank_bench.reporting.summary import summary_board
 from lowrank_bench.scaffold import new_method
 

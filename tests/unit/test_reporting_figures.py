@@ -12,17 +12,17 @@ from synthetic_records import failed_trial, measurement_record, sweep, trial, tr
 from lowrank_bench.errors import InvalidRecord
 from lowrank_bench.reading import latest
 from lowrank_bench.record import Epoch, Status
-from lowrank_bench.reporting.board import make_boards, rows_of
-from lowrank_bench.reporting.figures import DPI, draw_loss, draw_macs, encode
+from lowrank_bench.reporting.boards.board import make_boards, rows_of
+from lowrank_bench.reporting.figures.gallery import pictures_of
+from lowrank_bench.reporting.figures.heat_map import draw_heat
+from lowrank_bench.reporting.figures.labels import Label, place_labels
+from lowrank_bench.reporting.figures.plan_figure import draw_plans
+from lowrank_bench.reporting.figures.scatter import DPI, draw_loss, draw_macs, encode
+from lowrank_bench.reporting.figures.styles import STYLES, method_style, short
+from lowrank_bench.reporting.figures.trial_figures import draw_tuning
 from lowrank_bench.reporting.files import WRITTEN
-from lowrank_bench.reporting.gallery import pictures_of
-from lowrank_bench.reporting.heat_map import draw_heat
-from lowrank_bench.reporting.labels import Label, place_labels
-from lowrank_bench.reporting.plan_figure import draw_plans
-from lowrank_bench.reporting.records_frame import to_frame
+from lowrank_bench.reporting.frame.records_frame import to_frame
 from lowrank_bench.reporting.report import write_report
-from lowrank_bench.reporting.styles import STYLES, method_style, short
-from lowrank_bench.reporting.trial_figures import draw_tuning
 from lowrank_bench.trial import Budget
 
 

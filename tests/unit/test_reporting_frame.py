@@ -18,10 +18,10 @@ from synthetic_records import (
 from lowrank_bench.errors import InvalidRecord
 from lowrank_bench.measurement.quality import pack_hits, paired_drop, unpack_hits
 from lowrank_bench.record import RuntimeQuality, Status
-from lowrank_bench.reporting.board import make_boards, rows_of
-from lowrank_bench.reporting.columns import COLUMNS
-from lowrank_bench.reporting.pareto import pareto_front
-from lowrank_bench.reporting.records_frame import load_records, readable_environment, to_frame
+from lowrank_bench.reporting.boards.board import make_boards, rows_of
+from lowrank_bench.reporting.boards.pareto import pareto_front
+from lowrank_bench.reporting.frame.columns import COLUMNS
+from lowrank_bench.reporting.frame.records_frame import load_records, readable_environment, to_frame
 
 PROMISED = """key task model method options budget recipe seed machine status reason params macs params_ratio macs_ratio
 top1_dense top1_before top1_after top1_drop top1_drop_low top1_drop_high agreement runtime threads batch speedup

@@ -10,16 +10,16 @@ from synthetic_records import failed_trial, measurement_record, processes, sweep
 
 from lowrank_bench.errors import InvalidInput
 from lowrank_bench.record import Status
-from lowrank_bench.reporting import tables
-from lowrank_bench.reporting.board import make_boards
-from lowrank_bench.reporting.cells import interval_text
+from lowrank_bench.reporting.boards import tables
+from lowrank_bench.reporting.boards.board import make_boards
+from lowrank_bench.reporting.boards.cells import interval_text
+from lowrank_bench.reporting.boards.tables import facts, runtimes_grid, settings_grid
+from lowrank_bench.reporting.frame.records_frame import to_frame
 from lowrank_bench.reporting.leaderboard import board_markdown, leaderboard_markdown, to_csv, to_terminal
 from lowrank_bench.reporting.markdown import escape
 from lowrank_bench.reporting.page import render_page
 from lowrank_bench.reporting.readme import BEGIN, END
-from lowrank_bench.reporting.records_frame import to_frame
 from lowrank_bench.reporting.report import write_report
-from lowrank_bench.reporting.tables import facts, runtimes_grid, settings_grid
 from lowrank_bench.trial import Budget
 
 

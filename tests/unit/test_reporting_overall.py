@@ -4,12 +4,12 @@ import pytest
 from synthetic_records import failed_trial, measurement_record, sweep, trial, trial_record
 
 from lowrank_bench.record import Status
-from lowrank_bench.reporting.board import make_boards
+from lowrank_bench.reporting.boards.board import make_boards
+from lowrank_bench.reporting.boards.overall import make_overall
+from lowrank_bench.reporting.frame.records_frame import to_frame
 from lowrank_bench.reporting.latex import escape_latex, to_latex
 from lowrank_bench.reporting.leaderboard import overall_markdown
-from lowrank_bench.reporting.overall import make_overall
 from lowrank_bench.reporting.page import render_page
-from lowrank_bench.reporting.records_frame import to_frame
 
 
 def two_models(*outcomes):

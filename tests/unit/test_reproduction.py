@@ -15,9 +15,9 @@ from lowrank_bench.cli import app
 from lowrank_bench.errors import DataMissing, InvalidInput
 from lowrank_bench.measurement.environment import fingerprint
 from lowrank_bench.record import LayerSize, MeasurementRecord, Status, TrialRecord
-from lowrank_bench.reporting.evidence import Evidence
-from lowrank_bench.reporting.paper import Paper, parse_paper
-from lowrank_bench.reporting.reproduction import reproduced, reproduction_markdown
+from lowrank_bench.reporting.claims.evidence import Evidence
+from lowrank_bench.reporting.claims.paper import Paper, parse_paper
+from lowrank_bench.reporting.claims.reproduction import reproduced, reproduction_markdown
 from lowrank_bench.running.crew import LocalCrew
 from lowrank_bench.store import Store
 from lowrank_bench.trial import Budget
@@ -308,7 +308,7 @@ def test_the_command_runs_what_is_missing_and_shows_paper_and_measured(
 ) -> None:
     paper = parse_paper("synthetic", PAPER.replace(', "jaderberg", "channel_svd", "cp_nls"', ""))
     monkeypatch.setattr(cli_reproduce, "paper_names", lambda: ["synthetic"])
-    monkeypatch.setattr("lowrank_bench.reporting.paper.load_paper", lambda name: paper)
+    monkeypatch.setattr("lowrank_bench.reporting.claims.paper.load_paper", lambda name: paper)
     (planned,) = paper.plans().values()
     trials = {of.key: of for of in planned.trials}
     store = Store(tmp_path)

@@ -8,8 +8,8 @@ from typing import Any
 from synthetic_records import failed_trial, measurement_record, sweep, trial, trial_record
 
 from lowrank_bench.record import Status
-from lowrank_bench.reporting.board import make_boards
-from lowrank_bench.reporting.records_frame import to_frame
+from lowrank_bench.reporting.boards.board import make_boards
+from lowrank_bench.reporting.frame.records_frame import to_frame
 from lowrank_bench.reporting.summary import summary_board
 from lowrank_bench.trial import Budget
 

@@ -12,10 +12,10 @@ from synthetic_records import IMAGES, failed_trial, measurement_record, sweep, t
 
 from lowrank_bench.measurement.quality import pack_hits
 from lowrank_bench.record import MeasurementRecord, RuntimeQuality, Status, TrialRecord
-from lowrank_bench.reporting.claim_counts import claim_counts
-from lowrank_bench.reporting.evidence import Evidence
-from lowrank_bench.reporting.fits import fits_table
-from lowrank_bench.reporting.reproduction import reproduced, reproduction_markdown
+from lowrank_bench.reporting.claims.claim_counts import claim_counts
+from lowrank_bench.reporting.claims.evidence import Evidence
+from lowrank_bench.reporting.claims.fits import fits_table
+from lowrank_bench.reporting.claims.reproduction import reproduced, reproduction_markdown
 
 FREE = "times as fast in the fastest runtimes, dense and compressed"
 

@@ -1,0 +1,1 @@
+"""Rows ranked side by side, and which model they tell a user to take."""

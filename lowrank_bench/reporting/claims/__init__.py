@@ -1,0 +1,1 @@
+"""What papers claim, and by which records, numbers and rules it is judged."""
