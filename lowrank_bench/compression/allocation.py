@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,8 @@ from lowrank_bench.compression.budget import allocate, check_reach, spent
 from lowrank_bench.compression.chain import Chain
 from lowrank_bench.compression.choices import Choice, LayerRanks
 from lowrank_bench.compression.cost import Cost, Site, count
+from lowrank_bench.compression.factoring import LayerFactoring
+from lowrank_bench.compression.job import Job
 from lowrank_bench.compression.latency import LayerTimes, meet_latency
 from lowrank_bench.compression.norms import output_scale, weigh_rows
 from lowrank_bench.compression.passes import first_convolution
@@ -22,12 +24,9 @@ from lowrank_bench.compression.surgery import kernel_of, named_layer
 from lowrank_bench.errors import InvalidBudget
 from lowrank_bench.trial import Budget, Metric
 
-if TYPE_CHECKING:
-    from lowrank_bench.compression.method import Job, LayerMethod
-
 
 def ranks_for_budget(
-    method: LayerMethod,
+    method: LayerFactoring,
     model: nn.Module,
     job: Job,
     budget: Budget,
@@ -113,7 +112,7 @@ class _Counted:
         return [site.macs(chain) if self.metric == "macs" else site.params(chain) for chain in chains]
 
 
-def _costs(method: LayerMethod, model: nn.Module, job: Job, budget: Budget) -> _Costs:
+def _costs(method: LayerFactoring, model: nn.Module, job: Job, budget: Budget) -> _Costs:
     if budget.metric != "latency":
         return _Counted(budget.metric)
     if budget.scope != "all":
@@ -124,7 +123,7 @@ def _costs(method: LayerMethod, model: nn.Module, job: Job, budget: Budget) -> _
 
 
 def _choices(
-    method: LayerMethod, model: nn.Module, job: Job, costs: _Costs, name: str, site: Site, norm: str | None
+    method: LayerFactoring, model: nn.Module, job: Job, costs: _Costs, name: str, site: Site, norm: str | None
 ) -> list[Choice]:
     """Dense first, then all candidates; without errors where these are not asked for or not known."""
     target = method.target_geometry(site.geometry)
@@ -140,7 +139,7 @@ def _choices(
 
 
 def _mean_errors(
-    method: LayerMethod, parts: Sequence[Tensor], candidates: Sequence[tuple[int, ...]]
+    method: LayerFactoring, parts: Sequence[Tensor], candidates: Sequence[tuple[int, ...]]
 ) -> Sequence[float] | None:
     """Squared relative error of a layer at each candidate, from those of its groups; None where it is not known."""
     per_group = [errors for part in parts if (errors := method.errors(part, candidates)) is not None]

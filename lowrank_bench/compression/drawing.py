@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from lowrank_bench.compression.chain import Chain, KernelShape, Permute, with_tensors
 from lowrank_bench.compression.compose import compose_chain
+from lowrank_bench.compression.factoring import LayerFactoring
 from lowrank_bench.compression.geometry import Geometry, build
 from lowrank_bench.compression.modules import Factored
-
-if TYPE_CHECKING:
-    from lowrank_bench.compression.method import LayerMethod
 
 
 def draw_chain(structure: Chain, shape: KernelShape, groups: int = 1) -> Chain:
@@ -33,11 +30,11 @@ def draw_chain(structure: Chain, shape: KernelShape, groups: int = 1) -> Chain:
 
 
 def draw_factored(
-    method: LayerMethod, layer: nn.Conv2d | nn.Linear, geometry: Geometry, ranks: tuple[int, ...]
+    method: LayerFactoring, layer: nn.Conv2d | nn.Linear, geometry: Geometry, ranks: tuple[int, ...]
 ) -> tuple[Chain, Factored]:
     """The chain that ``method`` gives a layer at those ranks, drawn, and the module to take the layer's place.
 
-    ``geometry``: what takes its place, see LayerMethod.target_geometry. The bias is zero.
+    ``geometry``: what takes its place, see LayerFactoring.target_geometry. The bias is zero.
     """
     shape, groups = geometry.kernel, geometry.groups
     chain = draw_chain(method.structure_layer(shape, groups, ranks), shape, groups)

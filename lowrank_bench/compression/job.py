@@ -5,14 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from torch import Tensor, nn
 
-from lowrank_bench.compression.latency import Timer
 from lowrank_bench.trial import Budget, NetworkRanks
 
 Batches = Callable[[int], Iterable[tuple[Tensor, Tensor]]]
 """Epoch -> (images, labels) batches."""
+
+
+class Timer(Protocol):
+    """Who times models for a latency budget, in its runtime and on as many threads as it says."""
+
+    def seconds(self, model: nn.Module, shape: tuple[int, ...], budget: Budget) -> float:
+        """Time of one call on an input of that shape, in seconds."""
+
+    def ratio(self, dense: nn.Module, compressed: nn.Module, shape: tuple[int, ...], budget: Budget) -> float:
+        """Time of the dense model over that of the compressed one, measured side by side."""
 
 
 @dataclass(frozen=True)

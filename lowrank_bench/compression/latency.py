@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from torch import nn
@@ -15,15 +14,12 @@ from lowrank_bench.compression.chain import Chain
 from lowrank_bench.compression.choices import Choice, LayerRanks
 from lowrank_bench.compression.cost import Site
 from lowrank_bench.compression.drawing import draw_factored
+from lowrank_bench.compression.factoring import LayerFactoring
+from lowrank_bench.compression.job import Job, Timer
 from lowrank_bench.compression.passes import copy_of
 from lowrank_bench.compression.surgery import named_layer, swap
 from lowrank_bench.errors import InvalidBudget
 from lowrank_bench.trial import Budget
-
-if TYPE_CHECKING:
-    from lowrank_bench.compression.method import Job, LayerMethod
-
-Shape = tuple[int, ...]
 
 SHARES = (1.0, 1 / 2, 1 / 4, 1 / 8, 1 / 16)
 """Of a layer's dense MACs: below each, and at its least, a layer is timed; between them its time is linear in MACs."""
@@ -33,21 +29,11 @@ CLOSE = 0.02
 """A measured ratio this near to the target, relative, needs no further round."""
 
 
-class Timer(Protocol):
-    """Who times models for a latency budget, in its runtime and on as many threads as it says."""
-
-    def seconds(self, model: nn.Module, shape: Shape, budget: Budget) -> float:
-        """Time of one call on an input of that shape, in seconds."""
-
-    def ratio(self, dense: nn.Module, compressed: nn.Module, shape: Shape, budget: Budget) -> float:
-        """Time of the dense model over that of the compressed one, measured side by side."""
-
-
 @dataclass(frozen=True)
 class LayerTimes:
     """Times of layers on their own, in whole nanoseconds over all calls of a layer: the costs of a latency budget."""
 
-    method: LayerMethod
+    method: LayerFactoring
     model: nn.Module
     budget: Budget
     timer: Timer

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -15,7 +14,9 @@ from lowrank_bench.compression.choices import LayerRanks
 from lowrank_bench.compression.compose import chain_error
 from lowrank_bench.compression.cost import Site, count, trace
 from lowrank_bench.compression.drawing import draw_factored
+from lowrank_bench.compression.factoring import LayerFactoring
 from lowrank_bench.compression.geometry import build, refusal
+from lowrank_bench.compression.job import Job
 from lowrank_bench.compression.means import centre_norm, centred_bias
 from lowrank_bench.compression.metric import Target
 from lowrank_bench.compression.model import Compressed
@@ -28,14 +29,11 @@ from lowrank_bench.compression.surgery import check_finite, kernel_of, named_lay
 from lowrank_bench.compression.targets import Targets
 from lowrank_bench.errors import InvalidInput, UnsupportedLayer
 
-if TYPE_CHECKING:
-    from lowrank_bench.compression.method import Job, LayerMethod
-
 VERSION = 1
 """Raised by hand when a change here, or in what this calls, would change a trial's result."""
 
 
-def compress_layers(method: LayerMethod, model: nn.Module, job: Job, *, draw: bool = False) -> Compressed:
+def compress_layers(method: LayerFactoring, model: nn.Module, job: Job, *, draw: bool = False) -> Compressed:
     """A copy of the model in which every layer that got ranks is factored; the others carry a reason. See
     LayerMethod.compress. ``draw``: their values are random instead, see draw_layer; the ranks are the same. Raises
     InvalidWeights, naming the layer, where one that could be factored holds NaN or infinity.
@@ -89,7 +87,7 @@ def compress_layers(method: LayerMethod, model: nn.Module, job: Job, *, draw: bo
 
 
 def factor_layer(
-    method: LayerMethod,
+    method: LayerFactoring,
     model: nn.Module,
     name: str,
     site: Site,
@@ -112,7 +110,7 @@ def factor_layer(
     return planned(site, chain, ranks, chain_error(weight, chain, geometry.groups), geometry != site.geometry)
 
 
-def draw_layer(method: LayerMethod, model: nn.Module, name: str, site: Site, ranks: tuple[int, ...]) -> LayerPlan:
+def draw_layer(method: LayerFactoring, model: nn.Module, name: str, site: Site, ranks: tuple[int, ...]) -> LayerPlan:
     """The same with random values and a zero bias, where training from scratch starts: the plan tells no error."""
     geometry = method.target_geometry(site.geometry)
     chain, factored = draw_factored(method, named_layer(model, name), geometry, ranks)
@@ -155,7 +153,7 @@ def planned(site: Site, chain: Chain, ranks: tuple[int, ...], error: float | Non
 
 
 def _given_ranks(
-    method: LayerMethod, model: nn.Module, job: Job, sites: dict[str, Site], skipped: dict[str, str]
+    method: LayerFactoring, model: nn.Module, job: Job, sites: dict[str, Site], skipped: dict[str, str]
 ) -> LayerRanks:
     """Ranks by name, or by one rule for all; a rule that reads ranks off the weights leaves a layer dense where its
     chain would have more MACs, or as many and no fewer parameters.

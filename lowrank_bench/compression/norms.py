@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,13 +12,12 @@ from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
 from lowrank_bench.compression.chain import Chain, Factor
 from lowrank_bench.compression.cost import Site
+from lowrank_bench.compression.factoring import LayerFactoring
 from lowrank_bench.compression.folding import scale_outputs
+from lowrank_bench.compression.job import Job
 from lowrank_bench.compression.metric import Target
 from lowrank_bench.compression.passes import alias_of, run_on_zeros
 from lowrank_bench.compression.watching import input_of
-
-if TYPE_CHECKING:
-    from lowrank_bench.compression.method import Job, LayerMethod
 
 NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm)
 
@@ -60,7 +59,7 @@ def _now(value: Any) -> tuple[Any, int]:
     return value, value._version if isinstance(value, Tensor) else 0
 
 
-def weighing_norms(method: LayerMethod, model: nn.Module, job: Job, sites: Mapping[str, Site]) -> dict[str, str]:
+def weighing_norms(method: LayerFactoring, model: nn.Module, job: Job, sites: Mapping[str, Site]) -> dict[str, str]:
     """Names of the batch norms by which a method weighs the output channels of these layers.
 
     None where its options say so, where values mean nothing, and for a chain that ties its output channels, into which
@@ -98,7 +97,7 @@ def weigh_rows(kernel: Tensor, scale: Tensor | None) -> Tensor:
 
 
 def factor_weighed(
-    method: LayerMethod,
+    method: LayerFactoring,
     weight: Tensor,
     groups: int,
     ranks: tuple[int, ...],
@@ -106,14 +105,14 @@ def factor_weighed(
     target: Target | None = None,
     scale: Tensor | None = None,
 ) -> Chain:
-    """LayerMethod.factorize_layer, with every output channel's error weighed by its ``scale``."""
+    """LayerFactoring.factorize_layer, with every output channel's error weighed by its ``scale``."""
     if scale is None:
         return method.factorize_layer(weight, groups, ranks, place, target)
     weighed = None if target is None else replace(target, kernel=weigh_rows(target.kernel, scale))
     return scale_outputs(method.factorize_layer(weigh_rows(weight, scale), groups, ranks, place, weighed), 1 / scale)
 
 
-def _ends_free(method: LayerMethod, site: Site) -> bool:
+def _ends_free(method: LayerFactoring, site: Site) -> bool:
     geometry = method.target_geometry(site.geometry)
     chain = method.structure_layer(geometry.kernel, geometry.groups, tuple(method.candidates(geometry.kernel)[0]))
     return isinstance(chain.stages[chain.last], Factor)

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from operator import index
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lowrank_bench.compression.chain import KernelShape
+from lowrank_bench.compression.factoring import LayerFactoring
 from lowrank_bench.decomposition.matrix import kept_by_energy
 from lowrank_bench.decomposition.vbmf import evbmf
 from lowrank_bench.errors import InvalidRanks
 from lowrank_bench.trial import Ranks
 
-if TYPE_CHECKING:
-    from lowrank_bench.compression.method import LayerMethod
-
 RULES = '"full", "evbmf" or "energy:SHARE" such as "energy:0.9"'
 
 
-def resolve_ranks(method: LayerMethod, weight: Tensor, groups: int, rule: Ranks, place: str) -> tuple[int, ...] | None:
+def resolve_ranks(
+    method: LayerFactoring, weight: Tensor, groups: int, rule: Ranks, place: str
+) -> tuple[int, ...] | None:
     """Ranks for a kernel (T, S / groups, dh, dw); None where the rule finds nothing but noise (EVBMF rank 0), so that
     the layer stays dense.
 
@@ -60,7 +60,7 @@ def _whole_number(given: Any) -> int:
 
 
 def _by_rule(
-    method: LayerMethod, shape: KernelShape, parts: tuple[Tensor, ...], rule: str, place: str
+    method: LayerFactoring, shape: KernelShape, parts: tuple[Tensor, ...], rule: str, place: str
 ) -> tuple[int, ...] | None:
     full = tuple(method.candidates(shape)[-1])
     if rule == "full":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,16 +15,15 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from lowrank_bench.compression.calibration import first_images
 from lowrank_bench.compression.choices import Choice, error_of
 from lowrank_bench.compression.cost import Site
+from lowrank_bench.compression.factoring import LayerFactoring
 from lowrank_bench.compression.geometry import build
+from lowrank_bench.compression.job import Job
 from lowrank_bench.compression.means import centred_bias
 from lowrank_bench.compression.norms import factor_weighed, output_scale
 from lowrank_bench.compression.passes import copy_of
 from lowrank_bench.compression.surgery import kernel_of, named_layer, swap
 from lowrank_bench.compression.targets import Targets
 from lowrank_bench.errors import InvalidInput
-
-if TYPE_CHECKING:
-    from lowrank_bench.compression.method import Job, LayerMethod
 
 VERSION = 2
 """Raised by hand when a change here would change the ranks that a budget is met with."""
@@ -52,7 +50,7 @@ class Sensitivity:
     """
 
     def __init__(
-        self, method: LayerMethod, dense: nn.Module, job: Job, sites: Mapping[str, Site], norms: Mapping[str, str]
+        self, method: LayerFactoring, dense: nn.Module, job: Job, sites: Mapping[str, Site], norms: Mapping[str, str]
     ) -> None:
         """Of the layers in ``sites``; ``norms``: the batch norms that weigh their output channels. Raises InvalidInput
         without data or with fewer than two images, and InvalidData as first_images does.

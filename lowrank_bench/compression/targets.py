@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -17,14 +16,12 @@ from lowrank_bench.compression.calibration import (
 )
 from lowrank_bench.compression.geometry import Geometry
 from lowrank_bench.compression.given_data import Batch
+from lowrank_bench.compression.job import Job
 from lowrank_bench.compression.means import takers_of_means
 from lowrank_bench.compression.metric import Means, ResponseMetric, Target, WeightedMetric
+from lowrank_bench.compression.options import LayerOptions
 from lowrank_bench.compression.surgery import kernel_of, named_layer
 from lowrank_bench.errors import InvalidInput
-
-if TYPE_CHECKING:
-    from lowrank_bench.compression.job import Job
-    from lowrank_bench.compression.options import LayerOptions
 
 MOMENT_IMAGES = 2048
 GRADIENT_IMAGES = 256
