@@ -148,6 +148,13 @@ def test_a_method_that_keeps_its_promises_passes_as_a_class_too(method: type[Lay
             check(method)
 
 
+def test_what_a_method_overwrites_is_a_copy() -> None:
+    weight = torch.randn(4, 3, 3, 3, dtype=torch.float64)
+    before = weight.clone()
+    InPlace().factorize_layer(weight, 1, (1,))
+    assert torch.equal(weight, before)
+
+
 @pytest.mark.parametrize("check", [name for name in CHECKS if name != "linear"])
 def test_a_method_that_refuses_by_name_keeps_its_promises_on_what_it_takes(check: str) -> None:
     CHECKS[check](OfOneTap)
