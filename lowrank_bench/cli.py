@@ -59,9 +59,11 @@ def train(
     short. What comes with the package, such as charnet, is there already.
     """
     from lowrank_bench.running.locks import preparation_lock, say_waiting
+    from lowrank_bench.training.allocator import keep_freed_memory
     from lowrank_bench.training.baselines import task_of_baseline, train_model
 
     task = task_of_baseline(model)
+    keep_freed_memory()
     try:
         with preparation_lock(waiting=say_waiting), progress_bar() as progress:
             bar = progress.add_task(f"training {model}", total=None)

@@ -33,6 +33,7 @@ from lowrank_bench.running.memory import limited_memory
 from lowrank_bench.running.stages import run_trial
 from lowrank_bench.running.stopwatch import Stopwatch
 from lowrank_bench.running.timing import TimingProcess, run_profile
+from lowrank_bench.training.allocator import keep_freed_memory
 from lowrank_bench.trial import Measurement, Trial
 
 
@@ -181,6 +182,8 @@ def _results(job: TrialJob | ProfileJob | ProbeJob, watch: Stopwatch) -> dict[st
         return {"profile": run_profile(job.trial, job.models, watch, job.runtime, job.threads, job.batch, job.seconds)}
     for folder in job.methods_folders:
         add_methods_folder(folder)
+    if job.trial.budget is None or job.trial.budget.latency is None:  # which is timed, here, as a user would
+        keep_freed_memory()
     size, quality = run_trial(job.trial, job.models, watch)
     return {"size": size, "quality": quality}
 
