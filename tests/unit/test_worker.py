@@ -18,8 +18,8 @@ from lowrank_bench.record import Status
 from lowrank_bench.running import timing, worker
 from lowrank_bench.running.stopwatch import Stopwatch
 from lowrank_bench.running.timing import TimingProcess
-from lowrank_bench.running.worker import ProbeJob
-from lowrank_bench.trial import Measurement, Trial
+from lowrank_bench.running.worker import ProbeJob, TrialJob
+from lowrank_bench.trial import Budget, Measurement, Trial
 
 TRIAL = Trial(task="blobs", model="small", method="tucker", ranks="full", recipe="none")
 
@@ -50,6 +50,20 @@ def test_the_seconds_of_a_stage_that_fails_are_kept():
     with pytest.raises(Diverged), watch.stage("finetune"):
         raise Diverged("weights that are not finite")
     assert watch.seconds["finetune"] > 0
+
+
+@pytest.mark.parametrize(
+    ("budget", "kept"), [(Budget(macs=4), True), (Budget(latency=2, runtime="eager", threads=1, batch=1), False)]
+)
+def test_a_trial_keeps_its_memory_unless_it_times_models(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, budget: Budget, kept: bool
+) -> None:
+    called: list[bool] = []
+    monkeypatch.setattr(worker, "keep_freed_memory", lambda: called.append(True))
+    monkeypatch.setattr(worker, "run_trial", lambda *given: (None, None))
+    trial = TRIAL.model_copy(update={"ranks": None, "budget": budget})
+    worker._outcome(TrialJob(trial=trial, models=tmp_path), Stopwatch(lambda stage, share: None))
+    assert called == [True] * kept
 
 
 class Blobs:
