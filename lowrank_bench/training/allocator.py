@@ -12,7 +12,7 @@ def keep_freed_memory() -> None:
     """Let this process keep what it frees, for good: for processes that train and time nothing.
 
     glibc maps every block above 32 MiB anew, such as the 64 x 32 x 32 activations of 128 images, and each of its pages
-    faults and is filled with zeros: more than a quarter of a training step's processor time. Other allocators are left
+    faults and is filled with zeros: a quarter of the processor time of AllConv's training. Other allocators are left
     as they are.
     """
     with suppress(AttributeError, OSError, TypeError):  # only glibc has it
