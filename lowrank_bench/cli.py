@@ -58,8 +58,8 @@ def train(
     """Train a task's own network by its recipe, once; of seed 0, tasks load it from the cache. Goes on where it was cut
     short. What comes with the package, such as charnet, is there already.
     """
+    from lowrank_bench.allocator import keep_freed_memory
     from lowrank_bench.running.locks import preparation_lock, say_waiting
-    from lowrank_bench.training.allocator import keep_freed_memory
     from lowrank_bench.training.baselines import task_of_baseline, train_model
 
     task = task_of_baseline(model)

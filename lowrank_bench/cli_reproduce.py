@@ -76,7 +76,7 @@ def reproduce(
 
 
 def _run(
-    papers: list[Paper], quick: bool, out: Path, jobs: int, only: str | None, timeout: float, again: list[Status]
+    papers: list[Paper], quick: bool, out: Path, jobs: int, only: list[str] | None, timeout: float, again: list[Status]
 ) -> Summary:
     from lowrank_bench.measurement.cores import usable_cores
     from lowrank_bench.measurement.environment import fingerprint
@@ -102,7 +102,7 @@ def _run(
     if missing is not None and not trials:
         raise missing
     wanted = [*trials.values()], [*measurements.values()]
-    if only is not None:
+    if only:
         wanted = select(*wanted, only)
     try:
         with progress_bar() as progress:

@@ -33,7 +33,10 @@ Out = Annotated[Path, typer.Option(help="Results folder.")]
 Jobs = Annotated[int, typer.Option("-j", "--jobs", help="Trials prepared side by side; timing is alone.")]
 Timeout = Annotated[float, typer.Option(help="Seconds for each trial or timing.")]
 Retry = Annotated[str | None, typer.Option(help="'failed': try again what did not end well.")]
-Only = Annotated[str | None, typer.Option(help="Only trials that match, such as '*tucker*', and their control.")]
+Only = Annotated[
+    list[str] | None,
+    typer.Option(help="Only trials that match, such as '*tucker*', and their control; may be given more than once."),
+]
 SweepArgument = Annotated[str, typer.Argument(help=f"A TOML file, or a shipped sweep: {', '.join(sweep_names())}.")]
 
 
@@ -137,7 +140,7 @@ def _crew(cluster: str | None, jobs: int) -> Iterator[tuple[Crew, dict[str, int 
 
 
 def _planned(
-    sweep: str, machines: dict[str, int | None], only: str | None, weights: Path | None
+    sweep: str, machines: dict[str, int | None], only: list[str] | None, weights: Path | None
 ) -> tuple[list[Trial], list[Measurement]]:
     from lowrank_bench.running.engine import select
     from lowrank_bench.running.sweep import plan
@@ -147,7 +150,7 @@ def _planned(
     for machine, cores in machines.items():
         trials, more = plan(sweep, machine, cores, weights)
         measurements += more
-    return (trials, measurements) if only is None else select(trials, measurements, only)
+    return select(trials, measurements, only) if only else (trials, measurements)
 
 
 def shower(progress: Progress) -> Callable[[Event], None]:

@@ -62,10 +62,7 @@ def check_structure(method: AnyMethod, groups: int) -> None:
         delivered = str(instance.factorize_layer(weight, groups, ranks))
         try:
             promised = str(instance.structure_layer(shape, groups, ranks))
-        except (
-            RuntimeError,
-            TypeError,
-        ) as error:  # as torch raises where a meta tensor is to tell a value, or to be numpy's
+        except (RuntimeError, TypeError) as error:  # torch's, where a meta tensor is asked for a value
             raise NonConforming(
                 "what factorize takes in values it takes on the meta device too, which has shapes only; a method that "
                 f"looks at values overrides structure: {error}"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import re
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 import psutil
+
+from lowrank_bench.allocator import return_freed_memory
 
 if sys.platform != "win32":
     import resource
@@ -24,8 +24,7 @@ def forget_peak() -> bool:
     False, and nothing is forgotten.
     """
     gc.collect()
-    with suppress(AttributeError, OSError, TypeError):  # only glibc has it
-        ctypes.CDLL(None).malloc_trim(0)
+    return_freed_memory()
     try:
         CLEAR.write_text(FORGET_PEAK)
     except OSError:

@@ -188,17 +188,20 @@ def _names(end: End, error: type[LowRankBenchError]) -> bool:
 
 
 def select(
-    trials: Sequence[Trial], measurements: Sequence[Measurement], pattern: str
+    trials: Sequence[Trial], measurements: Sequence[Measurement], patterns: Sequence[str]
 ) -> tuple[list[Trial], list[Measurement]]:
-    """Those trials whose line or method matches a shell pattern, the dense controls that their losses are counted from,
-    and the measurements of both. Raises InvalidInput where none matches.
+    """Those trials whose line or method matches one of the shell patterns, the dense controls that their losses are
+    counted from, and the measurements of both. Raises InvalidInput for a pattern that none matches.
     """
-    matching = [t for t in trials if fnmatch.fnmatch(str(t), pattern) or fnmatch.fnmatch(t.method, pattern)]
-    if not matching:
-        lines = "; ".join(str(trial) for trial in trials)
-        raise InvalidInput(
-            f"--only {pattern!r} matches no trial; a pattern such as '*tucker*' is matched against: {lines}"
-        )
+    matching: list[Trial] = []
+    for pattern in patterns:
+        found = [t for t in trials if fnmatch.fnmatch(str(t), pattern) or fnmatch.fnmatch(t.method, pattern)]
+        if not found:
+            lines = "; ".join(str(trial) for trial in trials)
+            raise InvalidInput(
+                f"--only {pattern!r} matches no trial; a pattern such as '*tucker*' is matched against: {lines}"
+            )
+        matching += found
     wanted, controls = {t.key for t in matching}, {t.control for t in matching}
     chosen = [t for t in trials if t.key in wanted or (t.method == CONTROL and t.control in controls)]
     keys = {trial.key for trial in chosen}

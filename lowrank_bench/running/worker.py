@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from lowrank_bench.allocator import keep_freed_memory
 from lowrank_bench.compression.registry import add_methods_folder
 from lowrank_bench.errors import (
     DataMissing,
@@ -33,7 +34,6 @@ from lowrank_bench.running.memory import limited_memory
 from lowrank_bench.running.stages import run_trial
 from lowrank_bench.running.stopwatch import Stopwatch
 from lowrank_bench.running.timing import TimingProcess, run_profile
-from lowrank_bench.training.allocator import keep_freed_memory
 from lowrank_bench.trial import Measurement, Trial
 
 
@@ -182,7 +182,7 @@ def _results(job: TrialJob | ProfileJob | ProbeJob, watch: Stopwatch) -> dict[st
         return {"profile": run_profile(job.trial, job.models, watch, job.runtime, job.threads, job.batch, job.seconds)}
     for folder in job.methods_folders:
         add_methods_folder(folder)
-    if job.trial.budget is None or job.trial.budget.latency is None:  # which is timed, here, as a user would
+    if job.trial.budget is None or job.trial.budget.latency is None:  # which times models here, as users run them
         keep_freed_memory()
     size, quality = run_trial(job.trial, job.models, watch)
     return {"size": size, "quality": quality}

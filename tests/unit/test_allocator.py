@@ -9,7 +9,7 @@ import pytest
 
 FAULTS = """
 import resource, torch
-from lowrank_bench.training.allocator import keep_freed_memory
+from lowrank_bench.allocator import keep_freed_memory
 torch.set_num_threads(1)
 if {kept}:
     keep_freed_memory()

@@ -189,12 +189,15 @@ def test_the_version_is_told_with_torchs(monkeypatch: pytest.MonkeyPatch, capsys
     assert told.split() == ["lowrank-bench", f"{version('lowrank-bench')},", "torch", version("torch")]
 
 
-def test_train_does_not_overwrite_a_file(
+def test_train_keeps_its_memory_and_does_not_overwrite_a_file(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "charnet.safetensors"
     path.write_text("precious")
+    kept: list[bool] = []
+    monkeypatch.setattr("lowrank_bench.allocator.keep_freed_memory", lambda: kept.append(True))
     assert call(monkeypatch, "train", "charnet", "--out", str(path)) == 2
+    assert kept
     assert path.read_text() == "precious" and "exists" in capsys.readouterr().err
 
 

@@ -136,9 +136,12 @@ def test_a_sweep_without_targets_or_that_is_not_there_is_named(tmp_path: Path) -
 
 def test_only_selects_by_pattern_and_a_pattern_without_a_match_is_named(tmp_path: Path) -> None:
     trials, measurements = plan(written(tmp_path, SWEEP), "m")
-    chosen, timed = select(trials, measurements, "*evbmf*seed 1")
+    chosen, timed = select(trials, measurements, ["*evbmf*seed 1"])
     assert [t.method for t in chosen] == ["identity", "tucker", "jaderberg"]  # with the control that belongs to them
     assert {t.seed for t in chosen} == {1} and {t.ranks for t in chosen[1:]} == {"evbmf"}
     assert {m.trial for m in timed} == {t.key for t in chosen}
     with pytest.raises(lrb.InvalidInput, match="matches no trial"):
-        select(trials, measurements, "*resnet*")
+        select(trials, measurements, ["*evbmf*", "*resnet*"])
+    both, _ = select(trials, measurements, ["tucker", "jaderberg"])
+    alone = [{t.key for t in select(trials, measurements, [name])[0]} for name in ("tucker", "jaderberg")]
+    assert {t.key for t in both} == alone[0] | alone[1] and alone[0] != alone[1]
