@@ -16,7 +16,8 @@ from lowrank_bench.cli_inspect import doctor, profile
 from lowrank_bench.cli_list import escape, list_
 from lowrank_bench.cli_records import compare, merge, report
 from lowrank_bench.cli_reproduce import reproduce
-from lowrank_bench.cli_run import FAILED, INTERRUPTED, console, progress_bar, run
+from lowrank_bench.cli_run import FAILED, console, run
+from lowrank_bench.cli_train import train
 from lowrank_bench.errors import LowRankBenchError, MeasurementFailed
 
 BAD_INPUT = 2
@@ -32,6 +33,7 @@ app.command()(report)
 app.command()(compare)
 app.command()(merge)
 app.command()(reproduce)
+app.command()(train)
 
 
 def _show_version(asked: bool) -> None:
@@ -47,43 +49,6 @@ def every_command(
     ] = False,
 ) -> None:
     """What stands before the command."""
-
-
-@app.command()
-def train(
-    model: Annotated[str, typer.Argument(help="A network that a task trains, such as resnet18.")],
-    out: Annotated[Path | None, typer.Option(help="The file to write; without it, one in the cache.")] = None,
-    seed: int = 0,
-) -> None:
-    """Train a task's own network by its recipe, once; of seed 0, tasks load it from the cache. Goes on where it was cut
-    short. What comes with the package, such as charnet, is there already.
-    """
-    from lowrank_bench.allocator import keep_freed_memory
-    from lowrank_bench.running.locks import preparation_lock, say_waiting
-    from lowrank_bench.training.baselines import task_of_baseline, train_model
-
-    task = task_of_baseline(model)
-    keep_freed_memory()
-    try:
-        with preparation_lock(waiting=say_waiting), progress_bar() as progress:
-            bar = progress.add_task(f"training {model}", total=None)
-            trained = train_model(
-                task,
-                model,
-                out,
-                seed=seed,
-                progress=lambda step, steps, loss: progress.update(
-                    bar, completed=step, total=steps, description=f"training {model}, loss {loss:.3f}", refresh=True
-                ),
-            )
-    except KeyboardInterrupt:
-        console.print("interrupted: the same command goes on after the last whole epoch")
-        raise typer.Exit(INTERRUPTED) from None
-    how = "there already" if trained.seconds is None else f"trained in {trained.seconds:.0f} s"
-    found = ", ".join(f"{split} {top1:.2f} %" for split, top1 in trained.top1.items())
-    out_console.print(Text(f"{model} on {task}, {how}: top-1 on {found}; in {trained.path}"), soft_wrap=True)
-    if not trained.as_expected:
-        raise MeasurementFailed(f"at least {trained.expected:g} % of the test images were to be expected")
 
 
 @app.command()

@@ -16,6 +16,8 @@ from safetensors.torch import save_file
 from lowrank_bench import cli, cli_list
 from lowrank_bench.running.engine import Engine, Summary
 from lowrank_bench.running.sweep import plan
+from lowrank_bench.training.baselines import Trained
+from lowrank_bench.training.loop import Progress
 
 SWEEP = """
 [sweep]
@@ -199,6 +201,23 @@ def test_train_keeps_its_memory_and_does_not_overwrite_a_file(
     assert call(monkeypatch, "train", "charnet", "--out", str(path)) == 2
     assert kept
     assert path.read_text() == "precious" and "exists" in capsys.readouterr().err
+
+
+def test_train_tells_of_its_steps_in_a_log(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def trained(task: str, model: str, out: Path | None, *, seed: int, progress: Progress) -> Trained:
+        for step in range(1, 101):
+            progress(step, 100, 2 / step)
+        return Trained(tmp_path / model, {"validation": 91.0, "test": 90.5}, 90.0, 12.0)
+
+    monkeypatch.setattr("lowrank_bench.training.baselines.train_model", trained)
+    cli.app(["train", "charnet"], standalone_mode=False)
+    told = capsys.readouterr()
+    lines = [line for line in told.err.splitlines() if "steps" in line]
+    assert len(lines) == 20
+    assert lines[0] == "training charnet: 5/100 steps, loss 0.400" and lines[-1].startswith("training charnet: 100/100")
+    assert "trained in 12 s: top-1 on validation 91.00 %, test 90.50 %" in told.out
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["report", "--help"], ["reproduce", "--help"]])
