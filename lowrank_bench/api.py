@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from itertools import chain
@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from lowrank_bench.compression.calibration import first_images
 from lowrank_bench.compression.geometry import Geometry, build
-from lowrank_bench.compression.given_data import checked
+from lowrank_bench.compression.given_data import checked, epochs_of
 from lowrank_bench.compression.history import History
 from lowrank_bench.compression.method import Job, LayerMethod, Method
 from lowrank_bench.compression.model import Compressed
 from lowrank_bench.compression.modules import Factored
-from lowrank_bench.compression.passes import check_module, copy_of
+from lowrank_bench.compression.passes import check_module, copy_of, tensors_of
 from lowrank_bench.compression.ranks import resolve_ranks
 from lowrank_bench.compression.registry import method_class
 from lowrank_bench.compression.surgery import check_finite, kernel_of
@@ -64,7 +64,8 @@ def factorize(
     chosen = resolve_ranks(instance, weight, target.groups, ranks, "layer")
     if chosen is None:
         raise InvalidRanks(f"{ranks}: rank 0, nothing in this kernel stands out from noise; leave the layer dense")
-    return build(instance.factorize_layer(weight, target.groups, chosen), target, layer.bias, layer.weight.dtype)
+    with torch.inference_mode(False):  # its weights are to be trained
+        return build(instance.factorize_layer(weight, target.groups, chosen), target, layer.bias, layer.weight.dtype)
 
 
 def compress(
@@ -106,7 +107,9 @@ def compress(
     cls = method_class(method)
     check_module(model, "model")
     _check_on_cpu(model, "model")
-    options = options or {}
+    options = {} if options is None else options
+    if not isinstance(options, Mapping):
+        raise InvalidOptions(f"options = {options!r}: a mapping is wanted, such as {{'align': 16}}")
     if taken := options.keys() & {"self", "seed"}:
         raise InvalidOptions(f"options: {min(taken)!r} is no option of any method; a seed is given as seed=")
     if budget is not None and not isinstance(budget, Budget):
@@ -121,22 +124,20 @@ def compress(
             f"the compressed model is tuned for the {tuning.epochs} epochs of recipe {recipe!r}: give data, batches of "
             "(images, labels), or leave recipe out"
         )
-    if isinstance(data, Iterator):
-        raise InvalidInput(
-            f"data is a {type(data).__name__}, which can be read once only: give a list, a DataLoader, or a function "
-            "epoch -> batches that opens it anew"
-        )
     batches = None
     if data is not None:
         dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.get_default_dtype())
-        batches = checked(data if callable(data) else lambda _epoch: data, input_size, dtype)
+        batches = checked(epochs_of(data), input_size, dtype)
     instance = cls(seed=seed, **options)
     check_recipe(instance, tuning)
     job = Job(input_size, budget, ranks, batches, recipe, speed_only=speed_only, timer=Clock(_alone))
-    compressed = instance.compress(model, job)
-    if ranks and not _changes(compressed):
-        warnings.warn(f"{cls.name} left every layer as it is: {_reasons(compressed)}", stacklevel=2)
-    return _finished(compressed, model, instance, job, tuning)
+    with torch.inference_mode(False), torch.enable_grad():  # some methods need gradients, and what is made is trained
+        if any(value.is_inference() for value in tensors_of(model)):
+            model = copy_of(model)  # which has ordinary tensors
+        compressed = instance.compress(model, job)
+        if ranks is not None and not _changes(compressed):
+            warnings.warn(f"{cls.name} left every layer as it is: {_reasons(compressed)}", stacklevel=2)
+        return _finished(compressed, model, instance, job, tuning)
 
 
 def measure_speedup(
@@ -161,6 +162,9 @@ def measure_speedup(
     """
     check_module(dense, "dense model")
     check_module(compressed, "compressed model")
+    for model, what in ((dense, "dense model"), (compressed, "compressed model")):
+        if any(value.is_meta for value in tensors_of(model)):
+            raise InvalidInput(f"the {what} is on device 'meta', without values: load its weights, to_empty() them")
     yardstick = Yardstick(dense, input_size, batch, runtime, threads, precision, max_seconds, calibration=calibration)
     with _alone():
         return yardstick.speedup(compressed)

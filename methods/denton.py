@@ -55,9 +55,17 @@ class Denton(LayerMethod):
 
     @property
     def versions(self) -> dict[str, int]:
-        """Its own, and those of the cuts that data weigh and of the clusters of colours, where there are any."""
-        weighed = {"weighed_cuts": 2} if self.options.metric != "frobenius" else {}
-        return super().versions | weighed | ({"colours": 2} if self.options.variant == "monochromatic" else {})
+        """Its own, and those of the cuts that data weigh, the clusters of colours and the errors of sums of aligned
+        ranks, where there are any.
+        """
+        options, found = self.options, dict(super().versions)
+        if options.metric != "frobenius":
+            found["weighed_cuts"] = 2
+        if options.variant == "monochromatic":
+            found["colours"] = 2
+        if options.variant == "outer" and options.align > 1:
+            found["aligned_sums"] = 2
+        return found
 
     @property
     def first_only(self) -> bool:
@@ -126,7 +134,7 @@ class Denton(LayerMethod):
             return [max(0.0, 1 - float(kept[:rank].sum()) / energy) for (rank,) in candidates]
         blocks = self._biclustered(weight)[2]
         if self.options.variant == "outer":
-            full = candidates[-1][0]
+            full = self.candidates(KernelShape(*weight.shape))[-1][0]  # the last one that is aligned may cut
             probed = max(1, min(PROBED_TERMS, full - 1))  # at the full rank the terms are no longer greedy ones
             input_, taps, output, _ = outer_products(blocks, probed)
             norms = input_.square().sum(-1) * taps.square().sum((-1, -2)) * output.square().sum(-2)

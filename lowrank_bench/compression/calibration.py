@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lowrank_bench.compression.geometry import Geometry
-from lowrank_bench.compression.given_data import Batch, check_labels, check_size
+from lowrank_bench.compression.given_data import Batch, check_labels, check_size, logits_of
 from lowrank_bench.compression.watching import evaluating, input_of
 from lowrank_bench.decomposition.shrinkage import shrinkage
 from lowrank_bench.errors import InvalidData, InvalidInput
@@ -143,7 +143,7 @@ def weight_importance(model: nn.Module, names: Iterable[str], batches: Iterable[
     with evaluating(model), _only_with_gradient(model, weights.values()):
         for images, labels in batches:
             for image, label in zip(images, labels, strict=True):
-                logits = model(image[None])
+                logits = logits_of(model(image[None]))
                 check_labels(label[None], logits.shape[1])
                 wrong = logits.detach().clone()
                 wrong[0, label] = -torch.inf

@@ -22,7 +22,7 @@ def compose(module: nn.Module) -> Tensor:
     if isinstance(module, Factored):
         return compose_chain(module.chain(), module.groups)
     if isinstance(module, nn.Conv2d | nn.Linear) and refusal(module) is None:
-        return kernel_of(module).double()
+        return kernel_of(module).to(torch.float64, copy=True)
     raise UnsupportedLayer(f"the kernel of a {type(module).__name__} is not known: {refusal(module)}")
 
 

@@ -99,14 +99,14 @@ def refusal(layer: nn.Module) -> str | None:
     kind = nn.Conv2d if isinstance(layer, nn.Conv2d) else nn.Linear if isinstance(layer, nn.Linear) else None
     if kind is None:
         return "only nn.Conv2d and nn.Linear layers are factored"
+    if torch.nn.utils.parametrize.is_parametrized(layer):
+        return "its weight is parametrized: remove the parametrizations first"
     if type(layer) is not kind:
         return f"a subclass of {kind.__name__}, which may compute something else"
     if {"forward", "_conv_forward"} & vars(layer).keys():
         return "its forward was replaced, so that it may compute something else"
     if not layer.weight.is_floating_point():
         return f"its weight is {layer.weight.dtype}, and kernels of real numbers are factored"
-    if torch.nn.utils.parametrize.is_parametrized(layer):
-        return "its weight is parametrized: remove the parametrizations first"
     if layer._forward_hooks or layer._forward_pre_hooks:
         return "it carries forward hooks (such as weight norm), which a factored layer would lose"
     return None

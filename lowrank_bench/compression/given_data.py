@@ -1,16 +1,37 @@
-"""What a batch of a user's data must be: looked at when it is read, before anything is done with it."""
+"""What a user's data and outputs must be: looked at when they are read, before anything is done with them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lowrank_bench.errors import InvalidData
+from lowrank_bench.errors import InvalidData, InvalidInput
 
 Batch = tuple[Tensor, Tensor]
+
+
+def epochs_of(data: Any) -> Callable[[int], Iterable[Any]]:
+    """Batches that can be read again and again, or a function epoch -> batches, as such a function. Raises InvalidInput
+    for what is neither.
+    """
+    wanted = "give a list, a DataLoader, or a function epoch -> batches that opens it anew"
+    if isinstance(data, Iterator):
+        raise InvalidInput(f"data is a {type(data).__name__}, which can be read once only: {wanted}")
+    if hasattr(data, "__iter__") or hasattr(data, "__getitem__"):
+        return lambda _epoch: data
+    if not callable(data):
+        raise InvalidInput(f"data is a {type(data).__name__}, which holds no batches: {wanted}")
+    try:
+        signature(data).bind(0)
+    except TypeError:
+        raise InvalidInput(f"data is called with the number of an epoch, and does not take it: {wanted}") from None
+    except ValueError:  # of some functions that are not Python's, nothing is known
+        pass
+    return lambda epoch: data(epoch)
 
 
 def checked(
@@ -53,6 +74,16 @@ def check_size(images: Tensor, size: tuple[int, int, int], place: str) -> None:
             f"{place} holds images {tuple(images.shape)}, and (N, C, H, W) with (C, H, W) = {tuple(size)} is what the "
             "model is compressed for: resize them, or give their size as input_size"
         )
+
+
+def logits_of(outputs: Any, model: str = "the model") -> Tensor:
+    """What a model gave, where that is one tensor; ``model`` names it in InvalidInput, which is raised else."""
+    if isinstance(outputs, Tensor):
+        return outputs
+    raise InvalidInput(
+        f"{model} gives a {type(outputs).__name__}, and one tensor of logits is wanted: build it without auxiliary "
+        "outputs, as torchvision's with aux_logits=False"
+    )
 
 
 def check_labels(labels: Tensor, classes: int) -> None:

@@ -23,7 +23,7 @@ def takers_of_means(model: nn.Module, input_size: tuple[int, ...], names: Collec
     """
     without = [name for name in names if named_layer(model, name).bias is None]
     layers = [name for name, module in model.named_modules() if isinstance(module, _ConvNd | nn.Linear)]
-    norms = following_norms(model, input_size, layers)
+    norms = following_norms(model, input_size, layers, by_channel=True)
     times = Counter(norms.values())
     own = {name: norm for name in without if (norm := norms.get(name))}
     found = {name: norm for name, norm in own.items() if times[norm] == 1 and _remembers(model, norm)}

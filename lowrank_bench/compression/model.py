@@ -18,7 +18,7 @@ from lowrank_bench.compression.cost import Cost
 from lowrank_bench.compression.drawing import draw_chain
 from lowrank_bench.compression.geometry import Geometry, build
 from lowrank_bench.compression.history import History
-from lowrank_bench.compression.passes import copy_of
+from lowrank_bench.compression.passes import check_module, copy_of
 from lowrank_bench.compression.plan import Plan, blank_chain
 from lowrank_bench.compression.surgery import named_layer, swap
 from lowrank_bench.compression.widths import resize
@@ -76,8 +76,10 @@ def load(folder: Path | str, model: nn.Module, values: bool = True) -> Compresse
     """Rebuild a compressed model that ``save`` wrote, from a dense model of the same architecture, which is not
     changed. Without ``values`` the factors are drawn, the same ones at every call, and the rest is the dense model's.
 
-    Raises InvalidPlan where the folder holds no plan, a damaged one, or one that does not fit the model.
+    Raises InvalidPlan where the folder holds no plan, a damaged one, or one that does not fit the model, InvalidInput
+    for what is no model.
     """
+    check_module(model)
     folder = Path(folder)
     try:
         document = _Document.model_validate_json((folder / PLAN).read_bytes())

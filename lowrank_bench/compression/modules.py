@@ -117,6 +117,10 @@ class Factored(nn.Sequential):
         self.shape, self.groups = shape, groups
         self.axes: tuple[Axes, ...] = tuple("" if isinstance(stage, Permute) else stage.axes for stage in chain.stages)
 
+    def __getitem__(self, index: int | slice) -> nn.Module:  # type: ignore[override]  # of nn.Sequential, typed apart
+        """One of its stages; of a slice, which stands for no layer, a plain ``nn.Sequential``."""
+        return nn.Sequential(*list(self)[index]) if isinstance(index, slice) else super().__getitem__(index)
+
     def chain(self) -> Chain:
         """The chain that these modules hold now, for instance after fine-tuning (weights detached, not copied)."""
         return Chain([_stage(module, axes) for module, axes in zip(self, self.axes, strict=True)])

@@ -25,10 +25,13 @@ LEAST_SCALE = 1e-3
 """Of the largest: a channel that the batch norm silences is not to be given away, as its values are divided again."""
 
 
-def following_norms(model: nn.Module, input_size: tuple[int, ...], names: Iterable[str]) -> dict[str, str | None]:
+def following_norms(
+    model: nn.Module, input_size: tuple[int, ...], names: Iterable[str], by_channel: bool = False
+) -> dict[str, str | None]:
     """For each of these layers whose very output a normalisation takes in a forward pass, the name of that; None where
     the network gives the output back. A layer that is called more than once, with another one behind each call, is left
-    out. The model is not touched. Raises InvalidInput as ``count`` does.
+    out; ``by_channel``: so is one whose outputs are not the channels of a batch norm, which are the second axis, as of
+    a linear layer of tokens (N, L, F). The model is not touched. Raises InvalidInput as ``count`` does.
     """
     made: list[tuple[str, Any, int]] = []  # held, so that no two have one identity
     taken: list[tuple[str | None, Any, int]] = []
@@ -48,6 +51,8 @@ def following_norms(model: nn.Module, input_size: tuple[int, ...], names: Iterab
     run_on_zeros(model, input_size)
     found: dict[str, set[str | None]] = {}
     for name, output, version in made:
+        if by_channel and isinstance(modules[name], nn.Linear) and output.ndim > 2:
+            continue
         for norm, tensor, now in taken:
             if tensor is output and version == now:
                 found.setdefault(name, set()).add(norm)
@@ -68,7 +73,7 @@ def weighing_norms(method: LayerFactoring, model: nn.Module, job: Job, sites: Ma
     if job.speed_only or method.options.batch_norm == "ignored" or method.options.metric == "mahalanobis":
         return {}
     foldable = [name for name, site in sites.items() if _ends_free(method, site)]
-    found = following_norms(model, job.input_size, foldable)
+    found = following_norms(model, job.input_size, foldable, by_channel=True)
     return {name: norm for name, norm in found.items() if norm and isinstance(model.get_submodule(norm), _BatchNorm)}
 
 

@@ -17,13 +17,25 @@ from lowrank_bench.errors import InvalidInput, LowRankBenchError
 
 def copy_of(model: nn.Module, shared: Sequence[Tensor] = ()) -> nn.Module:
     """A deep copy but for the tensors that are ``shared``; weights that a hook computes anew at every call, such as
-    weight norm's or those of pruning, are taken as they are now.
+    weight norm's or those of pruning, are taken as they are now. Raises InvalidInput for a model that holds what
+    cannot be copied, such as a list of activations, a lock or an open file.
     """
     memo: dict[int, Any] = {id(tensor): tensor for tensor in shared}
     for module in model.modules():
         computed = (t for t in vars(module).values() if isinstance(t, Tensor) and not t.is_leaf)
         memo |= {id(tensor): tensor.detach().clone() for tensor in computed}
-    return copy.deepcopy(model, memo)
+    try:
+        return copy.deepcopy(model, memo)
+    except (RuntimeError, TypeError) as error:  # torch's, of a tensor with a history; copy's, of what it does not know
+        raise InvalidInput(
+            f"the model holds what cannot be copied ({next(iter(str(error).splitlines()), '')}): take out of its "
+            "attributes what it keeps besides its weights, such as activations of an earlier pass"
+        ) from None
+
+
+def tensors_of(model: nn.Module) -> list[Tensor]:
+    """The model's parameters and buffers, but for lazy ones, of which nothing is known yet."""
+    return [value for value in (*model.parameters(), *model.buffers()) if not is_lazy(value)]
 
 
 def check_module(model: object, what: str = "model") -> None:

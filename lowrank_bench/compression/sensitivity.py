@@ -17,6 +17,7 @@ from lowrank_bench.compression.choices import Choice, error_of
 from lowrank_bench.compression.cost import Site
 from lowrank_bench.compression.factoring import LayerFactoring
 from lowrank_bench.compression.geometry import build
+from lowrank_bench.compression.given_data import logits_of
 from lowrank_bench.compression.job import Job
 from lowrank_bench.compression.means import centred_bias
 from lowrank_bench.compression.norms import factor_weighed, output_scale
@@ -123,7 +124,7 @@ class Sensitivity:
 
     def _log_probabilities(self) -> Tensor:
         with torch.inference_mode():
-            return torch.cat([self.model(chunk).double().log_softmax(1) for chunk in self.chunks])
+            return torch.cat([logits_of(self.model(chunk)).double().log_softmax(1) for chunk in self.chunks])
 
 
 def _through(found: Mapping[int, float], errors: Sequence[float]) -> list[float]:

@@ -74,6 +74,11 @@ def narrowed(
                 f"{name or 'the model'} ({type(module).__name__}) holds parameters that are not one value for every "
                 "channel of its input: only networks of nn.Conv2d, nn.Linear, norms and such parameters are made narrow"
             )
+        if isinstance(module, Sized) and module._forward_pre_hooks:
+            raise UnsupportedLayer(
+                f"{name or 'the model'} carries forward pre-hooks, such as weight norm's, which know its width: remove "
+                "them first"
+            )
     layers = called(model, input_size, (nn.Conv2d, nn.Linear))
     if not layers:
         raise UnsupportedLayer("the model calls no nn.Conv2d and no nn.Linear: there is nothing to make narrow")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -142,7 +142,11 @@ class Yardstick:
 
 def check_setting(input_size: tuple[int, int, int], batch: int, threads: int) -> None:
     """Raise InvalidInput unless (C, H, W), batch and threads can be timed on this machine."""
-    if len(input_size) != 3 or not all(type(n) is int and n >= 1 for n in input_size):
+    if (
+        not isinstance(input_size, Sequence)
+        or len(input_size) != 3
+        or not all(type(n) is int and n >= 1 for n in input_size)
+    ):
         raise InvalidInput(f"input_size must be (channels, height, width), three positive integers, got {input_size}")
     if not (type(batch) is int and batch >= 1):
         raise InvalidInput(f"batch must be a positive integer, got {batch}")

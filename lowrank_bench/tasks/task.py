@@ -9,6 +9,7 @@ from typing import ClassVar, Literal, Self
 import torch
 from torch import Tensor, nn
 
+from lowrank_bench.compression.given_data import logits_of
 from lowrank_bench.errors import InvalidInput, UnknownName
 from lowrank_bench.tasks.baseline import Baseline
 
@@ -75,8 +76,7 @@ class Task(ABC):
                 f"model {model!r} does not take images of size {size}, (C, H, W): {type(error).__name__}: {reason}"
                 + self.size_remedy
             ) from error
-        if not isinstance(outputs, Tensor):
-            raise InvalidInput(f"model {model!r} gives a {type(outputs).__name__}, and one tensor of logits is wanted")
+        outputs = logits_of(outputs, f"model {model!r}")
         if self.scored and tuple(outputs.shape) != (1, self.classes):
             raise InvalidInput(
                 f"model {model!r} gives outputs of shape {tuple(outputs.shape)} for one image, and task {self.name!r} "

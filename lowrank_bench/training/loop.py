@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lowrank_bench.compression.given_data import check_labels
+from lowrank_bench.compression.given_data import check_labels, logits_of
 from lowrank_bench.compression.history import Epoch, History
 from lowrank_bench.compression.watching import evaluating
 from lowrank_bench.errors import Diverged, InvalidInput
@@ -175,12 +175,7 @@ def _step(
 ) -> float:
     images, labels = batch
     with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=_fast_bfloat16(images.device)):
-        logits = model(images)
-        if not isinstance(logits, Tensor):
-            raise InvalidInput(
-                f"in training mode the model gives a {type(logits).__name__}, and one tensor of logits is wanted: "
-                "build it without auxiliary outputs, as torchvision's with aux_logits=False"
-            )
+        logits = logits_of(model(images), "in training mode the model")
         with torch.no_grad():
             wanted = None if teacher is None else teacher(images)
     alone = recipe.unlabelled and regularizer is not None

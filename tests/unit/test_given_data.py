@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from toys import SIZE, toy_batches, toy_net
 
 import lowrank_bench as lrb
@@ -69,3 +70,35 @@ def test_whole_numbers_of_any_kind_are_labels(dtype: torch.dtype) -> None:
 
 def test_labels_that_nothing_reads_may_be_anything() -> None:
     lrb.compress(toy_net(), "tucker", data=[(IMAGES, torch.rand(len(IMAGES)))], **RUN)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (5, "data is a int, which holds no batches: give a list"),
+        (iter([(IMAGES, LABELS)]), "data is a list_iterator, which can be read once only: give a list"),
+        (lambda: [(IMAGES, LABELS)], "does not take it: give a list"),
+    ],
+)
+def test_what_cannot_be_read_again_and_again_is_named(data: Any, words: str) -> None:
+    with pytest.raises(lrb.InvalidInput, match=words):
+        lrb.compress(toy_net(), "tucker", data=data, **RUN)
+
+
+class Named(nn.Module):
+    """A network that gives its logits by a name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk = toy_net()
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"logits": self.trunk(x)}
+
+
+@pytest.mark.parametrize("options", [{"metric": "mahalanobis"}, {"allocation": "sensitivity"}])
+def test_a_network_that_gives_no_tensor_is_named_where_logits_are_looked_at(options: dict[str, str]) -> None:
+    with pytest.raises(lrb.InvalidInput, match="the model gives a dict, and one tensor of logits is wanted"):
+        lrb.compress(
+            Named(), "tucker", lrb.Budget(macs=2), options=options, input_size=SIZE, data=[(IMAGES, LABELS)] * 2
+        )

@@ -131,3 +131,13 @@ def test_what_the_monochromatic_variant_is_not_for_is_refused_by_name() -> None:
     with pytest.raises(lrb.InvalidBudget, match="out of reach: the largest ratio"):
         lrb.compress(first_heavy(), "denton", lrb.Budget(macs=100), **how)
     assert set(lrb.compress(first_heavy(), "denton", ranks={"0": 1}, **how).plan.layers) == {"0"}
+
+
+def test_the_largest_aligned_rank_of_a_sum_is_not_told_to_be_exact() -> None:
+    method, weight = denton(variant="outer", align=16), kernel(12, 12)
+    candidates = method.aligned_candidates(KernelShape(*weight.shape))
+    told = method.errors(weight, candidates)
+    unaligned = denton(variant="outer")
+    assert told is not None and candidates[-1] == (32,)  # of 36
+    assert told == pytest.approx(unaligned.errors(weight, [*candidates, (36,)])[:-1]) and told[-1] > 0
+    assert method.versions != unaligned.versions

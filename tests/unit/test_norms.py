@@ -128,3 +128,29 @@ def test_the_dense_model_is_left_alone() -> None:
     before = copy.deepcopy(model.state_dict())
     lrb.compress(model, "channel_svd", ranks={"conv1": 3}, input_size=SIZE)
     assert model.training and all(value.equal(before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("tokens", [8, 12])
+@pytest.mark.parametrize("options", [{}, {"metric": "covariance", "centred": True}])
+def test_a_norm_over_the_tokens_of_a_linear_layer_says_nothing_of_its_outputs(
+    tokens: int, options: dict[str, object]
+) -> None:
+    torch.manual_seed(0)
+    patches = nn.Sequential(nn.Flatten(2), nn.Linear(16, 12, bias=False), nn.BatchNorm1d(tokens))
+    model = nn.Sequential(nn.Conv2d(3, tokens, 1), patches, nn.Flatten(), nn.Linear(12 * tokens, 4)).eval()
+    norm = model.get_submodule("1.2")
+    assert isinstance(norm, nn.BatchNorm1d) and isinstance(norm.running_mean, torch.Tensor)
+    norm.running_var = torch.rand(tokens) + 0.1
+    mean = norm.running_mean.clone()
+    assert following_norms(model, (3, 4, 4), ["1.1"]) == {"1.1": "1.2"}
+    data = [(torch.randn(8, 3, 4, 4), torch.zeros(8))] if options else None
+
+    def made(**more: object) -> nn.Module:
+        job = {"options": options | more, "input_size": (3, 4, 4), "data": data}
+        return lrb.compress(model, "channel_svd", ranks={"1.1": 4}, **job).model  # type: ignore[arg-type]
+
+    weighed, plain = made(), made(batch_norm="ignored")
+    for ours, theirs in zip(weighed.state_dict().values(), plain.state_dict().values(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+    if not options:
+        assert torch.equal(weighed.get_submodule("1.2").running_mean, mean)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -62,6 +63,75 @@ def test_a_layer_whose_forward_was_replaced_stays_dense(name: str) -> None:
 def test_a_layer_of_complex_numbers_is_refused() -> None:
     with pytest.raises(lrb.UnsupportedLayer, match="complex64, and kernels of real numbers"):
         lrb.factorize(nn.Conv2d(4, 8, 3, dtype=torch.complex64), "tucker", "full")
+
+
+def test_a_parametrized_layer_is_refused_with_what_to_do() -> None:
+    layer = nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 8, 3))
+    with pytest.raises(lrb.UnsupportedLayer, match="remove the parametrizations first"):
+        lrb.factorize(layer, "tucker", "full")
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated")
+def test_a_layer_whose_hooks_know_its_width_is_not_made_narrow() -> None:
+    model = net()
+    nn.utils.weight_norm(model[2])
+    with pytest.raises(lrb.UnsupportedLayer, match=r"2 carries forward pre-hooks, such as weight norm's.*remove them"):
+        lrb.compress(model, "narrow", HALF, input_size=SIZE, options={"scratch_recipe": "none"})
+
+
+def test_a_model_that_keeps_its_activations_is_told_to_drop_them() -> None:
+    model = net()
+    model.kept = [model(images())]  # type: ignore[assignment]
+    with pytest.raises(lrb.InvalidInput, match=r"holds what cannot be copied .*take out of its attributes"):
+        lrb.compress(model, "tucker", HALF, input_size=SIZE)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("options", [{}, {"metric": "covariance"}, {"metric": "mahalanobis"}])
+def test_gradients_that_are_off_outside_change_nothing(mode: type, options: dict[str, str]) -> None:
+    labels = torch.tensor([1, 2])
+    job = {"ranks": 4, "options": options, "input_size": SIZE, "data": [(images(), labels)] if options else None}
+    layer = nn.Conv2d(4, 8, 3)
+    expected = lrb.compress(net(), "tucker", **job).model(images())  # type: ignore[arg-type]
+    with mode():
+        made = lrb.compress(net(), "tucker", **job).model  # type: ignore[arg-type]
+        factored = lrb.factorize(layer, "tucker", 3)
+    torch.testing.assert_close(made(images()), expected)
+    made(images()).sum().backward()
+    factored(torch.randn(1, 4, 5, 5)).sum().backward()
+    assert all(parameter.grad is not None for parameter in (*made.parameters(), *factored.parameters()))
+
+
+def test_slips_in_arguments_are_named(tmp_path: Path) -> None:
+    made = lrb.compress(net(), "tucker", HALF, input_size=SIZE)
+    made.save(tmp_path)
+    with pytest.raises(lrb.InvalidInput, match=r"of type str, and a torch\.nn.Module is wanted"):
+        lrb.load(tmp_path, "resnet18")  # type: ignore[arg-type]
+    with pytest.raises(lrb.InvalidInput, match=r"give its \.model"):
+        lrb.load(tmp_path, made)  # type: ignore[arg-type]
+    with pytest.raises(lrb.InvalidOptions, match="a mapping is wanted"):
+        lrb.compress(net(), "tucker", HALF, options=["align"], input_size=SIZE)  # type: ignore[arg-type]
+    with pytest.raises(lrb.InvalidInput, match="three positive integers, got 16"):
+        lrb.measure_speedup(net(), net(), 16)  # type: ignore[arg-type]
+    with pytest.raises(lrb.InvalidInput, match="compressed model is on device 'meta'"):
+        lrb.measure_speedup(net(), net().to("meta"), SIZE)
+
+
+def test_ranks_that_name_no_layer_warn_and_an_array_is_as_good_as_a_tuple() -> None:
+    with pytest.warns(UserWarning, match="tucker left every layer as it is"):
+        lrb.compress(net(), "tucker", ranks={}, input_size=SIZE)
+    arrayed = lrb.compress(net(), "tucker", ranks=np.array([3, 3]), input_size=SIZE)  # type: ignore[arg-type]
+    assert arrayed.plan == lrb.compress(net(), "tucker", ranks=(3, 3), input_size=SIZE).plan
+
+
+def test_what_is_made_of_a_layer_is_not_the_layer() -> None:
+    layer = nn.Conv2d(4, 8, 3, dtype=torch.float64)
+    lrb.compose(layer).zero_()
+    assert layer.weight.any()
+    factored = lrb.factorize(layer, "tucker", "full")
+    x = torch.randn(1, 4, 5, 5, dtype=torch.float64)
+    assert type(factored[:2]) is nn.Sequential and factored[0] is next(iter(factored))
+    torch.testing.assert_close(factored[2:](factored[:2](x)), layer(x))
 
 
 @pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated")
