@@ -49,6 +49,7 @@ def test_with_data_batch_norms_know_the_compressed_layers() -> None:
     assert same(state(plain.model), state(settled.model))
 
 
+@pytest.mark.filterwarnings("ignore:channel_svd left every layer as it is")
 def test_where_no_layer_was_changed_batch_norms_stay() -> None:
     dense = toy_net(norm=True)
     for method, ranks in (("identity", None), ("channel_svd", {})):

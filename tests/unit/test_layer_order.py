@@ -25,6 +25,7 @@ def test_layers_stand_in_the_networks_order_as_far_as_records_tell():
     assert network_order([size(["b", "a"]), size(["a", "b"])]) == ["a", "b"]
 
 
+@pytest.mark.filterwarnings("ignore:jaderberg left every layer as it is")
 @pytest.mark.parametrize("job", [{"budget": lrb.Budget(macs=1.2)}, {"ranks": {"1": 2}}, {"ranks": "energy:0.999"}])
 def test_a_layer_that_ranks_left_dense_is_told_from_one_that_the_method_does_not_take(job):
     layers = [nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 16, 3, padding=1), nn.Flatten(), nn.Linear(16 * 64, 10)]
