@@ -74,8 +74,13 @@ def _hosvd_basis(kernel: Tensor, rank: int) -> Tensor:
 def _leading(partial: Tensor, rank: int) -> Tensor:
     """Leading left singular vectors of the unfolding of `partial`."""
     unfolding = partial.flatten(1)
+    rows, columns = unfolding.shape
     # The Gram matrix is cheap but blind below 1e-8 of the largest singular value; an orthogonal iteration sees again.
-    basis = torch.linalg.eigh(unfolding @ unfolding.T).eigenvectors[:, -rank:]
+    if rank <= columns < rows:  # of the smaller side: a linear layer of thousands of inputs has few columns here
+        left, right = torch.linalg.qr(unfolding)
+        basis = left @ torch.linalg.eigh(right @ right.T).eigenvectors[:, -rank:]
+    else:
+        basis = torch.linalg.eigh(unfolding @ unfolding.T).eigenvectors[:, -rank:]
     q: Tensor = torch.linalg.qr(unfolding @ (unfolding.T @ basis)).Q
     return q
 

@@ -83,6 +83,21 @@ def test_planted_ranks_are_recovered():
     assert tucker2(kernel, (3, 4)).error < 1e-12
 
 
+@pytest.mark.parametrize("shape", [(12, 300, 1, 1), (300, 12, 1, 1), (8, 200, 1, 3)])
+def test_no_decomposition_is_of_the_larger_side(shape, monkeypatch):
+    solve, sizes = torch.linalg.eigh, []
+    monkeypatch.setattr(torch.linalg, "eigh", lambda gram: sizes.append(len(gram)) or solve(gram))
+    kernel = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found = tucker2(kernel, (5, 5))
+    assert len(sizes) >= 2 and max(sizes) <= 24
+    identity = torch.eye(5, dtype=torch.float64)
+    for factor in (found.output, found.input):
+        torch.testing.assert_close(factor.T @ factor, identity)
+    if shape[2:] == (1, 1):
+        tail = svdvals(kernel[:, :, 0, 0])[5:]
+        assert found.error == pytest.approx(float(vector_norm(tail) / vector_norm(kernel)), rel=1e-9)
+
+
 def test_factors_are_orthonormal_and_the_core_is_the_projection():
     kernel = normal(12, 10, 3, 3)
     output, core, input_, error, _ = tucker2(kernel, (4, 3))
