@@ -11,9 +11,8 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # mallopt(3)
 def keep_freed_memory() -> None:
     """Let this process keep what it frees, for good: for processes that train and time nothing.
 
-    By default blocks above 32 MiB, such as the 64 x 32 x 32 activations of 128 images, are mapped anew each time, and
-    each of their pages faults and is filled with zeros: of AllConv's training on one thread that is a quarter of the
-    processor time.
+    By default blocks of 32 MiB and more, such as the 64 x 32 x 32 activations of 128 images, are mapped anew each time,
+    and each of their pages faults and is filled with zeros.
     """
     with suppress(AttributeError, OSError, TypeError):  # there is no glibc
         mallopt = ctypes.CDLL(None).mallopt

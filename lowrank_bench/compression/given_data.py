@@ -21,7 +21,7 @@ def epochs_of(data: Any) -> Callable[[int], Iterable[Any]]:
     wanted = "give a list, a DataLoader, or a function epoch -> batches that opens it anew"
     if isinstance(data, Iterator):
         raise InvalidInput(f"data is a {type(data).__name__}, which can be read once only: {wanted}")
-    if hasattr(data, "__iter__") or hasattr(data, "__getitem__"):
+    if hasattr(type(data), "__iter__") or hasattr(type(data), "__getitem__"):  # its type: a class may be the function
         return lambda _epoch: data
     if not callable(data):
         raise InvalidInput(f"data is a {type(data).__name__}, which holds no batches: {wanted}")

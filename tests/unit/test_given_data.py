@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -102,3 +103,16 @@ def test_a_network_that_gives_no_tensor_is_named_where_logits_are_looked_at(opti
         lrb.compress(
             Named(), "tucker", lrb.Budget(macs=2), options=options, input_size=SIZE, data=[(IMAGES, LABELS)] * 2
         )
+
+
+def test_a_class_may_be_the_function_that_opens_an_epoch() -> None:
+    class Opened:
+        def __init__(self, epoch: int) -> None:
+            self.epoch = epoch
+
+        def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+            return iter([(IMAGES, LABELS)])
+
+    made = lrb.compress(toy_net(), "tucker", data=Opened, **RUN)
+    listed = lrb.compress(toy_net(), "tucker", data=[(IMAGES, LABELS)], **RUN)
+    torch.testing.assert_close(made.model.state_dict(), listed.model.state_dict())
