@@ -80,8 +80,8 @@ def compress(
     seed: int = 0,
     speed_only: bool = False,
 ) -> Compressed:
-    """A compressed copy of a model, which itself is not changed: on the CPU, and as a sweep makes it, factored, with
-    batch norms that know it, and tuned.
+    """A compressed copy of a model, which itself is not changed: on the CPU, in eval mode, and as a sweep makes it,
+    factored, with batch norms that know it, and tuned.
 
     Exactly one of ``budget`` and ``ranks`` ({layer: ranks}, "evbmf", "energy:0.9", or one rule for all).
     ``input_size``: (C, H, W) of one image. ``data``: batches of (images, labels) that can be read again and again, or a
@@ -135,6 +135,7 @@ def compress(
         if any(value.is_inference() for value in tensors_of(model)):
             model = copy_of(model)  # which has ordinary tensors
         compressed = instance.compress(model, job)
+        compressed.model.eval()
         if ranks is not None and not _changes(compressed):
             warnings.warn(f"{cls.name} left every layer as it is: {_reasons(compressed)}", stacklevel=2)
         return _finished(compressed, model, instance, job, tuning)

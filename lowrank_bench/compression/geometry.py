@@ -108,7 +108,9 @@ def refusal(layer: nn.Module) -> str | None:
     if not layer.weight.is_floating_point():
         return f"its weight is {layer.weight.dtype}, and kernels of real numbers are factored"
     if layer._forward_hooks or layer._forward_pre_hooks:
-        return "it carries forward hooks (such as weight norm), which a factored layer would lose"
+        return "it carries forward hooks (such as weight norm), which a factored layer would lose: remove them first"
+    if layer._backward_hooks or layer._backward_pre_hooks:
+        return "it carries backward hooks, which a factored layer would lose: remove them first"
     return None
 
 

@@ -147,6 +147,23 @@ def test_weights_that_a_hook_computes_are_copied_and_stay(change: object, method
     torch.testing.assert_close(made.model[2](torch.ones(1, 32, 4, 4)), model[2](torch.ones(1, 32, 4, 4)))
 
 
+@pytest.mark.parametrize("hook", ["register_full_backward_hook", "register_full_backward_pre_hook"])
+def test_a_layer_whose_backward_hook_would_be_lost_stays_dense(hook: str) -> None:
+    model = net()
+    getattr(model[2], hook)(lambda *_: None)
+    made = lrb.compress(model, "tucker", ranks={"0": (2, 3)}, input_size=SIZE)
+    assert "backward hooks" in made.skipped["2"]
+    with pytest.raises(lrb.UnsupportedLayer, match="backward hooks"):
+        lrb.factorize(model[2], "tucker", "full")
+
+
+@pytest.mark.parametrize("method", ["tucker", "identity", "narrow"])
+def test_what_comes_back_is_in_eval_mode_and_what_was_given_keeps_its_own(method: str) -> None:
+    model = net().train()
+    made = lrb.compress(model, method, None if method == "identity" else HALF, input_size=SIZE, speed_only=True)
+    assert model.training and not any(module.training for module in made.model.modules())
+
+
 @pytest.mark.parametrize("read", ["out_channels", "bias", "weight"])
 def test_a_layer_of_which_the_network_reads_more_than_its_outputs_stays_dense(read: str) -> None:
     class Reading(nn.Module):
