@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch._ops import OpOverload
 from torch.nn.modules.conv import _ConvNd
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
+from torch.utils.flop_counter import flop_registry, sdpa_flop
 
 from lowrank_bench.compression.chain import Chain, Permute
 from lowrank_bench.compression.geometry import Geometry, Pair, refusal
@@ -189,8 +189,17 @@ def _recurrent_flops(x: Tensor, to_gates: Tensor, from_state: Tensor, *_: Any, *
     return 2 * x.shape[0] * x.shape[1] * (to_gates.numel() + from_state.numel())
 
 
-_FUSED: dict[Any, Callable[..., int]] = {torch.ops.aten.mkldnn_rnn_layer: _recurrent_flops}
-"""What PyTorch's flop counter has no formula for, though it multiplies."""
+def _attention_flops(queries: Tensor, keys: Tensor, values: Tensor, *_: Any, **named: Any) -> int:
+    """Of all heads, over (images, heads, positions, width of a head)."""
+    flops: int = sdpa_flop(queries.shape, keys.shape, values.shape)
+    return flops
+
+
+_FUSED: dict[Any, Callable[..., int]] = {
+    torch.ops.aten.mkldnn_rnn_layer: _recurrent_flops,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
+}
+"""What the flop counter of some PyTorch that is supported has no formula for, though it multiplies."""
 
 
 class _Multiplications(TorchDispatchMode):
