@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import os
 import warnings
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -112,13 +113,13 @@ def stream(path: Path) -> Iterator[Line]:
     try:
         with path.open("rb") as file:
             for number, ended in enumerate(file, start=1):
-                line = ended.removesuffix(b"\n")
+                line = ended.removesuffix(b"\n").removeprefix(BOM_UTF8)  # with which some editors begin a file
                 if not line.strip():
                     continue
                 try:
                     record: TrialRecord | MeasurementRecord | None = parse_record(line)
                 except NoRecord as error:
-                    half = " (half-written last line)" if line == ended else ""
+                    half = "" if ended.endswith(b"\n") else " (half-written last line)"
                     mistakes.append(f"line {number}{half} is not a record and is set aside: {error}")
                     record = None
                 yield Line(path, number, line, record)

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ModelWrapValidatorHandler,
@@ -50,6 +51,14 @@ def as_one(wanted: str) -> WrapValidator:
     return WrapValidator(validate)
 
 
+def _no_lookalike(value: Any) -> Any:
+    if isinstance(value, bool | str):
+        raise PydanticCustomError("number", "a number is wanted")
+    return value
+
+
+Number = Annotated[float, BeforeValidator(_no_lookalike)]
+"""Of any kind of number, but neither true nor "2"."""
 Whole = Annotated[int, Field(ge=0, lt=2**63)]
 """What a table's integers hold."""
 Positive = Annotated[int, Field(strict=True, ge=1, lt=2**63)]
@@ -89,12 +98,12 @@ class Budget(Noun):
     ``scope="all"`` takes the ratio over the whole model, ``"convs"`` over its convolutions. Raises InvalidBudget.
     """
 
-    macs: float | None = None
-    params: float | None = None
-    latency: float | None = None
+    macs: Number | None = None
+    params: Number | None = None
+    latency: Number | None = None
     runtime: str | None = None
-    threads: int | None = Field(default=None, ge=1)
-    batch: int | None = Field(default=None, ge=1)
+    threads: Annotated[int, BeforeValidator(_no_lookalike), Field(ge=1)] | None = None
+    batch: Annotated[int, BeforeValidator(_no_lookalike), Field(ge=1)] | None = None
     scope: Scope = "all"
 
     @model_validator(mode="wrap")

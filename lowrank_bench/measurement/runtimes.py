@@ -41,6 +41,9 @@ Arithmetic = Literal["float32", "bfloat16", "int8"]
 # a wrong conversion is off by about 1.
 OUTPUT_TOLERANCE: dict[Arithmetic, float] = {"float32": 1e-4, "bfloat16": 5e-2, "int8": 3e-1}
 
+ROUNDINGS = 10
+"""The same in units of rounding of the model's own dtype, which decide where that is in half precision."""
+
 OTHERWISE = "time it in another runtime, such as 'eager', or compress it by another method"
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -136,7 +139,7 @@ def prepare(
             ) from error
         seconds = time.perf_counter() - start + exports.spared - spared
         output_error = relative_error(output, reference)
-    tolerance = OUTPUT_TOLERANCE[runtime.arithmetic]
+    tolerance = max(OUTPUT_TOLERANCE[runtime.arithmetic], ROUNDINGS * torch.finfo(example_input.dtype).eps)
     if not output_error <= tolerance:
         raise ExportFailed(
             f"runtime {name!r} differs from eager by {output_error:.1e}, more than {tolerance:g}: {OTHERWISE}"

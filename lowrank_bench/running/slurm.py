@@ -66,7 +66,7 @@ def slurm_cluster(path: Path, resources: Mapping[str, int], submit: bool = True)
 def load_slurm(path: Path) -> SlurmTable:
     """Read a Slurm file. Raises InvalidInput naming file, field, value and remedy."""
     try:
-        return SlurmFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8"))).slurm
+        return SlurmFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8-sig"))).slurm
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInput(f"--cluster {path} cannot be read: {error}") from None
     except (tomllib.TOMLDecodeError, RecursionError) as error:

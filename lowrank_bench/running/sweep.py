@@ -20,7 +20,7 @@ from lowrank_bench.measurement.runtimes import RUNTIMES
 from lowrank_bench.running.sweep_tables import MeasureTable, MethodChoice, Table, TrialTable
 from lowrank_bench.running.targets import check_latency, check_ranks
 from lowrank_bench.shipped import SWEEPS, sweep_names
-from lowrank_bench.tasks.catalog import get_task
+from lowrank_bench.tasks.catalog import get_task, spelled_task
 from lowrank_bench.tasks.open_task import spelled
 from lowrank_bench.tasks.task import Task
 from lowrank_bench.training.recipes import get_recipe
@@ -70,7 +70,7 @@ class Sweep(Table):
             for budget, ranks in self._targets(method.name):
                 trials.append(
                     Trial(
-                        task=table.task,
+                        task=spelled_task(table.task),
                         model=model,
                         method=method.name,
                         options=options,
@@ -172,7 +172,7 @@ def load_sweep(source: str) -> Sweep:
         try:
             if not path.is_file():
                 raise UnknownName("sweep (no such file, nor shipped sweep)", source, sweep_names())
-            text = path.read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8-sig")  # some editors begin it with a mark
         except (OSError, UnicodeDecodeError) as error:
             raise InvalidSweep(f"{place} cannot be read: {error}") from None
     return parse_toml(Sweep, text, place)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from lowrank_bench.seeds import Seed
-from lowrank_bench.trial import Budget, NetworkRanks, Positive, as_one
+from lowrank_bench.trial import Budget, NetworkRanks, Number, Positive, as_one
 
 Threads = Annotated[Positive | Literal["all"], as_one("a number of at least 1, or 'all',")]
 
@@ -57,9 +57,9 @@ class MeasureTable(Table):
     runtimes: list[str] = Field(min_length=1)
     threads: list[Threads] = Field(default=[1], min_length=1)
     batches: list[Positive] = Field(default=[1], min_length=1)
-    precision: float = Field(default=0.01, gt=0, lt=1)
-    max_seconds: float = Field(default=60, gt=0)
+    precision: Number = Field(default=0.01, gt=0, lt=1)
+    max_seconds: Number = Field(default=60, gt=0)
     processes: Positive = 1
-    seeds: list[int] = Field(
+    seeds: list[Seed] = Field(
         default=[], description="time these seeds' models only: time depends on shapes, not values"
     )

@@ -23,7 +23,7 @@ from lowrank_bench.tasks.decoded import THREADS, check_images, opened
 from lowrank_bench.tasks.held_out import held_out
 from lowrank_bench.tasks.open_task import OpenTask, is_code, split_model
 from lowrank_bench.tasks.own_images import own_images
-from lowrank_bench.tasks.places import find_folder
+from lowrank_bench.tasks.places import find_folder, spelled_path
 from lowrank_bench.tasks.preparation import Preparation, preparation_of
 from lowrank_bench.tasks.task import Batch, Split, evenly
 from lowrank_bench.tasks.variation import shuffled, uniform
@@ -64,6 +64,11 @@ class ImageFolder(OpenTask):
         super().__init__()
         self.argument = argument
         self._preparation: Preparation | None = None
+
+    @classmethod
+    def spelled(cls, argument: str) -> str:
+        """The folder, see spelled_path."""
+        return spelled_path(argument)
 
     def for_model(self, model: str) -> Self:
         """The task with that model's size and preparation of images, and with the number of classes in the folder.
@@ -131,7 +136,7 @@ class ImageFolder(OpenTask):
 
         if not self.argument:
             return find_folder(self.name, (), holds, REMEDY)
-        folder = Path(self.argument)
+        folder = Path(self.argument).expanduser()
         if not holds(folder):
             raise DataMissing(f"task 'image_folder:{folder}': there are no folders train and val in {folder}: {REMEDY}")
         return folder

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zlib
 from pathlib import Path
 from typing import ClassVar
@@ -12,6 +11,7 @@ from torch import nn
 from lowrank_bench.errors import DataMissing, InvalidInput
 from lowrank_bench.tasks.checkpoint import load_checkpoint, state_checksum, weights_checksum
 from lowrank_bench.tasks.own_model import find_factory, make_own_model, source_checksum
+from lowrank_bench.tasks.places import spelled_path
 from lowrank_bench.tasks.task import Task
 from lowrank_bench.tasks.zoo import HEADS, Wanted, build_zoo_model, check_zoo_model, in_zoo
 
@@ -83,6 +83,11 @@ class OpenTask(Task):
             return build_zoo_model(name, Wanted(channels=self._channels, pretrained=self.scored))
         return self._build(name).cpu().float().eval()
 
+    def classes_remedy(self, model: str) -> str:
+        """See Task.classes_remedy; a file fills a network of the user's and changes nothing of it."""
+        name, _ = split_model(model)
+        return "let its factory give one output for each class" if is_code(name) else super().classes_remedy(model)
+
     @property
     def _channels(self) -> int | None:
         """None where the zoo's own, red, green and blue, will do."""
@@ -111,11 +116,8 @@ def split_model(model: str) -> tuple[str, Path | None]:
 
 
 def spelled(model: str) -> str:
-    """The model with its file as every spelling of that file comes out: relative to the working folder where it is
-    inside, else absolute. Links are not followed. Raises InvalidInput as split_model does.
+    """The model with its file as every spelling of that file comes out, see spelled_path. Raises InvalidInput as
+    split_model does.
     """
     name, file = split_model(model)
-    if file is None:
-        return name
-    path, here = Path(os.path.abspath(file)), Path.cwd()
-    return f"{name}@{(path.relative_to(here) if path.is_relative_to(here) else path).as_posix()}"
+    return name if file is None else f"{name}@{spelled_path(file)}"

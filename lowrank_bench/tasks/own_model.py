@@ -28,8 +28,8 @@ def make_own_model(name: str) -> nn.Module:
     """Import the module, from what is installed or from the current folder, and call its factory; random weights are
     the same at every call.
 
-    Raises InvalidInput where the module cannot be imported or what is called fails or gives no nn.Module, and
-    UnknownName, with the nearest, for a name that the module does not have.
+    Raises InvalidInput where the module cannot be imported or what is called fails or gives no nn.Module or one that
+    is not in float32, and UnknownName, with the nearest, for a name that the module does not have.
     """
     factory = find_factory(name)
     with _seeded():
@@ -41,6 +41,12 @@ def make_own_model(name: str) -> nn.Module:
             raise InvalidInput(f"model {name!r}: its factory failed, {type(error).__name__}: {error}") from error
     if not isinstance(model, nn.Module):
         raise InvalidInput(f"model {name!r}: its factory gives a {type(model).__name__}, a torch.nn.Module is wanted")
+    for parameter, weights in model.named_parameters():
+        if weights.is_floating_point() and weights.dtype is not torch.float32:
+            raise InvalidInput(
+                f"model {name!r}: its {parameter} is {weights.dtype}, and a sweep's networks are trained, judged and "
+                "handed to runtimes in torch.float32: let its factory end in .float()"
+            )
     return model
 
 

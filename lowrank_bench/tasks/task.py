@@ -50,6 +50,11 @@ class Task(ABC):
         if argument:
             raise InvalidInput(f"task '{self.name}:{argument}': {self.name} takes nothing after its name")
 
+    @classmethod
+    def spelled(cls, argument: str) -> str:
+        """The argument as every spelling of what it stands for comes out."""
+        return argument
+
     def for_model(self, model: str) -> Self:
         """The task as that model wants it, where the size or the preparation of the images depends on the model."""
         return self
@@ -80,8 +85,12 @@ class Task(ABC):
         if self.scored and tuple(outputs.shape) != (1, self.classes):
             raise InvalidInput(
                 f"model {model!r} gives outputs of shape {tuple(outputs.shape)} for one image, and task {self.name!r} "
-                f"has {self.classes} classes: bring weights trained for these, as {model.partition('@')[0]}@FILE"
+                f"has {self.classes} classes: {self.classes_remedy(model)}"
             )
+
+    def classes_remedy(self, model: str) -> str:
+        """What a user can do about a network of other classes."""
+        return f"bring weights trained for these, as {model.partition('@')[0]}@FILE"
 
     def brought(self, model: str) -> int:
         """Checksum of what decides a trial and has no declared version: the user's weights, code and images. 0: there

@@ -18,6 +18,7 @@ from torchvision import models
 import lowrank_bench as lrb
 from lowrank_bench.running.stages import run_trial
 from lowrank_bench.running.stopwatch import Stopwatch
+from lowrank_bench.running.sweep import plan
 from lowrank_bench.running.unchanged import check_unchanged
 from lowrank_bench.tasks import decoded, image_folder
 from lowrank_bench.tasks.catalog import get_task
@@ -42,6 +43,23 @@ def test_images_come_in_the_size_that_the_model_was_trained_with(folder: Path) -
         images, labels = next(task.batches("test", 3))
         assert task.input_size == size and images.shape == (3, *size) and images.dtype == torch.float32
         assert task.classes == 2 and labels.tolist() == [0, 0, 0]
+
+
+def test_a_folder_is_one_however_it_is_spelt(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder.parent)
+    monkeypatch.setenv("HOME", str(folder.parent.parent))
+    monkeypatch.setenv("USERPROFILE", str(folder.parent.parent))
+    home = f"~/{folder.parent.name}/{folder.name}"
+    told = []
+    for spelling in (folder.name, f"{folder.name}/", f"./{folder.name}", str(folder), home):
+        path = folder.parent / "sweep.toml"
+        path.write_text(
+            f'[sweep]\ntask = "image_folder:{spelling}"\nmodels = ["{SMALL}"]\nmethods = ["tucker"]\n'
+            'budgets = [{macs = 2}]\nrecipe = "none"\n'
+        )
+        told.append([(trial.key, trial.task) for trial in plan(str(path), "m")[0]])
+        assert get_task(f"image_folder:{spelling}", SMALL).classes == 2
+    assert all(trials == told[0] for trials in told) and told[0][0][1] == f"image_folder:{folder.name}"
 
 
 def test_preparation_is_the_librarys_own() -> None:

@@ -39,6 +39,9 @@ def net():
 def seven():
     return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1, 7))
 
+def half():
+    return net().bfloat16()
+
 def wrong():
     return 3
 
@@ -85,7 +88,8 @@ def test_a_network_of_ones_own_is_the_same_at_every_call(here: Path) -> None:
         ("own_net:net", lrb.InvalidInput, "own_net cannot be imported"),
         ("own_nets:wrong", lrb.InvalidInput, "gives a int, a torch.nn.Module is wanted"),
         ("own_nets:broken", lrb.InvalidInput, "its factory failed, OSError: no such disk"),
-        ("own_nets:seven", lrb.InvalidInput, r"outputs of shape \(1, 7\).*has 10 classes"),
+        ("own_nets:seven", lrb.InvalidInput, r"outputs of shape \(1, 7\).*10 classes: let its factory give"),
+        ("own_nets:half", lrb.InvalidInput, r"its 0\.weight is torch\.bfloat16, .* let its factory end in \.float"),
         ("timm:test_resnt", lrb.UnknownName, "did you mean 'test_resnet'"),
         ("timm:resnet_18", lrb.UnknownName, r"did you mean 'resnet18'\? known are .{100,600}, and \d{3,} more$"),
         ("resnet81", lrb.UnknownName, "did you mean 'resnet18'"),

@@ -4,6 +4,7 @@ import copy
 import errno
 import re
 import sys
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -201,6 +202,19 @@ def test_a_runtime_that_computes_something_else_is_refused(monkeypatch):
     monkeypatch.setitem(RUNTIMES, "sloppy", Runtime(in_bfloat16))
     with pytest.raises(ExportFailed, match=r"'sloppy' differs from eager by .*time it in another runtime"):
         prepare("sloppy", network(), IMAGES, 1)
+
+
+@pytest.mark.parametrize(
+    ("factor", "dtype", "taken"), [(1.002, "float16", True), (1.002, "float32", False), (1.1, "float16", False)]
+)
+def test_a_difference_is_judged_by_the_rounding_of_the_model_s_own_dtype(monkeypatch, factor, dtype, taken):
+    def scaled(model: nn.Module, wish: Wish):
+        return lambda: model(wish.images) * factor, 0
+
+    monkeypatch.setitem(RUNTIMES, "scaled", Runtime(scaled))
+    kind = getattr(torch, dtype)
+    with nullcontext() if taken else pytest.raises(ExportFailed, match="'scaled' differs from eager"):
+        prepare("scaled", network().to(kind), IMAGES.to(kind), 1)
 
 
 def test_a_runtime_that_rejects_the_model_is_named_with_the_reason(monkeypatch):

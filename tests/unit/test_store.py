@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tracemalloc
+from codecs import BOM_UTF8
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,14 @@ def test_a_half_written_line_is_set_aside_and_kept(tmp_path: Path) -> None:
     store.append(record(1))
     assert [item.key for item in store.records()] == [record(0).key, record(1).key]
     assert b'"key": "half' in store.path.with_name(FILE_NAME + ".unreadable").read_bytes()
+
+
+def test_the_mark_with_which_some_editors_begin_a_file_costs_no_record(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for seed in (0, 1):
+        store.append(record(seed))
+    store.path.write_bytes(BOM_UTF8 + store.path.read_bytes())
+    assert read_records(tmp_path) == [record(0), record(1)]
 
 
 def store_time(store: Store) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,8 @@ def test_what_is_published_rests_on_five_fresh_processes(tmp_path: Path) -> None
         ('order = "hv"', 'rank = "hv"', "rank = 'hv'"),
         ("macs = 4", "macs = -4", "macs = -4"),
         ("macs = 4", "macs = nan", "budget: macs = nan"),
+        ("macs = 4", "macs = true", "macs = True: a number is wanted"),
+        ("macs = 4", 'macs = "4"', "macs = '4': a number is wanted"),
         ("macs = 4", "flops = 4", "flops = 4"),
         ("macs = 4", 'latency = 2, runtime = "eagr", threads = 1, batch = 1', "did you mean 'eager'"),
         ("macs = 4", 'latency = 2, runtime = "eager", threads = 4096, batch = 1', r"sweep\.budgets.*machine has"),
@@ -95,6 +98,8 @@ def test_what_is_published_rests_on_five_fresh_processes(tmp_path: Path) -> None
         ('"evbmf"', '"energy:2"', r"sweep\.ranks: unknown rank rule 'energy:2'"),
         ("batches = [1, 64]", "batches = [1, 64]\nseeds = [1, 7]", r"measure\.seeds = \[1, 7\]: \[7\] are not among"),
         ("seeds = [0, 1]", 'seeds = ["x"]', r"sweep\.seeds\.0 = 'x'"),
+        ("seeds = [0, 1]", "seeds = [true]", r"sweep\.seeds\.0 = True"),
+        ("batches = [1, 64]", "batches = [1, 64]\nmax_seconds = true", r"measure\.max_seconds = True: a number is"),
         ("seeds = [0, 1]", "sedes = [0, 1]", r"sweep\.sedes = .*did you mean 'seeds'\? known are budgets, meth"),
         ("[measure]", "[mesure]", r"mesure = .*did you mean 'measure'\? known are measure, sweep$"),
         ("batches = [1, 64]", "batch = [1, 64]", r"measure\.batch = .*did you mean 'batches'"),
@@ -122,6 +127,13 @@ def test_mistakes_are_named(tmp_path: Path, old: str, new: str, words: str) -> N
     with pytest.raises(lrb.InvalidSweep, match=words) as caught:
         plan(source, "m")
     assert "sweep.toml" in str(caught.value)
+
+
+def test_the_mark_with_which_some_editors_begin_a_file_is_no_mistake(tmp_path: Path) -> None:
+    path = tmp_path / "marked.toml"
+    path.write_text(SWEEP, encoding="utf-8-sig")
+    assert path.read_bytes().startswith(BOM_UTF8)
+    assert plan(str(path), "m") == plan(written(tmp_path, SWEEP), "m")
 
 
 def test_a_sweep_without_targets_or_that_is_not_there_is_named(tmp_path: Path) -> None:
